@@ -1,0 +1,18 @@
+# Every target sets up what it needs first; a second `make setup` takes a moment.
+.PHONY: setup build dev pay check test clean
+HOST = @. dev/host.sh;
+
+setup:
+	@dev/setup.sh
+build: setup
+	@dev/build.sh
+dev: build        # the whole system on this machine: worker, chain, facilitator, model
+	$(HOST) exec node dev/stack.mjs
+pay: setup        # pays for one run against `make dev`
+	$(HOST) exec node dev/pay.mjs
+check: setup
+	$(HOST) set -ex; cargo fmt --check; cargo clippy --all-targets -- -D warnings; cargo test --test floors
+test: build
+	$(HOST) exec node dev/test.mjs
+clean:            # leaves what set-up has fetched; `git clean -xdf` takes that too
+	rm -rf build target .wrangler/tmp

@@ -1,0 +1,134 @@
+#!/bin/sh
+# Everything the other targets need, on a bare machine too. Each step is skipped when its stamp says that
+# nothing it depends on has changed, so every target can call this first.
+#   COINSLOT_WASM_TOOLCHAIN=rustup|debian forces one way to get the wasm compiler.
+set -eu
+cd "$(dirname "$0")/.."
+. dev/host.sh
+
+mkdir -p .tools/log
+# Two set-ups at once (say, two tests) would install over each other.
+if command -v flock >/dev/null; then exec 9>.tools/setup.lock; flock 9; fi
+
+# run NAME COMMAND...: the output goes to a log; a line of it is shown every 10 s, its end on failure.
+run() {
+  log=.tools/log/$1.log; shift
+  "$@" >"$log" 2>&1 9>&- & pid=$!
+  trap 'kill "$pid" 2>/dev/null; exit 130' INT TERM
+  begun=$(date +%s); next=10
+  while kill -0 "$pid" 2>/dev/null; do
+    sleep 0.5; seconds=$(($(date +%s) - begun))
+    [ $seconds -lt $next ] || { next=$((next + 10)); say "  ${seconds}s: $(tail -n 1 "$log" | tr '\r' '\n' | tail -n 1 | cut -c 1-90)"; }
+  done
+  trap - INT TERM
+  wait "$pid" && { say "  done in $(($(date +%s) - begun))s"; return; }
+  tail -n "${TAIL:-30}" "$log" >&2; say "  failed, see $log" >&2; return 1
+}
+
+as_root() {
+  if [ "$(id -u)" = 0 ]; then "$@"
+  elif command -v sudo >/dev/null; then sudo "$@"
+  else die "this needs root and there is no sudo: $*"; fi
+}
+# debian NAME PACKAGE...: installs those that are missing.
+debian() {
+  name=$1; shift
+  ! dpkg -s "$@" >/dev/null 2>&1 || return 0
+  command -v apt-get >/dev/null || die "needs what Debian calls: $*"
+  say "apt-get install $*"
+  run "apt-update" as_root apt-get update
+  run "apt-$name" as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@"
+}
+
+# 1. node, npm, cargo --------------------------------------------------------------------------------
+for c in node npm cargo sha256sum cc; do
+  PATH=$SYSTEM_PATH command -v $c >/dev/null || die "$c is missing; needed: node >= 20 with npm, Rust's cargo, a C linker (cc)"
+done
+cargo -V >/dev/null || die "cargo does not run (a rustup without a default toolchain? try: rustup default stable)"
+
+if [ "$(hash package.json package-lock.json)" != "$(cat node_modules/.coinslot 2>/dev/null)" ]; then
+  v=$(PATH=$SYSTEM_PATH node -p 'parseInt(process.versions.node)')
+  [ "$v" -ge 20 ] || die "node $v is too old: 20 or newer is needed"
+  say "npm ci"
+  if ! TAIL=0 run npm env PATH="$SYSTEM_PATH" npm ci --no-audit --no-fund; then
+    # A registry that lacks other systems' optional binaries leaves them out of package-lock.json, and npm ci
+    # then takes that for a stale lock: "Missing: NAME@ from lock file". npm install minds the same lock without
+    # that mistake. Anything else amiss is real.
+    ! grep -E '(Missing|Invalid): ' .tools/log/npm.log | grep -v '@ from lock file$' >&2 &&
+      grep -q 'Missing: .*@ from lock file$' .tools/log/npm.log || die "npm ci failed"
+    say "that was only about optional packages of other systems; npm install by the same lock"
+    run npm env PATH="$SYSTEM_PATH" npm install --no-save --no-audit --no-fund
+  fi
+  node -e 'process.exitCode = parseInt(process.versions.node) < 24 ? 1 : 0' || die "node_modules/.bin/node is not Node 24: npm skipped install scripts?"
+  hash package.json package-lock.json >node_modules/.coinslot
+fi
+
+# 2. the wasm compiler -------------------------------------------------------------------------------
+# A panic must end one request and not the worker, so std is rebuilt with panic=unwind: that asks for
+# unstable features and std's source. A pinned nightly has them. Where rustup cannot fetch it, Debian's
+# rustc does the same with RUSTC_BOOTSTRAP=1.
+from_rustup() {
+  command -v rustup >/dev/null || return 1
+  if ! rustup run $NIGHTLY rustc -V >/dev/null 2>&1 || ! rustup component list --installed --toolchain $NIGHTLY | grep -q rust-src; then
+    say "rustup: $NIGHTLY (20 s to answer, else Debian's)"
+    rustup toolchain install $NIGHTLY --profile minimal -c rust-src -t wasm32-unknown-unknown --no-self-update \
+      >.tools/log/rustup.log 2>&1 9>&- & pid=$!
+    trap 'kill "$pid" 2>/dev/null; exit 130' INT TERM
+    s=0
+    while kill -0 $pid 2>/dev/null; do
+      # Once it has the list of what to load it may take its time; rustup itself gives up on a dead line.
+      [ $s -lt 20 ] || grep -q downloading .tools/log/rustup.log || kill $pid 2>/dev/null
+      sleep 1; s=$((s + 1))
+      [ $((s % 10)) != 0 ] || say "  ${s}s: $(tail -n 1 .tools/log/rustup.log | cut -c 1-90)"
+    done
+    trap - INT TERM
+    wait $pid || { say "  failed, see .tools/log/rustup.log"; return 1; }
+  fi
+  WASM_WAY=$NIGHTLY
+  WASM_BIN=$(rustup run $NIGHTLY rustc --print sysroot)/bin
+}
+from_debian() {
+  # shellcheck disable=SC2086
+  debian rust $DEBIAN_RUST
+  WASM_WAY=debian WASM_BIN=/usr/bin
+}
+if ! load_toolchain; then
+  case ${COINSLOT_WASM_TOOLCHAIN:-any} in
+    any) from_rustup || from_debian ;;
+    rustup) from_rustup || die "rustup could not provide $NIGHTLY" ;;
+    debian) from_debian ;;
+    *) die "COINSLOT_WASM_TOOLCHAIN is rustup or debian, not $COINSLOT_WASM_TOOLCHAIN" ;;
+  esac
+  printf "WASM_WAY=%s\nWASM_BIN='%s'\n" "$WASM_WAY" "$WASM_BIN" >.tools/wasm-toolchain
+  say "the wasm compiler is $WASM_WAY's $("$WASM_BIN/rustc" -V)"
+fi
+
+# 3. worker-build and wasm-bindgen -------------------------------------------------------------------
+# They run for seconds and compile for minutes: little optimisation is the better deal. Other settings
+# than cargo install's own, and one target folder for both, so what they share is compiled once.
+install() {
+  say "cargo install $*"
+  run "$1" env CARGO_PROFILE_RELEASE_OPT_LEVEL=0 CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
+    cargo install --force --root .tools --target-dir .tools/target --bin "$@"
+}
+if ! has_tool worker-build worker-build $WORKER_BUILD; then
+  # Its downloader, which goes unused here, links OpenSSL.
+  pkg-config --exists openssl 2>/dev/null || debian openssl libssl-dev pkg-config
+  install worker-build --locked worker-build@$WORKER_BUILD
+fi
+v=$(wasm_bindgen_version)
+[ -n "$v" ] || die "no wasm-bindgen in Cargo.lock"
+has_tool wasm-bindgen wasm-bindgen-cli "$v" || install wasm-bindgen "wasm-bindgen-cli@$v"
+rm -rf .tools/target
+
+# 4. secrets and the database of `wrangler dev` ------------------------------------------------------
+if [ ! -f .dev.vars ]; then
+  say "new secrets in .dev.vars"
+  (umask 077; printf 'VAULT_KEYS="k1:%s"\nJWT_SECRET="%s"\n' \
+    "$(head -c 32 /dev/urandom | base64)" "$(head -c 36 /dev/urandom | base64 | tr +/ -_)" >.dev.vars)
+fi
+if [ -f schema.sql ] && [ "$(hash schema.sql)" != "$(cat .wrangler/state/schema.hash 2>/dev/null)" ]; then
+  say "schema.sql into the local D1 database"
+  run d1 wrangler d1 execute coinslot --local --file schema.sql
+  hash schema.sql >.wrangler/state/schema.hash
+fi

@@ -1,0 +1,99 @@
+-- coinslot's D1 database. Safe to apply again: every statement is IF NOT EXISTS.
+-- Money is in atomic units of the asset. Amounts are TEXT, because D1 hands integers above 2^53 to
+-- JavaScript as floats; sums live in INTEGER columns (64 bits inside SQLite) and are read as TEXT.
+
+CREATE TABLE IF NOT EXISTS creators (
+  id         TEXT PRIMARY KEY,             -- the JWT's `sub`
+  handle     TEXT NOT NULL UNIQUE,         -- `ada` in /@ada/haiku
+  name       TEXT NOT NULL,
+  wallets    TEXT NOT NULL DEFAULT '{}',   -- JSON: CAIP-2 network -> address that is paid
+  created_at INTEGER NOT NULL DEFAULT (unixepoch()),
+  deleted_at INTEGER
+) STRICT;
+
+CREATE TABLE IF NOT EXISTS templates (
+  id                 TEXT PRIMARY KEY,
+  creator_id         TEXT NOT NULL REFERENCES creators (id),
+  slug               TEXT NOT NULL,
+  name               TEXT NOT NULL,
+  description        TEXT NOT NULL DEFAULT '',
+  model              TEXT NOT NULL,
+  prompt             TEXT NOT NULL,              -- secret: the system prompt, with {name}{/name} tags
+  parameters         TEXT NOT NULL DEFAULT '[]', -- JSON: [{name, description?, required?, default?, maxLength?}]
+  allow_user_message INTEGER NOT NULL DEFAULT 0,
+  max_tokens         INTEGER NOT NULL DEFAULT 1024,
+  price              TEXT NOT NULL,              -- decimal units of the asset: "0.01"
+  published          INTEGER NOT NULL DEFAULT 0,
+  created_at         INTEGER NOT NULL DEFAULT (unixepoch()),
+  updated_at         INTEGER NOT NULL DEFAULT (unixepoch()),
+  -- Counters, kept by the trigger below and by nothing else.
+  runs               INTEGER NOT NULL DEFAULT 0, -- ended runs, owner tests left out
+  delivered          INTEGER NOT NULL DEFAULT 0,
+  owner_tests        INTEGER NOT NULL DEFAULT 0,
+  input_tokens       INTEGER NOT NULL DEFAULT 0,
+  output_tokens      INTEGER NOT NULL DEFAULT 0,
+  UNIQUE (creator_id, slug)
+) STRICT;
+
+-- The ledger: one row for each run that ended.
+CREATE TABLE IF NOT EXISTS runs (
+  id            TEXT PRIMARY KEY,
+  template_id   TEXT NOT NULL,
+  creator_id    TEXT NOT NULL,
+  owner_test    INTEGER NOT NULL,   -- 1: free test by the creator, no earnings
+  payer         TEXT,               -- NULL: owner test
+  network       TEXT,               -- CAIP-2
+  asset         TEXT,
+  amount        TEXT NOT NULL,      -- atomic units charged; '0' where nothing was settled
+  tx            TEXT,               -- settlement's transaction
+  status        TEXT NOT NULL,      -- delivered | failed | refused | unknown | interrupted | refundable
+  code          TEXT,               -- the refusal's code, where there was one
+  model         TEXT NOT NULL,
+  stop_reason   TEXT,
+  input_tokens  INTEGER NOT NULL,
+  output_tokens INTEGER NOT NULL,
+  started_at    INTEGER NOT NULL,   -- milliseconds since 1970
+  duration_ms   INTEGER NOT NULL
+) STRICT;
+
+CREATE INDEX IF NOT EXISTS runs_by_template ON runs (template_id, started_at);
+CREATE INDEX IF NOT EXISTS runs_by_creator ON runs (creator_id, started_at);
+
+-- What each template has earned, by asset: atomic units.
+CREATE TABLE IF NOT EXISTS earnings (
+  template_id TEXT NOT NULL,
+  network     TEXT NOT NULL,
+  asset       TEXT NOT NULL,
+  amount      INTEGER NOT NULL,
+  PRIMARY KEY (template_id, network, asset)
+) STRICT;
+
+-- Counters move in the same statement as the row: a run told twice counts once. A run that comes to
+-- rest again (broken off, then finished) is one row brought up to date, and the counters follow it.
+CREATE TRIGGER IF NOT EXISTS runs_added AFTER INSERT ON runs
+BEGIN
+  UPDATE templates SET
+    runs          = runs + (NEW.owner_test = 0),
+    delivered     = delivered + (NEW.owner_test = 0 AND NEW.status = 'delivered'),
+    owner_tests   = owner_tests + NEW.owner_test,
+    input_tokens  = input_tokens + NEW.input_tokens,
+    output_tokens = output_tokens + NEW.output_tokens
+  WHERE id = NEW.template_id;
+  INSERT INTO earnings (template_id, network, asset, amount)
+    SELECT NEW.template_id, NEW.network, NEW.asset, CAST(NEW.amount AS INTEGER)
+    WHERE NEW.owner_test = 0 AND NEW.tx IS NOT NULL
+    ON CONFLICT (template_id, network, asset) DO UPDATE SET amount = amount + excluded.amount;
+END;
+
+CREATE TRIGGER IF NOT EXISTS runs_changed AFTER UPDATE ON runs
+BEGIN
+  UPDATE templates SET
+    delivered     = delivered + (NEW.owner_test = 0) * ((NEW.status = 'delivered') - (OLD.status = 'delivered')),
+    input_tokens  = input_tokens + NEW.input_tokens - OLD.input_tokens,
+    output_tokens = output_tokens + NEW.output_tokens - OLD.output_tokens
+  WHERE id = NEW.template_id;
+  INSERT INTO earnings (template_id, network, asset, amount)
+    SELECT NEW.template_id, NEW.network, NEW.asset, CAST(NEW.amount AS INTEGER)
+    WHERE NEW.owner_test = 0 AND NEW.tx IS NOT NULL AND OLD.tx IS NULL
+    ON CONFLICT (template_id, network, asset) DO UPDATE SET amount = amount + excluded.amount;
+END;

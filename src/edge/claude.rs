@@ -1,0 +1,145 @@
+//! Claude over fetch: the call, and its body read chunk by chunk.
+
+use super::http::{self, Call, CallError};
+use super::keys::{self, KeyRecord};
+use super::{clock, fault};
+use crate::rules::claude::fault_of;
+use crate::rules::config::Config;
+use crate::rules::dossier::Question;
+use crate::rules::refusal::{ClaudeFault, Refusal};
+use crate::rules::template::Secret;
+use crate::wire::anthropic::{ErrorBody, Message, MessagesRequest};
+use js_sys::{ArrayBuffer, Reflect, Uint8Array};
+use std::time::Duration;
+use wasm_bindgen::{JsCast, JsValue};
+use wasm_bindgen_futures::JsFuture;
+use web_sys::{ReadableStreamByobReader, ReadableStreamGetReaderOptions, ReadableStreamReaderMode};
+use worker::{Env, Headers, Method, Response, ResponseBody};
+
+/// How large a chunk one read may hand out, in bytes.
+const CHUNK: u32 = 32 * 1024;
+
+/// An answer whose head has come; its events are still to be read.
+pub struct Body {
+    reader: ReadableStreamByobReader,
+    buffer: Option<ArrayBuffer>,
+    _call: Call,
+}
+
+/// Asks Claude with the creator's key. Comes back when the stream is open.
+pub async fn ask(
+    env: &Env,
+    config: &Config,
+    creator_id: &str,
+    model: &str,
+    max_tokens: u32,
+    question: &Question,
+) -> Result<Body, ClaudeFault> {
+    let headers = creators_headers(env, config, creator_id).await?;
+    let request = MessagesRequest {
+        model,
+        max_tokens,
+        system: question.system.reveal(),
+        messages: [Message { role: "user", content: question.user.reveal() }],
+        stream: true,
+    };
+    let json = serde_json::to_string(&request).unwrap_or_default();
+    let url = http::join(&config.anthropic.base_url, "/v1/messages");
+    let limit = Duration::from_secs(config.limits.claude_begin_seconds);
+    let (response, call) = http::send(Method::Post, &url, headers, Some(&json), limit).await.map_err(no_answer)?;
+    match response.status_code() {
+        200 => open_body(response, call),
+        _ => Err(read_fault(response, limit).await),
+    }
+}
+
+/// Whether Anthropic takes the key: a call that lists one model costs nothing.
+pub async fn accepts(config: &Config, key: &Secret) -> Result<(), Refusal> {
+    let headers = authorized(config, key).map_err(|_| Refusal::ApiKeyRejected)?;
+    let url = http::join(&config.anthropic.base_url, "/v1/models?limit=1");
+    let limit = Duration::from_secs(config.limits.verify_seconds);
+    let answer = http::send(Method::Get, &url, headers, None, limit).await;
+    let (response, _call) = answer.map_err(|e| Refusal::Claude(no_answer(e)))?;
+    match response.status_code() {
+        200 => Ok(()),
+        _ => match read_fault(response, limit).await {
+            ClaudeFault::KeyInvalid | ClaudeFault::Permission => Err(Refusal::ApiKeyRejected),
+            other => Err(Refusal::Claude(other)),
+        },
+    }
+}
+
+/// Whether anything answers at Anthropic's address.
+pub async fn is_reachable(config: &Config, limit: Duration) -> bool {
+    let url = http::join(&config.anthropic.base_url, "/v1/models?limit=1");
+    http::send(Method::Get, &url, Headers::new(), None, limit).await.is_ok()
+}
+
+/// The one place where a stored key is in clear: it goes from the vault into a header.
+async fn creators_headers(env: &Env, config: &Config, creator_id: &str) -> Result<Headers, ClaudeFault> {
+    let record: Option<KeyRecord> = keys::load(env, creator_id).await.map_err(|_| ClaudeFault::Upstream)?;
+    let record = record.filter(|r| r.is_enabled).ok_or(ClaudeFault::KeyInvalid)?;
+    let key = record.open(env, creator_id).await.map_err(fault("vault"));
+    authorized(config, &key.map_err(|_| ClaudeFault::KeyInvalid)?)
+}
+
+fn authorized(config: &Config, key: &Secret) -> Result<Headers, ClaudeFault> {
+    let headers = Headers::new();
+    let set = |name: &str, value: &str| headers.set(name, value).map_err(|_| ClaudeFault::KeyInvalid);
+    set("content-type", "application/json")?;
+    set("anthropic-version", &config.anthropic.version)?;
+    set("x-api-key", key.reveal())?;
+    Ok(headers)
+}
+
+fn no_answer(error: CallError) -> ClaudeFault {
+    worker::console_error!("claude: {error}");
+    match error {
+        CallError::TimedOut => ClaudeFault::TimedOut,
+        CallError::Connection(_) => ClaudeFault::Unreachable,
+    }
+}
+
+async fn read_fault(mut response: Response, limit: Duration) -> ClaudeFault {
+    let header = |name: &str| response.headers().get(name).ok().flatten();
+    let retry_after = header("retry-after").and_then(|s| s.trim().parse().ok());
+    let request_id = header("request-id").unwrap_or_default();
+    let status = response.status_code();
+    let text = clock::within(limit, response.text()).await;
+    let body = text.and_then(Result::ok).and_then(|t| serde_json::from_str::<ErrorBody>(&t).ok());
+    let fault = fault_of(status, body.as_ref(), retry_after);
+    worker::console_warn!("claude: HTTP {status}, read as {fault:?}, request {}", plain(&request_id));
+    fault
+}
+
+/// Other people's text in our log: letters, digits and dashes only.
+fn plain(text: &str) -> String {
+    let plain = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+    text.chars().filter(plain).take(64).collect()
+}
+
+fn open_body(response: Response, call: Call) -> Result<Body, ClaudeFault> {
+    let ResponseBody::Stream(stream) = response.body() else {
+        return Err(ClaudeFault::CutOff);
+    };
+    let options = ReadableStreamGetReaderOptions::new();
+    options.set_mode(ReadableStreamReaderMode::Byob);
+    Ok(Body { reader: stream.get_reader_with_options(&options).unchecked_into(), buffer: None, _call: call })
+}
+
+impl Body {
+    /// The next bytes; `Ok(None)` at the end. An error is a broken connection.
+    pub async fn next(&mut self) -> Result<Option<Vec<u8>>, JsValue> {
+        // The buffer goes to the runtime with each read and comes back with its answer.
+        let buffer = self.buffer.take().unwrap_or_else(|| ArrayBuffer::new(CHUNK));
+        let view = Uint8Array::new(&buffer);
+        let answer = JsFuture::from(self.reader.read_with_array_buffer_view(&view)).await?;
+        if Reflect::get(&answer, &"done".into())?.is_truthy() {
+            return Ok(None);
+        }
+        let chunk: Uint8Array = Reflect::get(&answer, &"value".into())?.dyn_into()?;
+        let bytes = chunk.to_vec();
+        self.buffer = Some(chunk.buffer());
+        Ok(Some(bytes))
+    }
+}

@@ -1,0 +1,83 @@
+//! Calls to others over fetch: bounded in time, aborted when dropped, never redirected (a redirect
+//! would carry keys and payments to a host that nobody configured).
+
+use super::clock;
+use std::time::Duration;
+use worker::{AbortController, Fetch, Headers, Method, Request, RequestInit, RequestRedirect, Response};
+
+/// No HTTP answer came.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// The connection failed. Whether the request got through is not known.
+    #[error("no connection: {0}")]
+    Connection(worker::Error),
+    /// Time ran out.
+    #[error("no answer in time")]
+    TimedOut,
+}
+
+/// Aborts a call when dropped.
+pub struct Call(Option<AbortController>);
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        if let Some(controller) = self.0.take() {
+            controller.abort();
+        }
+    }
+}
+
+/// Sends a request and waits for the head of its answer. The body lives as long as the [`Call`].
+pub async fn send(
+    method: Method,
+    url: &str,
+    headers: Headers,
+    body: Option<&str>,
+    limit: Duration,
+) -> Result<(Response, Call), CallError> {
+    let mut init = RequestInit::new();
+    init.with_method(method)
+        .with_headers(headers)
+        .with_redirect(RequestRedirect::Manual)
+        .with_body(body.map(Into::into));
+    let request = Request::new_with_init(url, &init).map_err(CallError::Connection)?;
+    let controller = AbortController::default();
+    let signal = controller.signal();
+    let call = Call(Some(controller));
+    let answer = clock::within(limit, Fetch::Request(request).send_with_signal(&signal)).await;
+    match answer {
+        None => Err(CallError::TimedOut),
+        Some(Err(error)) => Err(CallError::Connection(error)),
+        Some(Ok(response)) => Ok((response, call)),
+    }
+}
+
+/// Posts JSON and reads the whole answer, within one limit.
+pub async fn post_json(url: &str, json: &str, limit: Duration) -> Result<(u16, String), CallError> {
+    let headers = Headers::new();
+    // Setting a constant header cannot fail.
+    let _ = headers.set("content-type", "application/json");
+    let _ = headers.set("accept", "application/json");
+    read(Method::Post, url, headers, Some(json), limit).await
+}
+
+/// Sends a request and reads the whole answer, within one limit.
+pub async fn read(
+    method: Method,
+    url: &str,
+    headers: Headers,
+    body: Option<&str>,
+    limit: Duration,
+) -> Result<(u16, String), CallError> {
+    let work = async {
+        let (mut response, _call) = send(method, url, headers, body, limit).await?;
+        let text = response.text().await.map_err(CallError::Connection)?;
+        Ok((response.status_code(), text))
+    };
+    clock::within(limit, work).await.unwrap_or(Err(CallError::TimedOut))
+}
+
+/// A base URL and a path, with one slash between them.
+pub fn join(base: &str, path: &str) -> String {
+    format!("{}{path}", base.trim_end_matches('/'))
+}

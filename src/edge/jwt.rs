@@ -1,0 +1,129 @@
+//! Checks owners' tokens: the signature through WebCrypto, the rest through `rules::owner`.
+
+use super::vault::{subtle, usages};
+use super::{clock, fault, http};
+use crate::rules::config::{Config, Issuer};
+use crate::rules::owner;
+use crate::rules::refusal::Refusal;
+use crate::rules::run::Millis;
+use crate::wire::jwt::{self, Algorithm, Jwk, JwkSet, Token};
+use js_sys::{Object, Reflect, Uint8Array, JSON};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::time::Duration;
+use wasm_bindgen::{JsCast, JsValue};
+use wasm_bindgen_futures::JsFuture;
+use web_sys::{CryptoKey, EcKeyImportParams, EcdsaParams, HmacImportParams, RsaHashedImportParams};
+use worker::{Env, Headers, Method};
+
+/// Published keys are asked for again after this long.
+const JWKS_FRESH: Millis = 300_000;
+/// One call for published keys.
+const JWKS_LIMIT: Duration = Duration::from_secs(5);
+
+/// The id of whoever the `Authorization` header speaks for.
+pub async fn bearer(env: &Env, config: &Config, header: Option<&str>) -> Result<String, Refusal> {
+    let header = header.ok_or(Refusal::TokenMissing)?;
+    let (scheme, token) = header.trim().split_once(' ').ok_or(Refusal::TokenInvalid)?;
+    if !scheme.eq_ignore_ascii_case("bearer") {
+        return Err(Refusal::TokenInvalid);
+    }
+    let token = jwt::parse(token.trim()).ok_or(Refusal::TokenInvalid)?;
+    let issuer = owner::issuer(&token, &config.jwt.issuers).ok_or(Refusal::TokenInvalid)?;
+    let signed = is_signed(env, &token, issuer).await?;
+    #[allow(clippy::cast_precision_loss)] // seconds since 1970 are exact in a double
+    let holds = owner::claims_hold(&token.claims, issuer, clock::seconds() as f64);
+    match signed && holds {
+        true => Ok(token.claims.sub),
+        false => Err(Refusal::TokenInvalid),
+    }
+}
+
+async fn is_signed(env: &Env, token: &Token, issuer: &Issuer) -> Result<bool, Refusal> {
+    if let Some(name) = &issuer.secret {
+        let secret = env.secret(name).map_err(fault("JWT secret"))?.to_string();
+        // An empty secret would let anyone sign.
+        return Ok(owner::takes_secret(token)
+            && secret.len() >= 16
+            && check_hmac(token, secret.as_bytes()).await.unwrap_or(false));
+    }
+    let set = match (&issuer.jwks, &issuer.jwks_url) {
+        (Some(set), _) => set.clone(),
+        (None, Some(url)) => published(url).await?,
+        (None, None) => return Ok(false),
+    };
+    for (key, algorithm) in owner::candidates(token, &set) {
+        if check_public(token, key, algorithm).await.unwrap_or(false) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+thread_local! {
+    static PUBLISHED: RefCell<BTreeMap<String, (Millis, JwkSet)>> = const { RefCell::new(BTreeMap::new()) };
+}
+
+/// The keys at `url`; old ones where it does not answer.
+async fn published(url: &str) -> Result<JwkSet, Refusal> {
+    let now = clock::now();
+    let cached = PUBLISHED.with_borrow(|all| all.get(url).cloned());
+    if let Some((read_at, set)) = &cached {
+        if now.saturating_sub(*read_at) < JWKS_FRESH {
+            return Ok(set.clone());
+        }
+    }
+    let answer = http::read(Method::Get, url, Headers::new(), None, JWKS_LIMIT).await;
+    let set = match answer {
+        Ok((200, text)) => serde_json::from_str::<JwkSet>(&text).map_err(|e| e.to_string()),
+        Ok((status, _)) => Err(format!("HTTP {status}")),
+        Err(error) => Err(error.to_string()),
+    };
+    match (set, cached) {
+        (Ok(set), _) => {
+            PUBLISHED.with_borrow_mut(|all| all.insert(url.to_owned(), (now, set.clone())));
+            Ok(set)
+        }
+        (Err(error), Some((_, old))) => {
+            worker::console_error!("jwks: not refreshed, the old keys stay: {error}");
+            Ok(old)
+        }
+        (Err(error), None) => Err(fault("jwks")(error)),
+    }
+}
+
+async fn check_hmac(token: &Token, secret: &[u8]) -> Result<bool, JsValue> {
+    let subtle = subtle().map_err(|_| JsValue::NULL)?;
+    let algorithm = HmacImportParams::new_with_str("HMAC", "SHA-256");
+    let data: Object = Uint8Array::from(secret).into();
+    let work = subtle.import_key_with_object("raw", &data, &algorithm, false, &usages(&["verify"]))?;
+    let key: CryptoKey = JsFuture::from(work).await?.unchecked_into();
+    let work = subtle.verify_with_str_and_u8_array_and_u8_array("HMAC", &key, &token.signature, &token.signed)?;
+    Ok(JsFuture::from(work).await?.is_truthy())
+}
+
+async fn check_public(token: &Token, jwk: &Jwk, algorithm: Algorithm) -> Result<bool, JsValue> {
+    const RSA: &str = "RSASSA-PKCS1-v1_5";
+    let subtle = subtle().map_err(|_| JsValue::NULL)?;
+    let (import, verify): (Object, Object) = match algorithm {
+        Algorithm::ES256 => {
+            let import = EcKeyImportParams::new("ECDSA");
+            import.set_named_curve("P-256");
+            (import.into(), EcdsaParams::new_with_str("ECDSA", "SHA-256").into())
+        }
+        Algorithm::RS256 => {
+            let import: Object = RsaHashedImportParams::new_with_str("SHA-256").into();
+            let verify = Object::new();
+            Reflect::set(&import, &"name".into(), &RSA.into())?;
+            Reflect::set(&verify, &"name".into(), &RSA.into())?;
+            (import, verify)
+        }
+        Algorithm::HS256 => return Ok(false),
+    };
+    let json = serde_json::to_string(jwk).unwrap_or_default();
+    let data: Object = JSON::parse(&json)?.unchecked_into();
+    let work = subtle.import_key_with_object("jwk", &data, &import, false, &usages(&["verify"]))?;
+    let key: CryptoKey = JsFuture::from(work).await?.unchecked_into();
+    let work = subtle.verify_with_object_and_u8_array_and_u8_array(&verify, &key, &token.signature, &token.signed)?;
+    Ok(JsFuture::from(work).await?.is_truthy())
+}

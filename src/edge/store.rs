@@ -1,0 +1,138 @@
+//! What a run object keeps, in its own SQLite. All of its tables and keys are here.
+
+use crate::rules::dossier::{Dossier, Tally};
+use crate::rules::run::Run;
+use crate::rules::transcript::Transcript;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use worker::{Result, SqlStorage, State};
+
+const SCHEMA: [&str; 2] = [
+    "CREATE TABLE IF NOT EXISTS kept (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS pieces (position INTEGER PRIMARY KEY, texts TEXT NOT NULL)",
+];
+
+/// The names in `kept`.
+#[derive(Clone, Copy)]
+enum Kept {
+    /// The machine.
+    Run,
+    /// What the run is about.
+    Dossier,
+    /// The question, sealed by the vault for the run's id.
+    Question,
+    /// Tokens.
+    Tally,
+}
+
+impl Kept {
+    const fn name(self) -> &'static str {
+        match self {
+            Kept::Run => "run",
+            Kept::Dossier => "dossier",
+            Kept::Question => "question",
+            Kept::Tally => "tally",
+        }
+    }
+}
+
+/// Everything a restarted object needs.
+pub struct Loaded {
+    /// The machine as it was saved last.
+    pub run: Run,
+    /// What the run is about.
+    pub dossier: Dossier,
+    /// The sealed question.
+    pub question: String,
+    /// Tokens.
+    pub tally: Tally,
+    /// The text as far as it was checkpointed.
+    pub transcript: Transcript,
+}
+
+#[derive(Deserialize)]
+struct Value {
+    value: String,
+}
+
+#[derive(Deserialize)]
+struct Texts {
+    texts: String,
+}
+
+/// The object's storage. Writes are synchronous here; the runtime holds back whatever leaves the
+/// object until they are durable.
+pub struct Store {
+    sql: SqlStorage,
+}
+
+impl Store {
+    /// Opens the storage, and lays out its tables on first use.
+    pub fn open(state: &State) -> Result<Self> {
+        let sql = state.storage().sql();
+        for statement in SCHEMA {
+            sql.exec(statement, None)?;
+        }
+        Ok(Self { sql })
+    }
+
+    /// What was kept, if a run was.
+    pub fn load(&self) -> Result<Option<Loaded>> {
+        let (Some(run), Some(dossier)) = (self.get(Kept::Run)?, self.get(Kept::Dossier)?) else {
+            return Ok(None);
+        };
+        let rows = self.sql.exec("SELECT texts FROM pieces ORDER BY position", None)?;
+        let mut pieces = Vec::new();
+        for row in rows.to_array::<Texts>()? {
+            pieces.extend(serde_json::from_str::<Vec<String>>(&row.texts)?);
+        }
+        Ok(Some(Loaded {
+            run,
+            dossier,
+            question: self.get(Kept::Question)?.unwrap_or_default(),
+            tally: self.get(Kept::Tally)?.unwrap_or_default(),
+            transcript: Transcript::restore(pieces),
+        }))
+    }
+
+    /// Keeps what does not change while a run lasts.
+    pub fn begin(&self, dossier: &Dossier, question: &str) -> Result<()> {
+        self.put(Kept::Dossier, dossier)?;
+        self.put(Kept::Question, &question)
+    }
+
+    /// Keeps the machine and the tokens.
+    pub fn save(&self, run: &Run, tally: &Tally) -> Result<()> {
+        self.put(Kept::Run, run)?;
+        self.put(Kept::Tally, tally)
+    }
+
+    /// Keeps the pieces of text that are not kept yet.
+    pub fn checkpoint(&self, transcript: &mut Transcript) -> Result<()> {
+        let (position, pieces) = transcript.checkpoint();
+        if pieces.is_empty() {
+            return Ok(());
+        }
+        let position = i64::try_from(position).unwrap_or(i64::MAX);
+        let texts = serde_json::to_string(&pieces)?;
+        let insert = "INSERT OR REPLACE INTO pieces (position, texts) VALUES (?, ?)";
+        self.sql.exec(insert, vec![position.into(), texts.into()]).map(drop)
+    }
+
+    /// Forgets the text.
+    pub fn clear(&self) -> Result<()> {
+        self.sql.exec("DELETE FROM pieces", None).map(drop)
+    }
+
+    fn get<T: DeserializeOwned>(&self, kept: Kept) -> Result<Option<T>> {
+        let select = "SELECT value FROM kept WHERE name = ?";
+        let rows = self.sql.exec(select, vec![kept.name().into()])?.to_array::<Value>()?;
+        Ok(rows.first().map(|row| serde_json::from_str(&row.value)).transpose()?)
+    }
+
+    fn put<T: Serialize>(&self, kept: Kept, value: &T) -> Result<()> {
+        let upsert = "INSERT OR REPLACE INTO kept (name, value) VALUES (?, ?)";
+        let json = serde_json::to_string(value)?;
+        self.sql.exec(upsert, vec![kept.name().into(), json.into()]).map(drop)
+    }
+}

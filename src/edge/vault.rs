@@ -1,0 +1,113 @@
+//! The vault: AES-256-GCM through WebCrypto. What is sealed here can be opened only with the same
+//! additional data (whose it is), and only by a deployment that holds the master key.
+//!
+//! Master keys come from the secret `VAULT_KEYS`: `id:base64,id:base64`, newest first. The first
+//! seals; any listed one opens, so keys rotate without rewriting what is stored.
+
+use crate::wire::base64;
+use js_sys::{Array, Object, Uint8Array};
+use wasm_bindgen::{JsCast, JsValue};
+use wasm_bindgen_futures::JsFuture;
+use web_sys::{AesGcmParams, CryptoKey, SubtleCrypto, WorkerGlobalScope};
+use worker::Env;
+
+/// Why the vault did not seal or open. None of these says anything about the content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum VaultError {
+    /// `VAULT_KEYS` is absent or malformed.
+    #[error("VAULT_KEYS is missing or not id:base64(32 bytes),…")]
+    NoKeys,
+    /// The envelope is not of our form.
+    #[error("the envelope is malformed")]
+    Malformed,
+    /// The envelope was sealed with a master key that is not listed any more.
+    #[error("the envelope's master key is not in VAULT_KEYS")]
+    UnknownKey,
+    /// The envelope was tampered with, or belongs to somebody else.
+    #[error("the envelope does not open")]
+    DoesNotOpen,
+    /// WebCrypto or the random source failed.
+    #[error("the runtime's cryptography failed")]
+    Runtime,
+}
+
+/// The master keys of this deployment.
+pub struct Vault {
+    keys: Vec<(String, Vec<u8>)>,
+}
+
+const VERSION: &str = "v1";
+
+impl Vault {
+    /// Reads `VAULT_KEYS`.
+    pub fn new(env: &Env) -> Result<Self, VaultError> {
+        let text = env.secret("VAULT_KEYS").map_err(|_| VaultError::NoKeys)?.to_string();
+        let key = |entry: &str| {
+            let (id, key) = entry.trim().split_once(':')?;
+            let key = base64::decode(key).filter(|k| k.len() == 32)?;
+            let plain = !id.is_empty() && id.bytes().all(|b| b.is_ascii_alphanumeric());
+            plain.then(|| (id.to_owned(), key))
+        };
+        let keys = text.split(',').map(key).collect::<Option<Vec<_>>>();
+        keys.filter(|k| !k.is_empty()).map(|keys| Self { keys }).ok_or(VaultError::NoKeys)
+    }
+
+    /// Seals `plain` for `owner`: `v1.<key id>.<nonce>.<ciphertext and tag>`, base64url.
+    pub async fn seal(&self, owner: &str, plain: &[u8]) -> Result<String, VaultError> {
+        let (id, key) = self.keys.first().ok_or(VaultError::NoKeys)?;
+        let mut nonce = [0; 12];
+        getrandom::fill(&mut nonce).map_err(|_| VaultError::Runtime)?;
+        let key = import(key).await?;
+        let work = subtle()?.encrypt_with_object_and_u8_array(&params(&nonce, owner), &key, plain);
+        let sealed = finish(work).await.map_err(|_| VaultError::Runtime)?;
+        let (nonce, sealed) = (base64::encode_url(&nonce), base64::encode_url(&sealed));
+        Ok(format!("{VERSION}.{id}.{nonce}.{sealed}"))
+    }
+
+    /// Opens an envelope that was sealed for `owner`.
+    pub async fn open(&self, owner: &str, envelope: &str) -> Result<Vec<u8>, VaultError> {
+        let mut parts = envelope.split('.');
+        let mut part = || parts.next().ok_or(VaultError::Malformed);
+        let (version, id, nonce, sealed) = (part()?, part()?, part()?, part()?);
+        if version != VERSION || parts.next().is_some() {
+            return Err(VaultError::Malformed);
+        }
+        let nonce = base64::decode_url(nonce).filter(|n| n.len() == 12).ok_or(VaultError::Malformed)?;
+        let sealed = base64::decode_url(sealed).ok_or(VaultError::Malformed)?;
+        let key = self.keys.iter().find(|(known, _)| known == id);
+        let (_, key) = key.ok_or(VaultError::UnknownKey)?;
+        let key = import(key).await?;
+        let work = subtle()?.decrypt_with_object_and_u8_array(&params(&nonce, owner), &key, &sealed);
+        finish(work).await.map_err(|_| VaultError::DoesNotOpen)
+    }
+}
+
+/// WebCrypto.
+pub fn subtle() -> Result<SubtleCrypto, VaultError> {
+    let global: WorkerGlobalScope = js_sys::global().unchecked_into();
+    global.crypto().map(|c| c.subtle()).map_err(|_| VaultError::Runtime)
+}
+
+/// What a `CryptoKey` may be used for, as WebCrypto wants it.
+pub fn usages(names: &[&str]) -> JsValue {
+    names.iter().map(|name| JsValue::from_str(name)).collect::<Array>().into()
+}
+
+fn params(nonce: &[u8], owner: &str) -> AesGcmParams {
+    let params = AesGcmParams::new_with_u8_array("AES-GCM", &Uint8Array::from(nonce));
+    params.set_additional_data_u8_array(&Uint8Array::from(owner.as_bytes()));
+    params
+}
+
+async fn import(raw: &[u8]) -> Result<CryptoKey, VaultError> {
+    let data: Object = Uint8Array::from(raw).into();
+    let uses = usages(&["encrypt", "decrypt"]);
+    let work = subtle()?.import_key_with_str("raw", &data, "AES-GCM", false, &uses);
+    let key = JsFuture::from(work.map_err(|_| VaultError::Runtime)?).await;
+    key.map(JsCast::unchecked_into).map_err(|_| VaultError::Runtime)
+}
+
+async fn finish<P: Into<js_sys::Promise>>(work: Result<P, JsValue>) -> Result<Vec<u8>, JsValue> {
+    let buffer = JsFuture::from(work?.into()).await?;
+    Ok(Uint8Array::new(&buffer).to_vec())
+}

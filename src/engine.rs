@@ -1,0 +1,294 @@
+//! The engine: the one loop. Take an effect from the machine, do it at the edge, hand back the event.
+//!
+//! A [`Session`] is one run in memory. Whoever has news for the machine calls [`Session::tell`]; the
+//! one [`Session::drive`] does what the machine wants; callers watch the bell.
+
+use crate::edge::bell::Bell;
+use crate::edge::store::{Loaded, Store};
+use crate::edge::vault::Vault;
+use crate::edge::{claude, clock, config, facilitator, fault, ledger};
+use crate::rules::claude::{Reading, Step};
+use crate::rules::config::Limits;
+use crate::rules::dossier::{Dossier, Question, Tally};
+use crate::rules::refusal::{ClaudeFault, Refusal};
+use crate::rules::run::{Effect, Event, Millis, Policy, Run};
+use crate::rules::transcript::Transcript;
+use futures::future::{select, AbortHandle, Abortable, Either, LocalBoxFuture};
+use futures::stream::{FuturesUnordered, StreamExt};
+use futures::FutureExt;
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::time::Duration;
+use worker::Env;
+
+/// Text is checkpointed once this much of it is not, in bytes.
+const CHECKPOINT_BYTES: usize = 8 * 1024;
+/// Or once this much time has passed.
+const CHECKPOINT_AGE: Millis = 500;
+
+/// A run's data. Borrowed for moments only, never across an await.
+pub struct Desk {
+    /// The machine.
+    pub run: Run,
+    /// What the run is about; `None` until it is first presented.
+    pub dossier: Option<Rc<Dossier>>,
+    /// The sealed question.
+    pub question: String,
+    /// Tokens.
+    pub tally: Tally,
+    /// The text.
+    pub transcript: Transcript,
+    checkpointed_at: Millis,
+}
+
+/// One run in memory.
+pub struct Session {
+    env: Env,
+    store: Store,
+    /// The run's data.
+    pub desk: RefCell<Desk>,
+    /// Rings at every change.
+    pub bell: Bell,
+    todo: RefCell<VecDeque<Effect>>,
+    driving: Cell<bool>,
+    hush: RefCell<Option<AbortHandle>>,
+}
+
+type Work<'a> = FuturesUnordered<LocalBoxFuture<'a, ()>>;
+
+impl Session {
+    /// Takes up what the store holds.
+    pub fn new(env: Env, store: Store) -> worker::Result<Self> {
+        let desk = match store.load()? {
+            Some(Loaded { run, dossier, question, tally, transcript }) => {
+                Desk { run, dossier: Some(Rc::new(dossier)), question, tally, transcript, checkpointed_at: 0 }
+            }
+            None => Desk {
+                run: Run::new(Policy::Free, 0),
+                dossier: None,
+                question: String::new(),
+                tally: Tally::default(),
+                transcript: Transcript::default(),
+                checkpointed_at: 0,
+            },
+        };
+        let session = Self {
+            env,
+            store,
+            desk: RefCell::new(desk),
+            bell: Bell::default(),
+            todo: RefCell::default(),
+            driving: Cell::new(false),
+            hush: RefCell::default(),
+        };
+        if session.desk.borrow().run.is_busy() {
+            session.tell(Event::Restarted);
+        }
+        Ok(session)
+    }
+
+    /// Sets out on a run. The machine hears of it by [`Event::Presented`].
+    pub fn begin(&self, policy: Policy, limits: &Limits, dossier: Dossier, question: String) -> worker::Result<()> {
+        self.store.begin(&dossier, &question)?;
+        let mut desk = self.desk.borrow_mut();
+        desk.run = Run::new(policy, limits.paid_attempts);
+        desk.tally = Tally::default();
+        desk.dossier = Some(Rc::new(dossier));
+        desk.question = question;
+        Ok(())
+    }
+
+    /// Tells the machine; what it wants done is queued, and everybody hears the bell.
+    pub fn tell(&self, event: Event) {
+        let effects = self.desk.borrow_mut().run.handle(event, clock::now());
+        self.todo.borrow_mut().extend(effects);
+        self.bell.ring();
+    }
+
+    /// Whether a [`Session::drive`] is under way.
+    pub fn is_driven(&self) -> bool {
+        self.driving.get()
+    }
+
+    /// Does what the machine wants until nothing is wanted and nothing is under way. One at a time:
+    /// a second call returns at once, the first does its work.
+    pub async fn drive(&self) {
+        if self.driving.replace(true) {
+            return;
+        }
+        let mut work: Work<'_> = FuturesUnordered::new();
+        loop {
+            let rings = self.bell.rings();
+            while let Some(effect) = self.next_effect() {
+                self.begin_effect(effect, &mut work);
+            }
+            if work.is_empty() {
+                break;
+            }
+            match select(work.next(), std::pin::pin!(self.bell.after(rings))).await {
+                Either::Left(_) | Either::Right(_) => {}
+            }
+        }
+        self.driving.set(false);
+        self.bell.ring();
+    }
+
+    fn next_effect(&self) -> Option<Effect> {
+        self.todo.borrow_mut().pop_front()
+    }
+
+    fn begin_effect<'a>(&'a self, effect: Effect, work: &mut Work<'a>) {
+        match effect {
+            Effect::Clear => self.clear(),
+            Effect::Save => self.save(),
+            Effect::Verify => work.push(self.verify().boxed_local()),
+            Effect::Ask => {
+                let (handle, registration) = AbortHandle::new_pair();
+                self.hush.replace(Some(handle));
+                work.push(Abortable::new(self.ask(), registration).map(drop).boxed_local());
+            }
+            Effect::Settle => work.push(self.settle().boxed_local()),
+            Effect::Hush => {
+                if let Some(handle) = self.hush.take() {
+                    handle.abort();
+                }
+            }
+            Effect::Record => work.push(self.record().boxed_local()),
+        }
+    }
+
+    fn clear(&self) {
+        let mut desk = self.desk.borrow_mut();
+        desk.transcript.clear();
+        desk.tally.next_edition();
+        log_fault(self.store.clear());
+    }
+
+    fn save(&self) {
+        let mut desk = self.desk.borrow_mut();
+        let desk = &mut *desk;
+        log_fault(self.store.checkpoint(&mut desk.transcript));
+        log_fault(self.store.save(&desk.run, &desk.tally));
+        desk.checkpointed_at = clock::now();
+    }
+
+    fn dossier(&self) -> Option<Rc<Dossier>> {
+        self.desk.borrow().dossier.clone()
+    }
+
+    async fn verify(&self) {
+        let event = match (config::load(&self.env).await, self.dossier().as_ref().map(|d| &d.payment)) {
+            (Ok(config), Some(Some(payment))) => facilitator::verify(&config, payment).await,
+            _ => Event::VerifyRefused(Refusal::Internal),
+        };
+        self.tell(event);
+    }
+
+    async fn settle(&self) {
+        let event = match (config::load(&self.env).await, self.dossier().as_ref().map(|d| &d.payment)) {
+            (Ok(config), Some(Some(payment))) => facilitator::settle(&config, payment).await,
+            // Nothing was sent, but an answer that never comes is treated as unknown all the same.
+            _ => Event::SettleUnanswered,
+        };
+        self.tell(event);
+    }
+
+    async fn record(&self) {
+        let row = {
+            let desk = self.desk.borrow();
+            desk.dossier.as_ref().map(|d| d.row(&desk.run, &desk.tally, clock::now()))
+        };
+        let Some(row) = row else { return };
+        if ledger::write(&self.env, row).await.is_ok() {
+            self.tell(Event::Recorded);
+        }
+    }
+
+    async fn ask(&self) {
+        let mut reading = Reading::default();
+        if let Err(fault) = self.converse(&mut reading).await {
+            self.take(&mut reading, vec![Step::Broke(fault)]);
+        }
+    }
+
+    /// One conversation with Claude, from the question to the last event.
+    async fn converse(&self, reading: &mut Reading) -> Result<(), ClaudeFault> {
+        let internal = |_| ClaudeFault::Upstream;
+        let config = config::load(&self.env).await.map_err(internal)?;
+        let dossier = self.dossier().ok_or(ClaudeFault::Upstream)?;
+        let question = self.question(&dossier).await.map_err(internal)?;
+        let mut body =
+            claude::ask(&self.env, &config, &dossier.creator_id, &dossier.model, dossier.max_tokens, &question).await?;
+        let limits = &config.limits;
+        let asked_at = clock::now();
+        let end = asked_at.saturating_add(limits.claude_total_seconds.saturating_mul(1000));
+        loop {
+            let silence = match reading.has_begun() {
+                true => limits.claude_idle_seconds,
+                false => limits.claude_begin_seconds,
+            };
+            let left = Duration::from_millis(end.saturating_sub(clock::now()));
+            let limit = Duration::from_secs(silence).min(left);
+            let steps = match clock::within(limit, body.next()).await {
+                None => return Err(ClaudeFault::TimedOut),
+                Some(Ok(Some(bytes))) => reading.push(&bytes),
+                Some(Ok(None)) | Some(Err(_)) => reading.end_of_stream(),
+            };
+            if self.take(reading, steps) {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn question(&self, dossier: &Dossier) -> Result<Question, Refusal> {
+        let sealed = self.desk.borrow().question.clone();
+        let vault = Vault::new(&self.env).map_err(fault("vault"))?;
+        let plain = vault.open(&dossier.run_id, &sealed).await.map_err(fault("sealed question"))?;
+        serde_json::from_slice(&plain).map_err(fault("sealed question"))
+    }
+
+    /// Takes steps of the answer; `true` when it is over.
+    fn take(&self, reading: &mut Reading, steps: Vec<Step>) -> bool {
+        {
+            let mut desk = self.desk.borrow_mut();
+            desk.tally.usage = reading.usage;
+            desk.tally.stop_reason.clone_from(&reading.stop_reason);
+        }
+        let mut over = false;
+        for step in steps {
+            match step {
+                Step::Began => self.tell(Event::Began),
+                Step::Text(text) => self.write(&text),
+                Step::Whole => self.tell(Event::Ended),
+                Step::Broke(fault) => {
+                    let silent = self.desk.borrow().transcript.is_empty();
+                    self.tell(Event::Broke { fault, silent });
+                }
+            }
+            over = reading.is_over();
+        }
+        over
+    }
+
+    fn write(&self, text: &str) {
+        let mut desk = self.desk.borrow_mut();
+        let desk = &mut *desk;
+        desk.transcript.push(text);
+        let now = clock::now();
+        let old = now.saturating_sub(desk.checkpointed_at) >= CHECKPOINT_AGE;
+        if old || desk.transcript.unsaved_bytes() >= CHECKPOINT_BYTES {
+            desk.checkpointed_at = now;
+            log_fault(self.store.checkpoint(&mut desk.transcript));
+        }
+        self.bell.ring();
+    }
+}
+
+/// A write that fails puts the object's storage in doubt; the runtime then resets the object, and
+/// what was saved before counts.
+fn log_fault(result: worker::Result<()>) {
+    if let Err(error) = result {
+        worker::console_error!("fault: run storage: {error}");
+    }
+}

@@ -1,0 +1,35 @@
+//! CORS: any page may pay. What a browser must be allowed to send, and what it may read, is x402's.
+
+use worker::{Headers, Response, ResponseBody, Result};
+
+const ALLOW_METHODS: &str = "GET, HEAD, POST, PUT, DELETE, OPTIONS";
+/// The official client sends `Access-Control-Expose-Headers` as a request header.
+const ALLOW_HEADERS: &str = "Content-Type, Accept, Authorization, PAYMENT-SIGNATURE, X-PAYMENT, X-Owner-Test, \
+     X-No-Stream, Last-Event-ID, Idempotency-Key, Access-Control-Expose-Headers";
+const EXPOSE_HEADERS: &str =
+    "PAYMENT-REQUIRED, PAYMENT-RESPONSE, X-PAYMENT-RESPONSE, Retry-After, X-Run-Id, X-Owner-Test";
+
+/// The answer to a preflight request.
+pub fn preflight() -> Result<Response> {
+    let headers = Headers::new();
+    headers.set("access-control-allow-origin", "*")?;
+    headers.set("access-control-allow-methods", ALLOW_METHODS)?;
+    headers.set("access-control-allow-headers", ALLOW_HEADERS)?;
+    headers.set("access-control-max-age", "86400")?;
+    Ok(Response::empty()?.with_status(204).with_headers(headers))
+}
+
+/// Lets any page read the response. An answer to `HEAD` loses its body.
+pub fn allow(response: Response, head: bool) -> Result<Response> {
+    let status = response.status_code();
+    let headers = Headers::new();
+    for (name, value) in response.headers().entries() {
+        headers.set(&name, &value)?;
+    }
+    headers.set("access-control-allow-origin", "*")?;
+    headers.set("access-control-expose-headers", EXPOSE_HEADERS)?;
+    headers.set("x-content-type-options", "nosniff")?;
+    let (_, body) = response.into_parts();
+    let body = if head { ResponseBody::Empty } else { body };
+    Ok(Response::from_body(body)?.with_status(status).with_headers(headers))
+}

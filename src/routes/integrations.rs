@@ -1,0 +1,114 @@
+//! `/integrations/claude/config`: the creator's Claude key. It goes in and never comes out.
+
+use super::{Answer, Call};
+use crate::edge::keys::{self, KeyRecord};
+use crate::edge::{claude, clock, config, fault, jwt};
+use crate::rules::config::Config;
+use crate::rules::input::fault as input_fault;
+use crate::rules::refusal::{InputFault, Refusal};
+use crate::rules::template::Secret;
+use serde::Deserialize;
+use serde_json::{json, Value};
+use std::rc::Rc;
+use worker::Response;
+
+/// Largest body read here, in bytes.
+const BODY_LIMIT: usize = 4 * 1024;
+/// The form of Anthropic's keys.
+const KEY_PREFIX: &str = "sk-ant-";
+const KEY_LENGTH: std::ops::RangeInclusive<usize> = 20..=512;
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Change {
+    #[serde(default)]
+    api_key: Option<Secret>,
+    #[serde(default)]
+    is_enabled: Option<bool>,
+}
+
+/// `GET`: whether there is a key, and which.
+pub async fn show(call: Call<'_>) -> Answer {
+    let (creator, _) = owner(&call).await?;
+    told(keys::load(call.env, &creator).await?.as_ref())
+}
+
+/// `PUT`: stores a key, or switches the stored one on and off. `?verify=true` asks Anthropic first.
+pub async fn store(mut call: Call<'_>) -> Answer {
+    let (creator, config) = owner(&call).await?;
+    let change = read_change(&mut call).await?;
+    let record = match change.api_key {
+        Some(key) => {
+            check_form(&key)?;
+            if asks_for_verification(&call.request.inner().url()) {
+                claude::accepts(&config, &key).await?;
+            }
+            let enabled = change.is_enabled.unwrap_or(true);
+            KeyRecord::seal(call.env, &creator, &key, enabled).await.map_err(fault("vault"))?
+        }
+        None => {
+            let stored = keys::load(call.env, &creator).await?;
+            let mut record = stored.ok_or_else(|| missing("apiKey"))?;
+            record.is_enabled = change.is_enabled.ok_or_else(|| missing("apiKey or isEnabled"))?;
+            record.updated_at = clock::now();
+            record
+        }
+    };
+    keys::store(call.env, &creator, &record).await?;
+    told(Some(&record))
+}
+
+/// `DELETE`: forgets the key. Doing it twice is no error.
+pub async fn delete(call: Call<'_>) -> Answer {
+    let (creator, _) = owner(&call).await?;
+    keys::delete(call.env, &creator).await?;
+    told(None)
+}
+
+async fn owner(call: &Call<'_>) -> Result<(String, Rc<Config>), Refusal> {
+    let config = config::load(call.env).await?;
+    let header = call.request.headers().get("authorization").map_err(fault("headers"))?;
+    let creator = jwt::bearer(call.env, &config, header.as_deref()).await?;
+    Ok((creator, config))
+}
+
+async fn read_change(call: &mut Call<'_>) -> Result<Change, Refusal> {
+    let bytes = super::read_limited(&mut call.request, BODY_LIMIT).await?;
+    let bytes = bytes.ok_or(Refusal::BodyTooLarge { limit: BODY_LIMIT })?;
+    // serde's own words could quote the body, and the body holds a key: they are not passed on.
+    serde_json::from_slice(&bytes).map_err(|_| {
+        let expected = "{\"apiKey\": string, \"isEnabled\"?: boolean}";
+        input_fault(InputFault::Malformed, "body", expected, "something else")
+    })
+}
+
+fn check_form(key: &Secret) -> Result<(), Refusal> {
+    let text = key.reveal();
+    let plain = text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
+    if text.starts_with(KEY_PREFIX) && plain && KEY_LENGTH.contains(&text.len()) {
+        return Ok(());
+    }
+    let received = format!("{} characters of another form", text.chars().count());
+    Err(input_fault(InputFault::Malformed, "apiKey", "an Anthropic API key (sk-ant-…)", &received))
+}
+
+fn missing(field: &str) -> Refusal {
+    input_fault(InputFault::MissingParameter, field, "a value", "nothing")
+}
+
+fn asks_for_verification(url: &str) -> bool {
+    let query = url.split_once('?').map_or("", |(_, query)| query);
+    query.split('&').any(|pair| pair == "verify=true")
+}
+
+fn told(record: Option<&KeyRecord>) -> Answer {
+    let body: Value = json!({
+        "hasApiKey": record.is_some(),
+        "isEnabled": record.is_some_and(|r| r.is_enabled),
+        "fingerprint": record.map(|r| &r.fingerprint),
+        "updatedAt": record.map(|r| r.updated_at),
+    });
+    let response = Response::from_json(&body).map_err(fault("key state"))?;
+    response.headers().set("cache-control", "no-store").map_err(fault("key state"))?;
+    Ok(response)
+}

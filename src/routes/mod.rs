@@ -1,0 +1,81 @@
+//! What we offer. One file per resource; this one is the route table and nothing else.
+
+mod cors;
+mod health;
+mod integrations;
+mod problem;
+mod run;
+mod templates;
+
+use crate::rules::refusal::Refusal;
+use worker::{Env, Method, Request, Response, Result};
+
+/// A request on its way to a resource.
+pub struct Call<'a> {
+    /// The deployment's bindings.
+    pub env: &'a Env,
+    /// As it came.
+    pub request: Request,
+}
+
+/// Answers a request. Whatever happens inside, the outside sees a response with CORS headers.
+pub async fn answer(request: Request, env: &Env) -> Result<Response> {
+    if request.method() == Method::Options {
+        return cors::preflight();
+    }
+    let head = request.method() == Method::Head;
+    let path = request.path();
+    let segments: Vec<&str> = path.trim_start_matches('/').trim_end_matches('/').split('/').collect();
+    let result = route(segments.as_slice(), Call { env, request }).await;
+    let response = match result {
+        Ok(response) => response,
+        Err(refusal) => problem::response(&refusal)?,
+    };
+    cors::allow(response, head)
+}
+
+type Answer = std::result::Result<Response, Refusal>;
+
+async fn route(segments: &[&str], call: Call<'_>) -> Answer {
+    use Method::{Delete, Get, Head, Post, Put};
+    let method = call.request.method();
+    match (segments, method) {
+        (["healthz"], Get | Head) => health::show(call).await,
+        (["healthz"], _) => Err(only("GET")),
+
+        (["integrations", "claude", "config"], Get | Head) => integrations::show(call).await,
+        (["integrations", "claude", "config"], Put) => integrations::store(call).await,
+        (["integrations", "claude", "config"], Delete) => integrations::delete(call).await,
+        (["integrations", "claude", "config"], _) => Err(only("GET, PUT, DELETE")),
+
+        ([user, slug], method) if user.starts_with('@') => match method {
+            Post => run::create(call, user, slug).await,
+            Get | Head => templates::show(call, user, slug).await,
+            _ => Err(only("GET, POST")),
+        },
+
+        _ => Err(Refusal::NotFound),
+    }
+}
+
+fn only(allow: &str) -> Refusal {
+    Refusal::MethodNotAllowed { allow: allow.to_owned() }
+}
+
+/// A request's body, read no further than `limit` bytes; `None` where there is more.
+async fn read_limited(request: &mut Request, limit: usize) -> std::result::Result<Option<Vec<u8>>, Refusal> {
+    use crate::edge::fault;
+    use futures::StreamExt;
+    if request.inner().body().is_none() {
+        return Ok(Some(Vec::new()));
+    }
+    let mut stream = request.stream().map_err(fault("body"))?;
+    let mut bytes = Vec::new();
+    while let Some(chunk) = stream.next().await {
+        bytes.extend(chunk.map_err(fault("body"))?);
+        if bytes.len() > limit {
+            return Ok(None);
+        }
+    }
+    Ok(Some(bytes))
+}

@@ -1,0 +1,160 @@
+//! `POST /@{user}/{slug}`: run a template.
+//!
+//! The order of the checks is the promise "nothing wrong is ever charged": the template, the input,
+//! the owner, what the creator lacks, and only then money.
+
+use super::{problem, Answer, Call};
+use crate::edge::runs::{self, Answer as RunAnswer};
+use crate::edge::{clock, config, fault, jwt, keys, templates};
+use crate::rules::config::Config;
+use crate::rules::dossier::{Presentation, Representation};
+use crate::rules::input::{self, Body};
+use crate::rules::quote::{self, Payment, Quote};
+use crate::rules::refusal::Refusal;
+use crate::rules::template::Template;
+use crate::wire::canonical::digest;
+use serde_json::{json, Value};
+use worker::Request;
+
+/// Runs the template, for a payer or for its owner.
+pub async fn create(mut call: Call<'_>, user: &str, slug: &str) -> Answer {
+    let env = call.env;
+    let config = config::load(env).await?;
+    let asked = Asked::read(&call.request)?;
+
+    let handle = user.trim_start_matches('@');
+    let template = templates::find(env, handle, slug).await?.ok_or(Refusal::NotFound)?;
+    if !template.published {
+        // To anyone but its owner a draft is nothing, token or no token.
+        let is_owner = asked.owner_test && asked.is_owner(&call, &config, &template).await.is_ok();
+        is_owner.then_some(()).ok_or(Refusal::NotFound)?;
+    }
+
+    let body = read_body(&mut call.request, config.limits.body_bytes).await?;
+    let curious = body == Body::Empty && !asked.owner_test && !asked.pays();
+    let input = match input::validate(&body, &template, &config.limits) {
+        // Whoever sends nothing wants to know the terms; indexers list only what answers 402.
+        Err(_) if curious => None,
+        other => Some(other?),
+    };
+    if asked.owner_test {
+        asked.is_owner(&call, &config, &template).await?;
+    }
+    ready_to_run(&call, &config, &template).await?;
+
+    let quote = match asked.owner_test {
+        true => None,
+        false => Some(quote::quote(&template, &config.networks, &config.limits, &asked.url)?),
+    };
+    let payment = match &quote {
+        None => None,
+        Some(quote) => match pay(&asked, quote, &config) {
+            Ok(payment) => Some(payment),
+            Err(refusal) if problem::status(&refusal) == 402 => {
+                return problem::challenge(&refusal, quote).map_err(fault("challenge"))
+            }
+            Err(refusal) => return Err(refusal),
+        },
+    };
+    let input = input.ok_or(Refusal::Internal)?;
+    let presentation = present(&asked, &body, &config, template, input, payment);
+    match runs::present(env, &presentation).await? {
+        RunAnswer::Ready(response) => Ok(response),
+        RunAnswer::Refused(refused) => problem::of_run(&refused, quote.as_ref()).map_err(fault("problem")),
+    }
+}
+
+/// What the request's head says.
+struct Asked {
+    url: String,
+    owner_test: bool,
+    authorization: Option<String>,
+    payment_v2: Option<String>,
+    payment_v1: Option<String>,
+    representation: Representation,
+}
+
+impl Asked {
+    fn read(request: &Request) -> Result<Self, Refusal> {
+        let header = |name: &str| request.headers().get(name).map_err(fault("headers"));
+        let is_true = |value: Option<String>| value.is_some_and(|v| v.trim().eq_ignore_ascii_case("true"));
+        let accept = header("accept")?.unwrap_or_default().to_ascii_lowercase();
+        let json = accept.contains("application/json") && !accept.contains("text/event-stream");
+        let no_stream = is_true(header("x-no-stream")?);
+        Ok(Self {
+            url: request.inner().url(),
+            owner_test: is_true(header("x-owner-test")?),
+            authorization: header("authorization")?,
+            payment_v2: header("payment-signature")?,
+            payment_v1: header("x-payment")?,
+            representation: if json || no_stream { Representation::Json } else { Representation::Stream },
+        })
+    }
+
+    fn pays(&self) -> bool {
+        self.payment_v2.is_some() || self.payment_v1.is_some()
+    }
+
+    async fn is_owner(&self, call: &Call<'_>, config: &Config, template: &Template) -> Result<(), Refusal> {
+        let creator = jwt::bearer(call.env, config, self.authorization.as_deref()).await?;
+        (creator == template.creator_id).then_some(()).ok_or(Refusal::NotOwner)
+    }
+
+    /// Path and query of the URL that was called.
+    fn target(&self) -> &str {
+        let after_scheme = self.url.split_once("://").map_or(self.url.as_str(), |(_, rest)| rest);
+        after_scheme.find('/').and_then(|at| after_scheme.get(at..)).unwrap_or("/")
+    }
+}
+
+async fn read_body(request: &mut Request, limit: usize) -> Result<Body, Refusal> {
+    let too_large = Refusal::BodyTooLarge { limit };
+    let declared = request.headers().get("content-length").map_err(fault("headers"))?;
+    if declared.and_then(|n| n.parse::<usize>().ok()).is_some_and(|n| n > limit) {
+        return Err(too_large);
+    }
+    let bytes = super::read_limited(request, limit).await?.ok_or(too_large)?;
+    Ok(Body::read(&bytes))
+}
+
+/// Whether a run could be answered at all: checked before any payment is asked for.
+async fn ready_to_run(call: &Call<'_>, config: &Config, template: &Template) -> Result<(), Refusal> {
+    if config.paused {
+        return Err(Refusal::Paused);
+    }
+    config.model(&template.model, &clock::today()).ok_or(Refusal::ModelUnavailable)?;
+    let key = keys::load(call.env, &template.creator_id).await?.ok_or(Refusal::KeyMissing)?;
+    key.is_enabled.then_some(()).ok_or(Refusal::KeyDisabled)
+}
+
+fn pay(asked: &Asked, quote: &Quote, config: &Config) -> Result<Payment, Refusal> {
+    let presented = quote::read_payment(asked.payment_v2.as_deref(), asked.payment_v1.as_deref())?;
+    let presented = presented.ok_or(Refusal::PaymentRequired)?;
+    quote::match_payment(presented, quote, &config.limits, clock::seconds())
+}
+
+fn present(
+    asked: &Asked,
+    body: &Body,
+    config: &Config,
+    template: Template,
+    input: input::Input,
+    payment: Option<Payment>,
+) -> Presentation {
+    let body = match body {
+        Body::Json(value) => value.clone(),
+        Body::Empty | Body::Malformed => Value::Object(serde_json::Map::new()),
+    };
+    let most = config.models.iter().find(|m| m.id == template.model).map(|m| m.max_output);
+    Presentation {
+        template_id: template.id,
+        creator_id: template.creator_id,
+        max_tokens: template.max_tokens.min(most.unwrap_or(template.max_tokens)),
+        model: template.model,
+        prompt: template.prompt,
+        input,
+        payment,
+        digest: digest(&json!(["POST", asked.target(), body])),
+        representation: asked.representation,
+    }
+}

@@ -1,0 +1,201 @@
+//! What a run carries with it: what the front door hands to the run object, and what the object keeps.
+
+use super::input::Input;
+use super::ledger::{row, Facts, Row};
+use super::quote::Payment;
+use super::run::{Millis, Policy, Receipt, Run};
+use super::template::{render, Secret, NEUTRAL_MESSAGE};
+use crate::wire::anthropic::{StopReason, Usage};
+use serde::{Deserialize, Serialize};
+use serde_json::{json, Value};
+
+/// How a caller wants the answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Representation {
+    /// Server-Sent Events, as the answer is written.
+    Stream,
+    /// One JSON document, when it is whole.
+    Json,
+}
+
+/// What the front door hands to the run object: a validated request and a payment that matches the
+/// terms, or an owner's test. It lives in memory only; see [`Dossier`] for what is stored.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Presentation {
+    /// Which template.
+    pub template_id: String,
+    /// Whose.
+    pub creator_id: String,
+    /// The model asked.
+    pub model: String,
+    /// Upper bound of the answer, in tokens.
+    pub max_tokens: u32,
+    /// The template's prompt. Secret.
+    pub prompt: Secret,
+    /// The input, defaults filled in.
+    pub input: Input,
+    /// `None`: an owner's test.
+    pub payment: Option<Payment>,
+    /// Digest of method, path, query and body: one payment buys one request.
+    pub digest: String,
+    /// How this caller wants the answer.
+    pub representation: Representation,
+}
+
+/// What Claude is asked: the filled-in prompt. Secret as a whole, and sealed where it is stored.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Question {
+    /// The rendered template.
+    pub system: Secret,
+    /// The user's turn.
+    pub user: Secret,
+}
+
+/// What the object keeps of a run in clear: nothing secret.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Dossier {
+    /// The run's id: who holds it may look at the run.
+    pub run_id: String,
+    /// Which template.
+    pub template_id: String,
+    /// Whose.
+    pub creator_id: String,
+    /// The model asked.
+    pub model: String,
+    /// Upper bound of the answer, in tokens.
+    pub max_tokens: u32,
+    /// `None`: an owner's test.
+    pub payment: Option<Payment>,
+    /// See [`Presentation::digest`].
+    pub digest: String,
+    /// When it was first presented.
+    pub started_at: Millis,
+}
+
+/// What a run has used so far.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Tally {
+    /// Tokens of this edition of the answer.
+    pub usage: Usage,
+    /// Tokens of the editions before it: the creator pays Anthropic for those too.
+    pub before: Usage,
+    /// Why Claude stopped.
+    pub stop_reason: Option<StopReason>,
+}
+
+impl Tally {
+    /// A new edition begins.
+    pub fn next_edition(&mut self) {
+        self.before = self.all();
+        self.usage = Usage::default();
+        self.stop_reason = None;
+    }
+
+    /// Tokens of all editions.
+    pub fn all(&self) -> Usage {
+        let (a, b) = (self.before, self.usage);
+        Usage {
+            input_tokens: a.input_tokens.saturating_add(b.input_tokens),
+            output_tokens: a.output_tokens.saturating_add(b.output_tokens),
+            cache_creation_input_tokens: a.cache_creation_input_tokens.saturating_add(b.cache_creation_input_tokens),
+            cache_read_input_tokens: a.cache_read_input_tokens.saturating_add(b.cache_read_input_tokens),
+        }
+    }
+}
+
+impl Presentation {
+    /// When money moves for this run.
+    pub fn policy(&self) -> Policy {
+        match (&self.payment, self.representation) {
+            (None, _) => Policy::Free,
+            (Some(_), Representation::Stream) => Policy::OnStart,
+            (Some(_), Representation::Json) => Policy::OnResult,
+        }
+    }
+
+    /// Fills in the prompt.
+    pub fn question(&self) -> Question {
+        let user = self.input.user_message.clone();
+        Question {
+            system: Secret::new(render(self.prompt.reveal(), &self.input.values)),
+            user: Secret::new(user.unwrap_or_else(|| NEUTRAL_MESSAGE.to_owned())),
+        }
+    }
+
+    /// What is kept of it.
+    pub fn dossier(self, run_id: String, now: Millis) -> Dossier {
+        Dossier {
+            run_id,
+            template_id: self.template_id,
+            creator_id: self.creator_id,
+            model: self.model,
+            max_tokens: self.max_tokens,
+            payment: self.payment,
+            digest: self.digest,
+            started_at: now,
+        }
+    }
+}
+
+impl Dossier {
+    /// Whether whoever presents `other` presents the same payment: the whole signed payload counts,
+    /// so that knowing a nonce is not enough.
+    pub fn same_payment(&self, other: &Presentation) -> bool {
+        let proof = |payment: &Option<Payment>| payment.as_ref().map(|p| p.proof.clone());
+        proof(&self.payment) == proof(&other.payment)
+    }
+
+    /// The ledger's row of this run, at rest since `now`.
+    pub fn row(&self, run: &Run, tally: &Tally, now: Millis) -> Row {
+        let payment = self.payment.as_ref();
+        row(
+            run,
+            Facts {
+                run_id: &self.run_id,
+                template_id: &self.template_id,
+                creator_id: &self.creator_id,
+                model: &self.model,
+                payer: payment.map(|p| p.payer.to_string()),
+                price: payment.map(|p| (p.network.as_str(), p.asset.as_str(), p.amount.to_string())),
+                usage: tally.all(),
+                stop_reason: tally.stop_reason.as_ref(),
+                started_at: self.started_at,
+                duration_ms: now.saturating_sub(self.started_at),
+            },
+        )
+    }
+
+    /// The event that ends a whole answer.
+    pub fn done_event(&self, tally: &Tally, receipt: Option<&Receipt>) -> Value {
+        json!({
+            "type": "done",
+            "usage": tally.usage,
+            "stop_reason": tally.stop_reason,
+            "run": self.run_id,
+            "receipt": receipt.map(receipt_json),
+        })
+    }
+
+    /// The whole answer as one document.
+    pub fn document(&self, text: &str, tally: &Tally, receipt: Option<&Receipt>) -> Value {
+        json!({
+            "run": self.run_id,
+            "status": "delivered",
+            "model": self.model,
+            "output": text,
+            "stop_reason": tally.stop_reason,
+            "usage": tally.usage,
+            "receipt": receipt.map(receipt_json),
+        })
+    }
+}
+
+/// A receipt as x402 v2 says it (5.3).
+pub fn receipt_json(receipt: &Receipt) -> Value {
+    json!({
+        "success": true,
+        "transaction": receipt.transaction,
+        "network": receipt.network,
+        "payer": receipt.payer,
+    })
+}

@@ -1,0 +1,134 @@
+//! A run's input: validated whole before anything about money.
+
+use super::config::Limits;
+use super::refusal::{Detail, InputFault, Refusal};
+use super::template::{Parameter, Template, USER_MESSAGE};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+
+/// An input that the template accepts, defaults filled in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Input {
+    /// One value for each declared parameter.
+    pub values: BTreeMap<String, String>,
+    /// The user's turn, where the caller sent one.
+    pub user_message: Option<String>,
+}
+
+/// What a body is before anyone looks at a template.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Body {
+    /// Nothing, or `{}`: what a caller sends who wants to know the terms.
+    Empty,
+    /// JSON.
+    Json(Value),
+    /// Not JSON.
+    Malformed,
+}
+
+impl Body {
+    /// Reads the bytes of a request's body.
+    pub fn read(bytes: &[u8]) -> Self {
+        if bytes.trim_ascii().is_empty() {
+            return Body::Empty;
+        }
+        match serde_json::from_slice(bytes) {
+            Ok(Value::Object(map)) if map.is_empty() => Body::Empty,
+            Ok(value) => Body::Json(value),
+            Err(_) => Body::Malformed,
+        }
+    }
+}
+
+/// Checks a body against a template. The first fault is told, in the order of the checks below:
+/// form, unknown fields, types and lengths, what is missing.
+pub fn validate(body: &Body, template: &Template, limits: &Limits) -> Result<Input, Refusal> {
+    let empty = Map::new();
+    let fields = match body {
+        Body::Empty => &empty,
+        Body::Json(Value::Object(fields)) => fields,
+        Body::Json(other) => return Err(fault(InputFault::NotAnObject, "body", "a JSON object", &kind(other))),
+        Body::Malformed => return Err(fault(InputFault::NotJson, "body", "a JSON object", "text that is not JSON")),
+    };
+    for name in fields.keys() {
+        known(name, template)?;
+    }
+    let user_message = match fields.get(USER_MESSAGE) {
+        None => None,
+        Some(value) => {
+            Some(text(USER_MESSAGE, value, limits.user_message_chars)?).filter(|message| !message.trim().is_empty())
+        }
+    };
+    let values = template.parameters.iter();
+    let values = values.map(|p| Ok((p.name.clone(), value_of(p, fields, limits)?)));
+    Ok(Input { values: values.collect::<Result<_, Refusal>>()?, user_message })
+}
+
+fn known(name: &str, template: &Template) -> Result<(), Refusal> {
+    if name == USER_MESSAGE {
+        let refusal = || fault(InputFault::UserMessageNotAllowed, name, "no user message", "one");
+        return template.allow_user_message.then_some(()).ok_or_else(refusal);
+    }
+    if template.parameters.iter().any(|p| p.name == name) {
+        return Ok(());
+    }
+    let names: Vec<&str> = template.parameters.iter().map(|p| p.name.as_str()).collect();
+    let expected = match names.as_slice() {
+        [] => "no parameters".to_owned(),
+        names => format!("one of: {}", names.join(", ")),
+    };
+    // The name is the caller's own text: bounded, so that an error stays short.
+    let shown: String = name.chars().take(64).collect();
+    Err(fault(InputFault::UnknownParameter, &shown, &expected, "an undeclared parameter"))
+}
+
+/// The value a parameter takes: the input's, else its default, else (optional) nothing.
+fn value_of(parameter: &Parameter, fields: &Map<String, Value>, limits: &Limits) -> Result<String, Refusal> {
+    let limit = parameter.max_length.unwrap_or(usize::MAX).min(limits.value_chars);
+    let given = match fields.get(&parameter.name) {
+        Some(value) => Some(text(&parameter.name, value, limit)?),
+        None => None,
+    };
+    match (given, &parameter.default) {
+        (Some(value), _) if !value.is_empty() || !parameter.required => Ok(value),
+        // An empty string for a required parameter says nothing: the default speaks, if there is one.
+        (_, Some(default)) => Ok(default.clone()),
+        (None, None) if !parameter.required => Ok(String::new()),
+        (given, None) => {
+            let received = if given.is_some() { "an empty string" } else { "nothing" };
+            Err(fault(InputFault::MissingParameter, &parameter.name, "a non-empty string", received))
+        }
+    }
+}
+
+fn text(field: &str, value: &Value, limit: usize) -> Result<String, Refusal> {
+    let Value::String(text) = value else {
+        return Err(fault(InputFault::NotAString, field, "a string", &kind(value)));
+    };
+    let length = text.chars().count();
+    if length > limit {
+        let expected = format!("a string of at most {limit} characters");
+        let received = format!("a string of {length} characters");
+        return Err(fault(InputFault::TooLong, field, &expected, &received));
+    }
+    Ok(text.clone())
+}
+
+fn kind(value: &Value) -> String {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "an array",
+        Value::Object(_) => "an object",
+    }
+    .to_owned()
+}
+
+/// A refusal about one field.
+pub fn fault(fault: InputFault, field: &str, expected: &str, received: &str) -> Refusal {
+    let detail = Detail { field: field.to_owned(), expected: expected.to_owned(), received: received.to_owned() };
+    Refusal::Input(fault, detail)
+}

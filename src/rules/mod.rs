@@ -1,0 +1,14 @@
+//! What we decide: templates and their input, quotes, the run machine, the transcript, refusals.
+//! Pure: time and ids come in as arguments, the next deadline goes out as a value.
+
+pub mod claude;
+pub mod config;
+pub mod dossier;
+pub mod input;
+pub mod ledger;
+pub mod owner;
+pub mod quote;
+pub mod refusal;
+pub mod run;
+pub mod template;
+pub mod transcript;

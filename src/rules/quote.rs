@@ -1,0 +1,276 @@
+//! Quotes: a template and its price become x402 terms, and a payment is held against them.
+//!
+//! Nothing here trusts the payer's echo of the terms, and nothing here is left to the facilitator
+//! that we can check ourselves: recipient, asset, network, value and time window.
+
+use super::config::{Limits, Network};
+use super::refusal::Refusal;
+use super::template::Template;
+use crate::wire::amount::Amount;
+use crate::wire::canonical::sha256_hex;
+use crate::wire::evm::{Address, Authorization, PayloadError};
+use crate::wire::x402::{self, PaymentRequirements, Resource};
+use crate::wire::x402_v1;
+use serde::{Deserialize, Serialize};
+use serde_json::{json, Map, Value};
+
+const SCHEME: &str = "exact";
+const MIME: &str = "text/event-stream";
+/// Long descriptions make a header that common clients refuse.
+const MAX_DESCRIPTION: usize = 200;
+
+/// The terms of one network, in both versions.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Offer {
+    /// As v2 says it.
+    pub v2: PaymentRequirements,
+    /// As v1 says it.
+    pub v1: x402_v1::PaymentRequirements,
+}
+
+/// What a run of a template costs, on each network its creator takes money on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Quote {
+    resource: Resource,
+    offers: Vec<Offer>,
+}
+
+/// Makes the quote of a template for a call of `url`.
+pub fn quote(template: &Template, networks: &[Network], limits: &Limits, url: &str) -> Result<Quote, Refusal> {
+    let mut description = format!("{}: {}", template.name, template.description);
+    if let Some((cut, _)) = description.char_indices().nth(MAX_DESCRIPTION) {
+        description.truncate(cut);
+    }
+    let resource =
+        Resource { url: url.to_owned(), description: Some(description.clone()), mime_type: Some(MIME.to_owned()) };
+    let offer = |network: &Network| {
+        let pay_to = Address::parse(template.wallets.get(&network.id)?)?.to_string();
+        let amount = template.price.to_amount(network.decimals).ok().filter(|a| a.0 > 0)?;
+        let extra = Some(extra_of(network));
+        let asset = network.asset.to_string();
+        Some(Offer {
+            v2: PaymentRequirements {
+                scheme: SCHEME.to_owned(),
+                network: network.id.clone(),
+                amount,
+                asset: asset.clone(),
+                pay_to: pay_to.clone(),
+                max_timeout_seconds: limits.max_timeout_seconds,
+                extra: extra.clone(),
+            },
+            v1: x402_v1::PaymentRequirements {
+                scheme: SCHEME.to_owned(),
+                network: network.v1.clone(),
+                max_amount_required: amount,
+                resource: url.to_owned(),
+                description: description.clone(),
+                mime_type: MIME.to_owned(),
+                pay_to,
+                max_timeout_seconds: limits.max_timeout_seconds,
+                asset,
+                output_schema: Some(output_schema(template)),
+                extra,
+            },
+        })
+    };
+    let offers: Vec<Offer> = networks.iter().filter_map(offer).collect();
+    if offers.is_empty() {
+        return Err(Refusal::NotForSale);
+    }
+    Ok(Quote { resource, offers })
+}
+
+fn extra_of(network: &Network) -> Map<String, Value> {
+    let domain = [
+        ("name".to_owned(), network.eip712.name.clone().into()),
+        ("version".to_owned(), network.eip712.version.clone().into()),
+    ];
+    domain.into_iter().collect()
+}
+
+/// How to call the resource, in the form that v1 indexers read.
+fn output_schema(template: &Template) -> Value {
+    let field = |p: &super::template::Parameter| {
+        let mut field = json!({"type": "string", "required": p.required && p.default.is_none()});
+        if let (Some(text), Some(map)) = (&p.description, field.as_object_mut()) {
+            map.insert("description".to_owned(), text.clone().into());
+        }
+        (p.name.clone(), field)
+    };
+    let mut fields: Map<String, Value> = template.parameters.iter().map(field).collect();
+    if template.allow_user_message {
+        let field = json!({"type": "string", "required": false});
+        fields.insert(super::template::USER_MESSAGE.to_owned(), field);
+    }
+    json!({
+        "input": {"type": "http", "method": "POST", "bodyType": "json", "bodyFields": fields},
+        "output": {"type": "string"},
+    })
+}
+
+impl Quote {
+    /// The offers.
+    pub fn offers(&self) -> &[Offer] {
+        &self.offers
+    }
+
+    /// The challenge for `PAYMENT-REQUIRED`.
+    pub fn challenge(&self, error: Option<String>) -> x402::PaymentRequired {
+        x402::PaymentRequired {
+            x402_version: 2,
+            error,
+            resource: self.resource.clone(),
+            accepts: self.offers.iter().map(|o| o.v2.clone()).collect(),
+        }
+    }
+
+    /// The challenge for the body, as older clients read it.
+    pub fn challenge_v1(&self, error: String) -> x402_v1::PaymentRequired {
+        x402_v1::PaymentRequired { x402_version: 1, error, accepts: self.offers.iter().map(|o| o.v1.clone()).collect() }
+    }
+}
+
+/// A payment as presented, read but not yet held against any terms.
+#[derive(Clone, Debug)]
+pub struct Presented {
+    /// The whole payment as it came: it goes on to the facilitator.
+    raw: Value,
+    chosen: Chosen,
+    authorization: Authorization,
+    payload: Map<String, Value>,
+}
+
+/// Which offer the payer says they chose.
+#[derive(Clone, Debug)]
+enum Chosen {
+    V2(Box<PaymentRequirements>),
+    V1 { scheme: String, network: String },
+}
+
+/// Reads the payment headers. `None`: no payment. The v2 header goes first where both came.
+pub fn read_payment(v2: Option<&str>, v1: Option<&str>) -> Result<Option<Presented>, Refusal> {
+    let Some(header) = v2.or(v1) else {
+        return Ok(None);
+    };
+    let malformed = |what: String| Refusal::PaymentMalformed { what };
+    let raw: Value = x402::decode_header(header).map_err(|e| malformed(e.to_string()))?;
+    let version = raw.get("x402Version").and_then(Value::as_u64);
+    let form = |e: serde_json::Error| malformed(format!("not a payment payload: {:?} error", e.classify()));
+    let (chosen, payload) = match version {
+        Some(2) => {
+            let payment: x402::PaymentPayload = serde_json::from_value(raw.clone()).map_err(form)?;
+            (Chosen::V2(Box::new(payment.accepted)), payment.payload)
+        }
+        Some(1) => {
+            let payment: x402_v1::PaymentPayload = serde_json::from_value(raw.clone()).map_err(form)?;
+            let chosen = Chosen::V1 { scheme: payment.scheme, network: payment.network };
+            (chosen, payment.payload)
+        }
+        _ => return Err(malformed("x402Version must be 2 or 1".to_owned())),
+    };
+    let scheme = match &chosen {
+        Chosen::V2(accepted) => &accepted.scheme,
+        Chosen::V1 { scheme, .. } => scheme,
+    };
+    if scheme != SCHEME {
+        return Err(Refusal::PaymentMismatch { field: "scheme".to_owned() });
+    }
+    let authorization = Authorization::read(&payload).map_err(|e: PayloadError| malformed(e.to_string()))?;
+    Ok(Some(Presented { raw, chosen, authorization, payload }))
+}
+
+/// A payment that matches our terms: all that verifying and settling it needs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Payment {
+    /// Which version of x402 it came in.
+    pub x402_version: u8,
+    /// As it came.
+    pub payload: Value,
+    /// Our terms, in the payment's version.
+    pub requirements: Value,
+    /// CAIP-2.
+    pub network: String,
+    /// The same network in v1's words.
+    pub network_v1: String,
+    /// The token.
+    pub asset: String,
+    /// Atomic units.
+    pub amount: Amount,
+    /// Who pays.
+    pub payer: Address,
+    /// Unix seconds.
+    pub valid_before: u64,
+    /// Names the run: whatever is presented with this network, asset, payer and nonce is one run.
+    pub name: String,
+    /// Digest of the signed payload: only who presents it again is shown the run.
+    pub proof: String,
+}
+
+/// Holds a payment against the terms at `now` (Unix seconds).
+pub fn match_payment(presented: Presented, quote: &Quote, limits: &Limits, now: u64) -> Result<Payment, Refusal> {
+    let Presented { raw, chosen, authorization, payload } = presented;
+    let (offer, x402_version) = match &chosen {
+        Chosen::V2(accepted) => (offer_as_accepted(accepted, quote)?, 2),
+        Chosen::V1 { network, .. } => {
+            let on = |o: &&Offer| o.v1.network == *network || o.v2.network == *network;
+            (quote.offers.iter().find(on).ok_or_else(|| mismatch("network"))?, 1)
+        }
+    };
+    let terms = &offer.v2;
+    if Address::parse(&terms.pay_to) != Some(authorization.to) {
+        return Err(mismatch("authorization.to"));
+    }
+    if authorization.value != terms.amount {
+        return Err(mismatch("authorization.value"));
+    }
+    if authorization.valid_after > now {
+        return Err(Refusal::PaymentNotYetValid);
+    }
+    if authorization.valid_before <= now.saturating_add(limits.settle_margin_seconds) {
+        return Err(Refusal::PaymentExpired);
+    }
+    let requirements = match x402_version {
+        1 => serde_json::to_value(&offer.v1),
+        _ => serde_json::to_value(&offer.v2),
+    };
+    let identity = format!("{}|{}|{}|{}", terms.network, terms.asset, authorization.from, authorization.nonce);
+    let proof = format!("{}|{}", terms.network, Value::Object(payload));
+    Ok(Payment {
+        x402_version,
+        payload: raw,
+        requirements: requirements.unwrap_or_default(),
+        network: terms.network.clone(),
+        network_v1: offer.v1.network.clone(),
+        asset: terms.asset.clone(),
+        amount: terms.amount,
+        payer: authorization.from,
+        valid_before: authorization.valid_before,
+        name: sha256_hex(identity.as_bytes()),
+        proof: sha256_hex(proof.as_bytes()),
+    })
+}
+
+/// The offer that `accepted` echoes, field by field; `extra` must hold what we advertised.
+fn offer_as_accepted<'a>(accepted: &PaymentRequirements, quote: &'a Quote) -> Result<&'a Offer, Refusal> {
+    let on = |o: &&Offer| o.v2.network == accepted.network;
+    let offer = quote.offers.iter().find(on).ok_or_else(|| mismatch("network"))?;
+    let ours = &offer.v2;
+    let same_address = |a: &str, b: &str| a.eq_ignore_ascii_case(b);
+    let echoed =
+        |(key, value): (&String, &Value)| accepted.extra.as_ref().and_then(|extra| extra.get(key)) == Some(value);
+    let fields = [
+        ("asset", same_address(&accepted.asset, &ours.asset)),
+        ("amount", accepted.amount == ours.amount),
+        ("payTo", same_address(&accepted.pay_to, &ours.pay_to)),
+        ("maxTimeoutSeconds", accepted.max_timeout_seconds == ours.max_timeout_seconds),
+        ("extra", ours.extra.iter().flatten().all(echoed)),
+    ];
+    match fields.iter().find(|(_, same)| !same) {
+        Some((field, _)) => Err(mismatch(field)),
+        None => Ok(offer),
+    }
+}
+
+fn mismatch(field: &str) -> Refusal {
+    Refusal::PaymentMismatch { field: field.to_owned() }
+}

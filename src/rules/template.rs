@@ -1,0 +1,130 @@
+//! Templates: what a creator publishes, and how its prompt is filled in.
+
+use crate::wire::amount::Price;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// The field of the input that is not a parameter.
+pub const USER_MESSAGE: &str = "user_message";
+
+/// What Claude is sent as the user's turn where the caller sends no message of their own.
+pub const NEUTRAL_MESSAGE: &str = "Please proceed.";
+
+/// Text that must not be seen: prompts. No `Display`, and `Debug` shows its length only.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps a text.
+    pub fn new(text: String) -> Self {
+        Self(text)
+    }
+
+    /// The text itself. Every call is a place to look at when secrets matter.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "<{} secret bytes>", self.0.len())
+    }
+}
+
+/// One declared parameter.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Parameter {
+    /// `[A-Za-z_][A-Za-z0-9_-]*`, as it stands in the prompt's tags.
+    pub name: String,
+    /// For people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// Whether a run needs it.
+    #[serde(default)]
+    pub required: bool,
+    /// Used where the input has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default: Option<String>,
+    /// In characters; the operator's limit applies besides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_length: Option<usize>,
+}
+
+/// A template with what a run needs to know of its creator.
+#[derive(Clone, Debug)]
+pub struct Template {
+    /// Its id in the database.
+    pub id: String,
+    /// The creator's id: the `sub` of the owner's token.
+    pub creator_id: String,
+    /// The creator's wallets: CAIP-2 network to address.
+    pub wallets: BTreeMap<String, String>,
+    /// Display name.
+    pub name: String,
+    /// One line for people.
+    pub description: String,
+    /// Anthropic's model id.
+    pub model: String,
+    /// The system prompt with its tags. Secret.
+    pub prompt: Secret,
+    /// The declared parameters.
+    pub parameters: Vec<Parameter>,
+    /// Whether the input may carry `user_message`.
+    pub allow_user_message: bool,
+    /// Upper bound of an answer, in tokens.
+    pub max_tokens: u32,
+    /// Price of one run.
+    pub price: Price,
+    /// Drafts exist for their owner only.
+    pub published: bool,
+    /// Ended runs, owner tests left out.
+    pub runs: u64,
+}
+
+/// Whether `name` can stand in a tag.
+pub fn is_parameter_name(name: &str) -> bool {
+    let mut bytes = name.bytes();
+    let head = bytes.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
+    head && name.len() <= 64
+        && name != USER_MESSAGE
+        && bytes.all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'))
+}
+
+/// Fills in a prompt: each `{name}{/name}` becomes the value of `name`.
+///
+/// One pass over the prompt; values are copied as they are and never read as template text. A tag
+/// whose name has no value is left as it was typed.
+pub fn render(prompt: &str, values: &BTreeMap<String, String>) -> String {
+    let mut out = String::with_capacity(prompt.len());
+    let mut rest = prompt;
+    while let Some((before, from_brace)) = split_at_char(rest, '{') {
+        out.push_str(before);
+        match leading_tag(from_brace).and_then(|(name, after)| Some((values.get(name)?, after))) {
+            Some((value, after)) => {
+                out.push_str(value);
+                rest = after;
+            }
+            None => {
+                out.push('{');
+                rest = from_brace.strip_prefix('{').unwrap_or_default();
+            }
+        }
+    }
+    out.push_str(rest);
+    out
+}
+
+/// `{name}{/name}` at the very start of `text`: the name, and what follows.
+fn leading_tag(text: &str) -> Option<(&str, &str)> {
+    let (name, after) = text.strip_prefix('{')?.split_once('}')?;
+    let after = after.strip_prefix("{/")?.strip_prefix(name)?.strip_prefix('}')?;
+    is_parameter_name(name).then_some((name, after))
+}
+
+fn split_at_char(text: &str, c: char) -> Option<(&str, &str)> {
+    text.find(c).and_then(|at| text.split_at_checked(at))
+}

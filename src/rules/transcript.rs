@@ -1,0 +1,99 @@
+//! The transcript: an append-only log of an answer's text. Callers are subscribers: position in,
+//! bytes out. Positions count the pieces that were appended, and become the `id:` of their events.
+
+use crate::wire::sse;
+use serde_json::json;
+
+/// How much text [`Transcript::events`] renders at the most in one go, in bytes.
+const BATCH: usize = 64 * 1024;
+
+/// The text of an answer, in the pieces it came in.
+#[derive(Clone, Debug, Default)]
+pub struct Transcript {
+    text: String,
+    /// Where each piece ends in `text`.
+    ends: Vec<usize>,
+    /// How many pieces have been checkpointed.
+    saved: usize,
+    /// Which writing of the answer this is: a run that is asked again starts from nothing.
+    pub edition: u32,
+}
+
+impl Transcript {
+    /// Puts a transcript together again from its checkpointed pieces.
+    pub fn restore(pieces: impl IntoIterator<Item = String>) -> Self {
+        let mut transcript = Self::default();
+        pieces.into_iter().for_each(|piece| transcript.push(&piece));
+        transcript.saved = transcript.ends.len();
+        transcript
+    }
+
+    /// Appends a piece.
+    pub fn push(&mut self, piece: &str) {
+        if !piece.is_empty() {
+            self.text.push_str(piece);
+            self.ends.push(self.text.len());
+        }
+    }
+
+    /// Starts over, for a new edition of the answer.
+    pub fn clear(&mut self) {
+        *self = Self { edition: self.edition.wrapping_add(1), ..Self::default() };
+    }
+
+    /// The whole text so far.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// How many pieces there are: the position after the last.
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Whether nothing has been written yet.
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// The pieces from `position` on.
+    fn pieces(&self, position: usize) -> impl Iterator<Item = &str> {
+        let start = match position.checked_sub(1) {
+            Some(before) => self.ends.get(before).copied().unwrap_or(self.text.len()),
+            None => 0,
+        };
+        self.ends.iter().skip(position).scan(start, |from, &end| {
+            let piece = self.text.get(*from..end);
+            *from = end;
+            piece
+        })
+    }
+
+    /// Renders the pieces from `position` on as events, and tells the position after them.
+    pub fn events(&self, position: usize) -> (Vec<u8>, usize) {
+        let mut out = Vec::new();
+        let mut next = position;
+        for piece in self.pieces(position) {
+            next += 1;
+            let event = json!({"type": "text", "content": piece});
+            sse::write(&mut out, next as u64, &event.to_string());
+            if out.len() > BATCH {
+                break;
+            }
+        }
+        (out, next)
+    }
+
+    /// Bytes of text that no checkpoint holds yet.
+    pub fn unsaved_bytes(&self) -> usize {
+        self.pieces(self.saved).map(str::len).sum()
+    }
+
+    /// The pieces that no checkpoint holds yet, with the position of the first; they count as saved.
+    pub fn checkpoint(&mut self) -> (usize, Vec<String>) {
+        let from = self.saved;
+        let pieces = self.pieces(from).map(str::to_owned).collect();
+        self.saved = self.ends.len();
+        (from, pieces)
+    }
+}

@@ -1,0 +1,130 @@
+//! The payload of scheme `exact` on EVM networks: an EIP-3009 `TransferWithAuthorization`, signed
+//! by the payer (x402 `scheme_exact_evm`, phase 2). Permit2 payloads are not read: we never offer it.
+
+use super::amount::Amount;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use std::fmt;
+
+/// A 20-byte address. Compared without regard to checksum case; written in lower case.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Address([u8; 20]);
+
+impl Address {
+    /// Reads `0x` and 40 hex digits.
+    pub fn parse(text: &str) -> Option<Self> {
+        fixed(text).map(Address)
+    }
+}
+
+impl From<[u8; 20]> for Address {
+    fn from(bytes: [u8; 20]) -> Self {
+        Address(bytes)
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "0x{}", hex::encode(self.0))
+    }
+}
+
+impl fmt::Debug for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl TryFrom<String> for Address {
+    type Error = &'static str;
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        Self::parse(&text).ok_or("not an EVM address")
+    }
+}
+
+impl Serialize for Address {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Address {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        Self::try_from(String::deserialize(d)?).map_err(serde::de::Error::custom)
+    }
+}
+
+/// `0x` and exactly `N` bytes in hex.
+fn fixed<const N: usize>(text: &str) -> Option<[u8; N]> {
+    let mut bytes = [0; N];
+    hex::decode_to_slice(text.strip_prefix("0x")?, &mut bytes).ok()?;
+    Some(bytes)
+}
+
+/// `0x` and 64 hex digits, as a transaction's hash is.
+pub fn is_hash(text: &str) -> bool {
+    fixed::<32>(text).is_some()
+}
+
+/// A signed EIP-3009 authorization. Times are Unix seconds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Authorization {
+    /// The payer.
+    pub from: Address,
+    /// Who is paid.
+    pub to: Address,
+    /// Atomic units.
+    pub value: Amount,
+    /// The payment is valid after this second.
+    pub valid_after: u64,
+    /// The payment is valid before this second.
+    pub valid_before: u64,
+    /// 32 bytes that the token accepts once, in lower-case hex.
+    pub nonce: String,
+    /// 65 bytes for a plain wallet; longer for a contract wallet (EIP-1271, EIP-6492).
+    pub signature: Vec<u8>,
+}
+
+/// Which field of a payload is missing or malformed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the payment's {0} is missing or malformed")]
+pub struct PayloadError(pub &'static str);
+
+/// Longest signature read, in bytes: an EIP-6492 wrapper carries deployment code.
+const MAX_SIGNATURE: usize = 8 * 1024;
+
+impl Authorization {
+    /// Reads `{signature, authorization{from,to,value,validAfter,validBefore,nonce}}`.
+    pub fn read(payload: &Map<String, Value>) -> Result<Self, PayloadError> {
+        let inner = payload.get("authorization").and_then(Value::as_object);
+        let inner = inner.ok_or(PayloadError("authorization"))?;
+        let text = |name: &'static str| {
+            let value = inner.get(name).and_then(Value::as_str);
+            value.ok_or(PayloadError(name))
+        };
+        let address = |name| Address::parse(text(name)?).ok_or(PayloadError(name));
+        // v1 clients in the wild write times as numbers.
+        let seconds = |name: &'static str| match inner.get(name) {
+            Some(Value::Number(n)) => n.as_u64().ok_or(PayloadError(name)),
+            _ => text(name)?.parse::<Amount>().map_err(|_| PayloadError(name)).map(|a| {
+                // A far-future bound is as good as the end of time.
+                u64::try_from(a.0).unwrap_or(u64::MAX)
+            }),
+        };
+        let signature = payload.get("signature").and_then(Value::as_str);
+        let signature = signature
+            .and_then(|s| s.strip_prefix("0x"))
+            .filter(|s| !s.is_empty() && s.len() <= 2 * MAX_SIGNATURE)
+            .and_then(|s| hex::decode(s).ok())
+            .ok_or(PayloadError("signature"))?;
+        Ok(Authorization {
+            from: address("from")?,
+            to: address("to")?,
+            value: text("value")?.parse().map_err(|_| PayloadError("value"))?,
+            valid_after: seconds("validAfter")?,
+            valid_before: seconds("validBefore")?,
+            nonce: fixed::<32>(text("nonce")?).map(|n| format!("0x{}", hex::encode(n))).ok_or(PayloadError("nonce"))?,
+            signature,
+        })
+    }
+}

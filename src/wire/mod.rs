@@ -1,0 +1,12 @@
+//! What others say: x402, Anthropic, SSE, JWT, amounts. Pure: bytes in, types out, no clock, no
+//! network. Each module names the specification it follows.
+
+pub mod amount;
+pub mod anthropic;
+pub mod base64;
+pub mod canonical;
+pub mod evm;
+pub mod jwt;
+pub mod sse;
+pub mod x402;
+pub mod x402_v1;
