@@ -162,11 +162,11 @@ export function seedSql() {
 /** Applies schema and seeds to the local D1 database under `persistTo`, with the real wrangler. */
 export async function applySeeds({ persistTo = '.wrangler/state', config = 'wrangler.toml', scratch = '.dev' } = {}) {
   const file = `${scratch}/seed.sql`;
-  mkdirSync(`${root}/${scratch}`, { recursive: true });
-  writeFileSync(`${root}/${file}`, `${readFileSync(`${root}/schema.sql`, 'utf8')}\n${seedSql()}\n`);
+  mkdirSync(`${root}${scratch}`, { recursive: true });
+  writeFileSync(`${root}${file}`, `${readFileSync(`${root}schema.sql`, 'utf8')}\n${seedSql()}\n`);
   const args = ['d1', 'execute', 'coinslot', '--local', '--yes', '--config', config, '--persist-to', persistTo, '--file', file];
   try {
-    await promisify(execFile)(process.execPath, [`${root}/node_modules/wrangler/bin/wrangler.js`, ...args], {
+    await promisify(execFile)(process.execPath, [`${root}node_modules/wrangler/bin/wrangler.js`, ...args], {
       cwd: root,
       env: { ...process.env, WRANGLER_SEND_METRICS: 'false', CLOUDFLARE_CF_FETCH_ENABLED: 'false', CI: 'true' },
     });
@@ -176,7 +176,7 @@ export async function applySeeds({ persistTo = '.wrangler/state', config = 'wran
 }
 
 /** The variables of a `.dev.vars` file, or an empty object. */
-export function readDevVars(path = `${root}/.dev.vars`) {
+export function readDevVars(path = `${root}.dev.vars`) {
   if (!existsSync(path)) return {};
   const lines = readFileSync(path, 'utf8').matchAll(/^\s*(?:export\s+)?([A-Z_]+)\s*=\s*(.*?)\s*$/gm);
   return Object.fromEntries([...lines].map(([, name, value]) => [name, value.replace(/^(["'])(.*)\1$/, '$2')]));

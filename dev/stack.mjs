@@ -15,7 +15,7 @@ import { startFacilitator } from './facilitator.mjs';
 import { applySeeds, creators, examples, fakeClaudeKey, ownerToken, readDevVars, resourceOf, storeClaudeKey, templates } from './seed.mjs';
 
 const root = fileURLToPath(new URL('../', import.meta.url));
-const stackFile = `${root}/.dev/stack.json`;
+const stackFile = `${root}.dev/stack.json`;
 const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
 const { values: options } = parseArgs({
@@ -73,7 +73,7 @@ async function startWorker(vars) {
   const args = ['dev', '--config', options.config, '--ip', '127.0.0.1', '--port', String(port), '--inspector-port', String(await freePort(0))];
   args.push('--persist-to', options['persist-to'], '--show-interactive-dev-session=false');
   for (const [name, value] of Object.entries(vars)) args.push('--var', `${name}:${value}`);
-  const child = spawn(process.execPath, [`${root}/node_modules/wrangler/bin/wrangler.js`, ...args], {
+  const child = spawn(process.execPath, [`${root}node_modules/wrangler/bin/wrangler.js`, ...args], {
     cwd: root,
     detached: true,
     stdio: ['ignore', 'pipe', 'pipe'],
@@ -137,7 +137,7 @@ function watchParent() {
 }
 
 async function main() {
-  const { JWT_SECRET: secret } = readDevVars(options.config.replace(/[^/]*$/, '.dev.vars').replace(/^(?!\/)/, `${root}/`));
+  const { JWT_SECRET: secret } = readDevVars(options.config.replace(/[^/]*$/, '.dev.vars').replace(/^(?!\/)/, `${root}`));
   if (!secret) throw new Error('no JWT_SECRET in .dev.vars; run `make setup`');
   const realKey = process.env.ANTHROPIC_API_KEY;
   const blockTime = options['block-time'] === 'auto' ? 'auto' : Number(options['block-time']);
@@ -159,7 +159,7 @@ async function main() {
 
   const draft = templates.find((template) => !template.published);
   const [resource, example] = Object.entries(examples)[0];
-  mkdirSync(`${root}/.dev`, { recursive: true });
+  mkdirSync(`${root}.dev`, { recursive: true });
   writeFileSync(
     stackFile,
     JSON.stringify(

@@ -15,6 +15,18 @@
 //! order in which a caller would want to hear of it; `run_object.rs` makes one run of any number of
 //! presentations; `rules/run.rs` says what happens when; `engine.rs` does it.
 
+#![deny(unsafe_code)] // `forbid` would reach into what wasm_bindgen and worker generate
+#![warn(missing_docs)]
+// A panic in a Worker can cut other callers' streams.
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::todo,
+    clippy::unimplemented
+)]
+
 pub mod edge;
 pub mod engine;
 pub mod routes;
