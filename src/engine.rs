@@ -18,6 +18,8 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use futures::FutureExt;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::time::Duration;
 use worker::Env;
@@ -142,20 +144,39 @@ impl Session {
         match effect {
             Effect::Clear => self.clear(),
             Effect::Save => self.save(),
-            Effect::Verify => work.push(self.verify().boxed_local()),
+            Effect::Verify => work.push(self.guarded(self.verify(), || Some(Event::VerifyRefused(Refusal::Internal)))),
             Effect::Ask => {
                 let (handle, registration) = AbortHandle::new_pair();
                 self.hush.replace(Some(handle));
-                work.push(Abortable::new(self.ask(), registration).map(drop).boxed_local());
+                let ask = Abortable::new(self.ask(), registration).map(drop);
+                let silent = false; // text may be out: better told as broken off than written twice
+                work.push(self.guarded(ask, move || Some(Event::Broke { fault: ClaudeFault::Upstream, silent })));
             }
-            Effect::Settle => work.push(self.settle().boxed_local()),
+            Effect::Settle => work.push(self.guarded(self.settle(), || Some(Event::SettleUnanswered))),
             Effect::Hush => {
                 if let Some(handle) = self.hush.take() {
                     handle.abort();
                 }
             }
-            Effect::Record => work.push(self.record().boxed_local()),
+            // The row stays owed; the alarm writes it.
+            Effect::Record => work.push(self.guarded(self.record(), || None)),
         }
+    }
+
+    /// Work whose panic is this run's trouble alone: the machine hears of it as `event`.
+    fn guarded<'a>(
+        &'a self,
+        work: impl Future<Output = ()> + 'a,
+        event: impl FnOnce() -> Option<Event> + 'a,
+    ) -> LocalBoxFuture<'a, ()> {
+        let caught = AssertUnwindSafe(work).catch_unwind();
+        let told = caught.map(move |result| {
+            if result.is_err() {
+                worker::console_error!("fault: a panic in a run; the run goes on without");
+                event().into_iter().for_each(|event| self.tell(event));
+            }
+        });
+        told.boxed_local()
     }
 
     fn clear(&self) {
@@ -206,6 +227,8 @@ impl Session {
     }
 
     async fn ask(&self) {
+        #[cfg(feature = "panic-probe")]
+        self.panic_if_asked().await;
         let mut reading = Reading::default();
         if let Err(fault) = self.converse(&mut reading).await {
             self.take(&mut reading, vec![Step::Broke(fault)]);
@@ -238,6 +261,17 @@ impl Session {
             if self.take(reading, steps) {
                 return Ok(());
             }
+        }
+    }
+
+    /// In the build that `tests/panic.test.mjs` makes for itself, and in no other.
+    #[cfg(feature = "panic-probe")]
+    #[allow(clippy::panic)]
+    async fn panic_if_asked(&self) {
+        let Some(dossier) = self.dossier() else { return };
+        let question = self.question(&dossier).await;
+        if question.is_ok_and(|q| q.system.reveal().contains("[panic-probe]")) {
+            panic!("asked to");
         }
     }
 

@@ -62,11 +62,9 @@ fn imports_run_downward_only() {
 
 #[test]
 fn the_test_sees_an_upward_import_in_every_form() {
-    for text in [
-        "use crate::engine::Session;",
-        "use crate::{edge::clock, engine};",
-        "let x = crate::engine::Session::new();",
-    ] {
+    for text in
+        ["use crate::engine::Session;", "use crate::{edge::clock, engine};", "let x = crate::engine::Session::new();"]
+    {
         assert!(named(text).contains(&2), "{text}");
     }
     assert!(named("// use crate::engine::Session;").is_empty());
