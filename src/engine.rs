@@ -244,8 +244,7 @@ impl Session {
         let mut body =
             claude::ask(&self.env, &config, &dossier.creator_id, &dossier.model, dossier.max_tokens, &question).await?;
         let limits = &config.limits;
-        let asked_at = clock::now();
-        let end = asked_at.saturating_add(limits.claude_total_seconds.saturating_mul(1000));
+        let end = self.latest_end(limits);
         loop {
             let silence = match reading.has_begun() {
                 true => limits.claude_idle_seconds,
@@ -261,6 +260,21 @@ impl Session {
             if self.take(reading, steps) {
                 return Ok(());
             }
+        }
+    }
+
+    /// When an answer must be whole: by the operator's limit, and where money moves after the answer,
+    /// while the payment can still be settled.
+    fn latest_end(&self, limits: &Limits) -> Millis {
+        let end = clock::now().saturating_add(limits.claude_total_seconds.saturating_mul(1000));
+        let desk = self.desk.borrow();
+        let payment = desk.dossier.as_ref().and_then(|d| d.payment.as_ref());
+        match payment.filter(|_| desk.run.policy() == Policy::OnResult) {
+            Some(payment) => {
+                let settle_by = payment.valid_before.saturating_sub(limits.settle_margin_seconds);
+                end.min(settle_by.saturating_mul(1000))
+            }
+            None => end,
         }
     }
 

@@ -14,7 +14,10 @@ use std::time::Duration;
 pub async fn verify(config: &Config, payment: &Payment) -> Event {
     let limit = Duration::from_secs(config.limits.verify_seconds);
     let answer = match call(config, "/verify", payment, limit).await {
-        Ok((_, text)) => serde_json::from_str::<VerifyResponse>(&text).ok(),
+        // A yes comes with 200; a no may come with a 4xx.
+        Ok((status, text)) => {
+            serde_json::from_str::<VerifyResponse>(&text).ok().filter(|answer| status == 200 || !answer.is_valid)
+        }
         Err(error) => {
             worker::console_error!("facilitator: verify: {error}");
             None
@@ -49,7 +52,7 @@ pub async fn settle(config: &Config, payment: &Payment) -> Event {
         return Event::SettleUnanswered;
     };
     match answer {
-        SettleResponse { success: true, .. } if fits(&answer, payment) => Event::Settled(Receipt {
+        SettleResponse { success: true, .. } if status == 200 && fits(&answer, payment) => Event::Settled(Receipt {
             transaction: answer.transaction,
             network: payment.network.clone(),
             network_v1: payment.network_v1.clone(),

@@ -107,7 +107,7 @@ pub enum Event {
     Presented,
     /// The facilitator says the payment is good.
     Verified,
-    /// It says the payment is not, or says nothing usable.
+    /// It says the payment is not good, or says nothing usable.
     VerifyRefused(Refusal),
     /// `message_start`.
     Began,
@@ -183,6 +183,9 @@ pub struct Run {
     /// Claude calls made since it was paid.
     attempts: u8,
     receipt: Option<Receipt>,
+    /// A settle went without an answer: from then on a "no" is not definite, for the money may have
+    /// moved the first time.
+    unanswered: bool,
     /// The ledger is owed a row.
     owed: bool,
     /// When the run last came to rest.
@@ -192,7 +195,16 @@ pub struct Run {
 impl Run {
     /// A run of which nothing has happened yet.
     pub fn new(policy: Policy, paid_attempts: u8) -> Self {
-        Run { state: State::New, policy, paid_attempts, attempts: 0, receipt: None, owed: false, rested_at: 0 }
+        Run {
+            state: State::New,
+            policy,
+            paid_attempts,
+            attempts: 0,
+            receipt: None,
+            unanswered: false,
+            owed: false,
+            rested_at: 0,
+        }
     }
 
     // Asking.
@@ -338,12 +350,16 @@ impl Run {
                     Answer::Broken(fault) => self.ask_again(fault),
                 }
             }
+            (State::Answering { settling: true, answer }, Event::SettleRejected(_)) if self.unanswered => {
+                self.rest(State::SettlementUnknown { answer })
+            }
             (State::Answering { settling: true, .. }, Event::SettleRejected(reason)) => {
                 let mut effects = vec![Hush];
                 effects.extend(self.rest(State::Refused(Refusal::SettlementRejected { reason })));
                 effects
             }
             (State::Answering { settling: true, answer }, Event::SettleUnanswered) => {
+                self.unanswered = true;
                 self.rest(State::SettlementUnknown { answer })
             }
 
@@ -364,6 +380,7 @@ impl Run {
                 self.rest(State::Failed(ClaudeFault::CutOff))
             }
             (State::Answering { settling: true, answer }, Event::Restarted) => {
+                self.unanswered = true;
                 self.rest(State::SettlementUnknown { answer: after_restart(answer) })
             }
             (State::SettlementUnknown { answer }, Event::Restarted) => {
