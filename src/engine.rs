@@ -221,6 +221,8 @@ impl Session {
             desk.dossier.as_ref().map(|d| d.row(&desk.run, &desk.tally, clock::now()))
         };
         let Some(row) = row else { return };
+        let code = row.code.as_deref().unwrap_or("-");
+        worker::console_log!("run of {}: {} {code}, {} ms", row.template_id, row.status, row.duration_ms);
         if ledger::write(&self.env, row).await.is_ok() {
             self.tell(Event::Recorded);
         }

@@ -12,10 +12,9 @@ use worker::Env;
 
 /// The key in KV.
 const KEY: &str = "config";
-/// A config is asked for again after this long. With KV's own cache it is at most 30 s old.
+/// This isolate asks KV again after this long.
 const FRESH: Millis = 5_000;
-/// KV's edge cache, in seconds; 30 is the least it takes, so that much is added to `FRESH` at worst
-/// only where KV itself holds an old copy.
+/// How long KV's own edge cache may hold the document, in seconds: 30 is the least it takes.
 const KV_CACHE: u64 = 30;
 
 struct Cached {

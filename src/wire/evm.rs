@@ -4,9 +4,10 @@
 use super::amount::Amount;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use sha3::{Digest, Keccak256};
 use std::fmt;
 
-/// A 20-byte address. Compared without regard to checksum case; written in lower case.
+/// A 20-byte address. Read in any case; written with its checksum (EIP-55), as wallets show it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Address([u8; 20]);
 
@@ -25,7 +26,16 @@ impl From<[u8; 20]> for Address {
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "0x{}", hex::encode(self.0))
+        // EIP-55: a letter is a capital where the hash of the lower-case text has a high nibble.
+        let lower = hex::encode(self.0);
+        let hash = Keccak256::digest(&lower);
+        let nibbles = hash.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+        f.write_str("0x")?;
+        for (digit, nibble) in lower.chars().zip(nibbles) {
+            let digit = if nibble >= 8 { digit.to_ascii_uppercase() } else { digit };
+            write!(f, "{digit}")?;
+        }
+        Ok(())
     }
 }
 
@@ -126,5 +136,25 @@ impl Authorization {
             nonce: fixed::<32>(text("nonce")?).map(|n| format!("0x{}", hex::encode(n))).ok_or(PayloadError("nonce"))?,
             signature,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// EIP-55, "Test Cases".
+    #[test]
+    fn addresses_are_written_with_their_checksum() {
+        for text in [
+            "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed",
+            "0xfB6916095ca1df60bB79Ce92cE3Ea74c37c5d359",
+            "0xdbF03B407c01E7cD3CBea99509d93f8DDDC8C6FB",
+            "0xD1220A0cf47c7B9Be7A2E6BA89F429762e7b9aDb",
+        ] {
+            let lower = Address::parse(&text.to_ascii_lowercase());
+            assert_eq!(lower.map(|a| a.to_string()).as_deref(), Some(text));
+            assert_eq!(lower, Address::parse(text));
+        }
     }
 }
