@@ -68,7 +68,7 @@ impl RunObject {
         if let Some(session) = self.session.borrow().as_ref() {
             return Ok(session.clone());
         }
-        let session = Rc::new(Session::new(self.env.clone(), Store::open(&self.state)?)?);
+        let session = Rc::new(Session::new(self.env.clone(), Store::open(&self.state))?);
         self.session.replace(Some(session.clone()));
         Ok(session)
     }
@@ -104,13 +104,14 @@ impl RunObject {
     /// Joins the run that this payment already is, or sets out on it.
     async fn take_up(&self, session: &Rc<Session>, presentation: Presentation) -> std::result::Result<(), Refused> {
         let config = config::load(&self.env).await.map_err(plain)?;
-        let vault = Vault::new(&self.env).map_err(fault("vault")).map_err(plain)?;
         let run_id = match session.desk.borrow().dossier.as_ref() {
             Some(dossier) => dossier.run_id.clone(),
             None => self.new_run_id(&presentation).map_err(plain)?,
         };
-        let question = serde_json::to_vec(&presentation.question()).map_err(fault("question")).map_err(plain)?;
-        let question = vault.seal(&run_id, &question).await.map_err(fault("vault")).map_err(plain)?;
+        let question = match &presentation.objection {
+            None => self.seal(&run_id, &presentation).await.map_err(plain)?,
+            Some(_) => String::new(),
+        };
         loop {
             let rings = session.bell.rings();
             match admit(session, &presentation) {
@@ -129,6 +130,12 @@ impl RunObject {
         }
         session.tell(Event::Presented);
         self.set_going(session).await.map_err(fault("alarm")).map_err(plain)
+    }
+
+    async fn seal(&self, run_id: &str, presentation: &Presentation) -> std::result::Result<String, Refusal> {
+        let vault = Vault::new(&self.env).map_err(fault("vault"))?;
+        let question = serde_json::to_vec(&presentation.question()).map_err(fault("question"))?;
+        vault.seal(run_id, &question).await.map_err(fault("vault"))
     }
 
     fn new_run_id(&self, presentation: &Presentation) -> std::result::Result<String, Refusal> {
@@ -161,7 +168,10 @@ enum Admission {
 fn admit(session: &Session, presentation: &Presentation) -> Admission {
     let desk = session.desk.borrow();
     let Some(dossier) = desk.dossier.as_ref().filter(|_| !desk.run.is_blank()) else {
-        return Admission::Begin;
+        return match &presentation.objection {
+            None => Admission::Begin,
+            Some(objection) => Admission::Refuse(objection.clone()),
+        };
     };
     let same_request = dossier.digest == presentation.digest;
     match dossier.same_payment(presentation) {

@@ -67,17 +67,18 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens the storage, and lays out its tables on first use.
-    pub fn open(state: &State) -> Result<Self> {
-        let sql = state.storage().sql();
-        for statement in SCHEMA {
-            sql.exec(statement, None)?;
-        }
-        Ok(Self { sql })
+    /// Opens the storage. Nothing is written before a run begins: a payment that is refused at the
+    /// door leaves no trace here.
+    pub fn open(state: &State) -> Self {
+        Self { sql: state.storage().sql() }
     }
 
     /// What was kept, if a run was.
     pub fn load(&self) -> Result<Option<Loaded>> {
+        let laid_out = "SELECT name AS value FROM sqlite_master WHERE name = 'kept'";
+        if self.sql.exec(laid_out, None)?.to_array::<Value>()?.is_empty() {
+            return Ok(None);
+        }
         let (Some(run), Some(dossier)) = (self.get(Kept::Run)?, self.get(Kept::Dossier)?) else {
             return Ok(None);
         };
@@ -97,6 +98,9 @@ impl Store {
 
     /// Keeps what does not change while a run lasts.
     pub fn begin(&self, dossier: &Dossier, question: &str) -> Result<()> {
+        for statement in SCHEMA {
+            self.sql.exec(statement, None)?;
+        }
         self.put(Kept::Dossier, dossier)?;
         self.put(Kept::Question, &question)
     }

@@ -9,7 +9,7 @@ use crate::edge::{clock, config, fault, jwt, keys, templates};
 use crate::rules::config::Config;
 use crate::rules::dossier::{Presentation, Representation};
 use crate::rules::input::{self, Body};
-use crate::rules::quote::{self, Payment, Quote};
+use crate::rules::quote::{self, Payment, Presented, Quote};
 use crate::rules::refusal::Refusal;
 use crate::rules::template::Template;
 use crate::wire::canonical::digest;
@@ -31,36 +31,44 @@ pub async fn create(mut call: Call<'_>, user: &str, slug: &str) -> Answer {
     }
 
     let body = read_body(&mut call.request, config.limits.body_bytes).await?;
-    let curious = body == Body::Empty && !asked.owner_test && !asked.pays();
-    let input = match input::validate(&body, &template, &config.limits) {
-        // Whoever sends nothing wants to know the terms; indexers list only what answers 402.
-        Err(_) if curious => None,
-        other => Some(other?),
-    };
+    let input = input::validate(&body, &template, &config.limits);
     if asked.owner_test {
+        let input = input?;
         asked.is_owner(&call, &config, &template).await?;
+        ready_to_run(&call, &config, &template).await?;
+        return run(&call, present(&asked, &body, &config, template, input, None), None).await;
     }
-    ready_to_run(&call, &config, &template).await?;
 
-    let quote = match asked.owner_test {
-        true => None,
-        false => Some(quote::quote(&template, &config.networks, &config.limits, &asked.url)?),
+    // Whoever sends nothing wants to know the terms; indexers list only what answers 402.
+    let curious = body == Body::Empty && !asked.pays();
+    let input = if curious { None } else { Some(input?) };
+    let ready = ready_to_run(&call, &config, &template).await;
+    let presented = asked.payment()?;
+    if presented.is_none() {
+        // Said before any payment is asked for.
+        ready.clone()?;
+    }
+    let quote = quote::quote(&template, &config.networks, &config.limits, &asked.url)?;
+    let challenge = |refusal: &Refusal| problem::challenge(refusal, &quote).map_err(fault("challenge"));
+    let (Some(presented), Some(input)) = (presented, input) else {
+        return challenge(&Refusal::PaymentRequired);
     };
-    let payment = match &quote {
-        None => None,
-        Some(quote) => match pay(&asked, quote, &config) {
-            Ok(payment) => Some(payment),
-            Err(refusal) if problem::status(&refusal) == 402 => {
-                return problem::challenge(&refusal, quote).map_err(fault("challenge"))
-            }
-            Err(refusal) => return Err(refusal),
-        },
+    let matched = quote::match_payment(&presented, &quote, &config.limits, clock::seconds());
+    // A payment that cannot begin a run (any more) may have bought one already: its object knows.
+    let (payment, objection) = match (matched, quote::identify(&presented, &quote)) {
+        (Ok(payment), _) => (payment, ready.err()),
+        (Err(refusal), Some(payment)) => (payment, Some(refusal)),
+        (Err(refusal), None) => return challenge(&refusal),
     };
-    let input = input.ok_or(Refusal::Internal)?;
-    let presentation = present(&asked, &body, &config, template, input, payment);
-    match runs::present(env, &presentation).await? {
+    let mut presentation = present(&asked, &body, &config, template, input, Some(payment));
+    presentation.objection = objection;
+    run(&call, presentation, Some(&quote)).await
+}
+
+async fn run(call: &Call<'_>, presentation: Presentation, quote: Option<&Quote>) -> Answer {
+    match runs::present(call.env, &presentation).await? {
         RunAnswer::Ready(response) => Ok(response),
-        RunAnswer::Refused(refused) => problem::of_run(&refused, quote.as_ref()).map_err(fault("problem")),
+        RunAnswer::Refused(refused) => problem::of_run(&refused, quote).map_err(fault("problem")),
     }
 }
 
@@ -95,6 +103,10 @@ impl Asked {
         self.payment_v2.is_some() || self.payment_v1.is_some()
     }
 
+    fn payment(&self) -> Result<Option<Presented>, Refusal> {
+        quote::read_payment(self.payment_v2.as_deref(), self.payment_v1.as_deref())
+    }
+
     async fn is_owner(&self, call: &Call<'_>, config: &Config, template: &Template) -> Result<(), Refusal> {
         let creator = jwt::bearer(call.env, config, self.authorization.as_deref()).await?;
         (creator == template.creator_id).then_some(()).ok_or(Refusal::NotOwner)
@@ -127,12 +139,6 @@ async fn ready_to_run(call: &Call<'_>, config: &Config, template: &Template) -> 
     key.is_enabled.then_some(()).ok_or(Refusal::KeyDisabled)
 }
 
-fn pay(asked: &Asked, quote: &Quote, config: &Config) -> Result<Payment, Refusal> {
-    let presented = quote::read_payment(asked.payment_v2.as_deref(), asked.payment_v1.as_deref())?;
-    let presented = presented.ok_or(Refusal::PaymentRequired)?;
-    quote::match_payment(presented, quote, &config.limits, clock::seconds())
-}
-
 fn present(
     asked: &Asked,
     body: &Body,
@@ -156,5 +162,6 @@ fn present(
         payment,
         digest: digest(&json!(["POST", asked.target(), body])),
         representation: asked.representation,
+        objection: None,
     }
 }

@@ -3,6 +3,7 @@
 use super::input::Input;
 use super::ledger::{row, Facts, Row};
 use super::quote::Payment;
+use super::refusal::Refusal;
 use super::run::{Millis, Policy, Receipt, Run};
 use super::template::{render, Secret, NEUTRAL_MESSAGE};
 use crate::wire::anthropic::{StopReason, Usage};
@@ -40,6 +41,8 @@ pub struct Presentation {
     pub digest: String,
     /// How this caller wants the answer.
     pub representation: Representation,
+    /// Why this cannot begin a run. It may still join the run that the payment has bought already.
+    pub objection: Option<Refusal>,
 }
 
 /// What Claude is asked: the filled-in prompt. Secret as a whole, and sealed where it is stored.

@@ -207,20 +207,16 @@ pub struct Payment {
 }
 
 /// Holds a payment against the terms at `now` (Unix seconds).
-pub fn match_payment(presented: Presented, quote: &Quote, limits: &Limits, now: u64) -> Result<Payment, Refusal> {
-    let Presented { raw, chosen, authorization, payload } = presented;
-    let (offer, x402_version) = match &chosen {
-        Chosen::V2(accepted) => (offer_as_accepted(accepted, quote)?, 2),
-        Chosen::V1 { network, .. } => {
-            let on = |o: &&Offer| o.v1.network == *network || o.v2.network == *network;
-            (quote.offers.iter().find(on).ok_or_else(|| mismatch("network"))?, 1)
-        }
+pub fn match_payment(presented: &Presented, quote: &Quote, limits: &Limits, now: u64) -> Result<Payment, Refusal> {
+    let offer = match &presented.chosen {
+        Chosen::V2(accepted) => offer_as_accepted(accepted, quote)?,
+        Chosen::V1 { .. } => presented.offer(quote).ok_or_else(|| mismatch("network"))?,
     };
-    let terms = &offer.v2;
-    if Address::parse(&terms.pay_to) != Some(authorization.to) {
+    let authorization = &presented.authorization;
+    if Address::parse(&offer.v2.pay_to) != Some(authorization.to) {
         return Err(mismatch("authorization.to"));
     }
-    if authorization.value != terms.amount {
+    if authorization.value != offer.v2.amount {
         return Err(mismatch("authorization.value"));
     }
     if authorization.valid_after > now {
@@ -229,25 +225,49 @@ pub fn match_payment(presented: Presented, quote: &Quote, limits: &Limits, now: 
     if authorization.valid_before <= now.saturating_add(limits.settle_margin_seconds) {
         return Err(Refusal::PaymentExpired);
     }
-    let requirements = match x402_version {
-        1 => serde_json::to_value(&offer.v1),
-        _ => serde_json::to_value(&offer.v2),
-    };
-    let identity = format!("{}|{}|{}|{}", terms.network, terms.asset, authorization.from, authorization.nonce);
-    let proof = format!("{}|{}", terms.network, Value::Object(payload));
-    Ok(Payment {
-        x402_version,
-        payload: raw,
-        requirements: requirements.unwrap_or_default(),
-        network: terms.network.clone(),
-        network_v1: offer.v1.network.clone(),
-        asset: terms.asset.clone(),
-        amount: terms.amount,
-        payer: authorization.from,
-        valid_before: authorization.valid_before,
-        name: sha256_hex(identity.as_bytes()),
-        proof: sha256_hex(proof.as_bytes()),
-    })
+    Ok(presented.on(offer))
+}
+
+/// The payment as it would be named, whether or not it matches today's terms: one that has bought a
+/// run already finds it again, though its time is up or the price has changed since.
+pub fn identify(presented: &Presented, quote: &Quote) -> Option<Payment> {
+    presented.offer(quote).map(|offer| presented.on(offer))
+}
+
+impl Presented {
+    /// The offer on the network that the payment is for.
+    fn offer<'a>(&self, quote: &'a Quote) -> Option<&'a Offer> {
+        let network = match &self.chosen {
+            Chosen::V2(accepted) => &accepted.network,
+            Chosen::V1 { network, .. } => network,
+        };
+        let v1 = matches!(self.chosen, Chosen::V1 { .. });
+        quote.offers.iter().find(|o| o.v2.network == *network || (v1 && o.v1.network == *network))
+    }
+
+    fn on(&self, offer: &Offer) -> Payment {
+        let (x402_version, requirements) = match self.chosen {
+            Chosen::V2(_) => (2, serde_json::to_value(&offer.v2)),
+            Chosen::V1 { .. } => (1, serde_json::to_value(&offer.v1)),
+        };
+        let Authorization { from, nonce, valid_before, .. } = &self.authorization;
+        let terms = &offer.v2;
+        let identity = format!("{}|{}|{from}|{nonce}", terms.network, terms.asset);
+        let proof = format!("{}|{}", terms.network, Value::Object(self.payload.clone()));
+        Payment {
+            x402_version,
+            payload: self.raw.clone(),
+            requirements: requirements.unwrap_or_default(),
+            network: terms.network.clone(),
+            network_v1: offer.v1.network.clone(),
+            asset: terms.asset.clone(),
+            amount: terms.amount,
+            payer: *from,
+            valid_before: *valid_before,
+            name: sha256_hex(identity.as_bytes()),
+            proof: sha256_hex(proof.as_bytes()),
+        }
+    }
 }
 
 /// The offer that `accepted` echoes, field by field; `extra` must hold what we advertised.
