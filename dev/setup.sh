@@ -77,7 +77,9 @@ from_rustup() {
     s=0
     while kill -0 $pid 2>/dev/null; do
       # Once it has the list of what to load it may take its time; rustup itself gives up on a dead line.
+      # A trickle is no use either: after five minutes the other way is quicker.
       [ $s -lt 20 ] || grep -q downloading .tools/log/rustup.log || kill $pid 2>/dev/null
+      [ $s -lt 300 ] || kill $pid 2>/dev/null
       sleep 1; s=$((s + 1))
       [ $((s % 10)) != 0 ] || say "  ${s}s: $(tail -n 1 .tools/log/rustup.log | cut -c 1-90)"
     done
