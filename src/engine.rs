@@ -218,7 +218,9 @@ impl Session {
     async fn record(&self) {
         let row = {
             let desk = self.desk.borrow();
-            desk.dossier.as_ref().map(|d| d.row(&desk.run, &desk.tally, clock::now()))
+            // Presented again meanwhile: the row is written when it has come to rest again.
+            let dossier = desk.dossier.as_ref().filter(|_| !desk.run.is_busy());
+            dossier.map(|d| d.row(&desk.run, &desk.tally, clock::now()))
         };
         let Some(row) = row else { return };
         let code = row.code.as_deref().unwrap_or("-");

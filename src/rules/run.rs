@@ -267,14 +267,14 @@ impl Run {
 
     /// Whether the run has been at rest for so long that it may be deleted.
     pub fn is_forgotten(&self, now: Millis) -> bool {
-        let resting = !self.is_busy() && !self.owed && self.state != State::New;
+        let resting = !self.is_busy() && !self.owed && self.rested_at > 0;
         resting && now >= self.rested_at.saturating_add(KEEP)
     }
 
     /// When to wake the run, if at all.
     pub fn deadline(&self, now: Millis) -> Option<Millis> {
         match &self.state {
-            State::New => None,
+            State::New if self.rested_at == 0 => None,
             _ if self.is_busy() => Some(now.saturating_add(HEARTBEAT)),
             _ if self.owed => Some(now.saturating_add(RECORD_AGAIN)),
             _ => Some(self.rested_at.saturating_add(KEEP)),
