@@ -11,7 +11,7 @@ use crate::rules::claude::{Reading, Step};
 use crate::rules::config::Limits;
 use crate::rules::dossier::{Dossier, Question, Tally};
 use crate::rules::refusal::{ClaudeFault, Refusal};
-use crate::rules::run::{Effect, Event, Millis, Policy, Run};
+use crate::rules::run::{Effect, Event, Millis, Policy, Run, GRACE};
 use crate::rules::transcript::Transcript;
 use futures::future::{select, AbortHandle, Abortable, Either, LocalBoxFuture};
 use futures::stream::{FuturesUnordered, StreamExt};
@@ -152,6 +152,8 @@ impl Session {
                 let silent = false; // text may be out: better told as broken off than written twice
                 work.push(self.guarded(ask, move || Some(Event::Broke { fault: ClaudeFault::Upstream, silent })));
             }
+            Effect::Linger => work.push(self.guarded(self.linger(), || None)),
+            Effect::Settle if self.desk.borrow().run.should_withhold() => self.tell(Event::SettleWithheld),
             Effect::Settle => work.push(self.guarded(self.settle(), || Some(Event::SettleUnanswered))),
             Effect::Hush => {
                 if let Some(handle) = self.hush.take() {
@@ -204,6 +206,11 @@ impl Session {
             _ => Event::VerifyRefused(Refusal::Internal),
         };
         self.tell(event);
+    }
+
+    async fn linger(&self) {
+        worker::Delay::from(Duration::from_millis(GRACE)).await;
+        self.tell(Event::Lingered);
     }
 
     async fn settle(&self) {
@@ -324,16 +331,23 @@ impl Session {
     }
 
     fn write(&self, text: &str) {
-        let mut desk = self.desk.borrow_mut();
-        let desk = &mut *desk;
-        desk.transcript.push(text);
-        let now = clock::now();
-        let old = now.saturating_sub(desk.checkpointed_at) >= CHECKPOINT_AGE;
-        if old || desk.transcript.unsaved_bytes() >= CHECKPOINT_BYTES {
-            desk.checkpointed_at = now;
-            log_fault(self.store.checkpoint(&mut desk.transcript));
+        let first = {
+            let mut desk = self.desk.borrow_mut();
+            let desk = &mut *desk;
+            let first = desk.transcript.is_empty();
+            desk.transcript.push(text);
+            let now = clock::now();
+            let old = now.saturating_sub(desk.checkpointed_at) >= CHECKPOINT_AGE;
+            if old || desk.transcript.unsaved_bytes() >= CHECKPOINT_BYTES {
+                desk.checkpointed_at = now;
+                log_fault(self.store.checkpoint(&mut desk.transcript));
+            }
+            first
+        };
+        match first {
+            true => self.tell(Event::Wrote),
+            false => self.bell.ring(),
         }
-        self.bell.ring();
     }
 }
 

@@ -208,9 +208,15 @@ fn refused(session: &Session, refusal: Refusal) -> Refused {
 /// Waits until the machine shows text, then lets the caller follow it.
 async fn stream(session: &Rc<Session>) -> std::result::Result<Response, Refused> {
     wait_for(session, |run| !matches!(run.view(), View::Wait)).await;
-    let view = session.desk.borrow().run.view();
-    if let View::Refuse(refusal) = view {
-        return Err(refused(session, refusal));
+    let (view, silent) = {
+        let desk = session.desk.borrow();
+        (desk.run.view(), desk.transcript.is_empty())
+    };
+    match view {
+        // Paid and given up: what there is of the answer is the caller's.
+        View::Refuse(Refusal::Refundable) if !silent => {}
+        View::Refuse(refusal) => return Err(refused(session, refusal)),
+        View::Wait | View::Show => {}
     }
     let internal = |e: &str| refused(session, fault("caller's body")(e));
     let (body, writer) = subscriber::pipe().map_err(|_| internal("no stream"))?;

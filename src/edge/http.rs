@@ -1,5 +1,4 @@
-//! Calls to others over fetch: bounded in time, aborted when dropped, never redirected (a redirect
-//! would carry keys and payments to a host that nobody configured).
+//! Calls to others over fetch: bounded in time, and aborted when dropped.
 
 use super::clock;
 use std::time::Duration;
@@ -27,7 +26,8 @@ impl Drop for Call {
     }
 }
 
-/// Sends a request and waits for the head of its answer. The body lives as long as the [`Call`].
+/// Sends a request that carries a secret, and waits for the head of its answer. The body lives as long
+/// as the [`Call`]. It is not redirected: that would carry the secret to a host that nobody configured.
 pub async fn send(
     method: Method,
     url: &str,
@@ -35,11 +35,19 @@ pub async fn send(
     body: Option<&str>,
     limit: Duration,
 ) -> Result<(Response, Call), CallError> {
+    start(method, url, headers, body, RequestRedirect::Manual, limit).await
+}
+
+async fn start(
+    method: Method,
+    url: &str,
+    headers: Headers,
+    body: Option<&str>,
+    redirect: RequestRedirect,
+    limit: Duration,
+) -> Result<(Response, Call), CallError> {
     let mut init = RequestInit::new();
-    init.with_method(method)
-        .with_headers(headers)
-        .with_redirect(RequestRedirect::Manual)
-        .with_body(body.map(Into::into));
+    init.with_method(method).with_headers(headers).with_redirect(redirect).with_body(body.map(Into::into));
     let request = Request::new_with_init(url, &init).map_err(CallError::Connection)?;
     let controller = AbortController::default();
     let signal = controller.signal();
@@ -70,7 +78,7 @@ pub async fn read(
     limit: Duration,
 ) -> Result<(u16, String), CallError> {
     let work = async {
-        let (mut response, _call) = send(method, url, headers, body, limit).await?;
+        let (mut response, _call) = start(method, url, headers, body, RequestRedirect::Follow, limit).await?;
         let text = response.text().await.map_err(CallError::Connection)?;
         Ok((response.status_code(), text))
     };

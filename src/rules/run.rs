@@ -25,6 +25,9 @@ pub type Millis = u64;
 pub const KEEP: Millis = 24 * 60 * 60 * 1000;
 /// While a run is under way, its alarm joins it this often: it keeps the object alive without callers.
 pub const HEARTBEAT: Millis = 20 * 1000;
+/// How long a stream's settlement waits, after `message_start`, for the first text. An answer that breaks
+/// off at once is not charged; one that is slow to speak is settled while it thinks.
+pub const GRACE: Millis = 250;
 /// A ledger row that could not be written is tried again after this.
 pub const RECORD_AGAIN: Millis = 30 * 1000;
 
@@ -59,7 +62,7 @@ pub enum State {
     Presented,
     /// The payment is good; Claude is asked.
     Verified,
-    /// Claude has begun. `settling`: the facilitator is asked to settle.
+    /// Claude has begun.
     Answering {
         /// Settle has been asked and not been answered.
         settling: bool,
@@ -111,6 +114,10 @@ pub enum Event {
     VerifyRefused(Refusal),
     /// `message_start`.
     Began,
+    /// The first text of this edition.
+    Wrote,
+    /// [`GRACE`] is over.
+    Lingered,
     /// `message_stop`.
     Ended,
     /// Claude gave no (whole) answer.
@@ -126,6 +133,8 @@ pub enum Event {
     SettleRejected(Option<String>),
     /// No definite answer.
     SettleUnanswered,
+    /// The driver did not ask: the answer had broken off before.
+    SettleWithheld,
     /// The ledger holds the row.
     Recorded,
     /// The object was loaded from its storage: whatever was under way is not any more.
@@ -145,7 +154,9 @@ pub enum Effect {
     Verify,
     /// Ask Claude.
     Ask,
-    /// Ask the facilitator to settle.
+    /// Come back with [`Event::Lingered`] after [`GRACE`].
+    Linger,
+    /// Ask the facilitator to settle, unless the answer has broken off.
     Settle,
     /// Stop Claude.
     Hush,
@@ -234,6 +245,12 @@ impl Run {
         }
     }
 
+    /// Whether a settlement that has not been asked for yet had better not be: there is nothing to sell.
+    pub fn should_withhold(&self) -> bool {
+        let broken = matches!(self.state, State::Answering { settling: true, answer: Answer::Broken(_) });
+        broken && !self.unanswered
+    }
+
     /// Whether nothing of this run needs to be known: another presentation starts from nothing.
     pub fn is_blank(&self) -> bool {
         matches!(self.state, State::New | State::Refused(_) | State::Failed(_))
@@ -317,9 +334,14 @@ impl Run {
             // Claude, before the money has moved.
             (State::Verified, Event::Began) => match self.policy {
                 Policy::Free => self.to(State::Streaming, &[Save]),
-                Policy::OnStart => self.to(answering(true, Answer::Writing), &[Save, Settle]),
+                Policy::OnStart => self.to(answering(false, Answer::Writing), &[Linger]),
                 Policy::OnResult => self.to(answering(false, Answer::Writing), &[]),
             },
+            (State::Answering { settling: false, .. }, Event::Wrote | Event::Lingered)
+                if self.policy == Policy::OnStart =>
+            {
+                self.to(answering(true, Answer::Writing), &[Save, Settle])
+            }
             (State::Answering { settling: false, .. }, Event::Ended) => {
                 self.to(answering(true, Answer::Whole), &[Save, Settle])
             }
@@ -349,6 +371,11 @@ impl Run {
                     // Nothing was released yet, so a new edition can take the place of the broken one.
                     Answer::Broken(fault) => self.ask_again(fault),
                 }
+            }
+            (State::Answering { settling: true, answer: Answer::Broken(fault) }, Event::SettleWithheld)
+                if !self.unanswered =>
+            {
+                self.rest(State::Failed(fault))
             }
             (State::Answering { settling: true, answer }, Event::SettleRejected(_)) if self.unanswered => {
                 self.rest(State::SettlementUnknown { answer })
