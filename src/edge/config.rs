@@ -54,7 +54,7 @@ type Refreshed = (Rc<Config>, Option<String>);
 async fn refresh(env: &Env, last_good: Option<Rc<Config>>, seen: Option<String>) -> Result<Refreshed, Refusal> {
     let text = match env.kv("KV") {
         Ok(kv) => kv.get(KEY).cache_ttl(KV_CACHE).text().await,
-        // A deployment without KV lives on its vars.
+        // Without KV the config lives on the vars. (Runs need KV all the same: the keys are there.)
         Err(_) => Ok(None),
     };
     let text = match (text, &last_good) {

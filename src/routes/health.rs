@@ -1,6 +1,7 @@
 //! `GET /healthz`: version, config, and what can be reached.
 
 use super::{Answer, Call};
+use crate::edge::vault::Vault;
 use crate::edge::{claude, clock, config, facilitator, fault, ledger};
 use crate::rules::run::Millis;
 use futures::future::join4;
@@ -50,10 +51,14 @@ async fn probe(call: &Call<'_>) -> Result<Value, crate::rules::refusal::Refusal>
         claude::is_reachable(&config, LIMIT),
     )
     .await;
+    let vault = Vault::new(call.env).is_ok();
+    let runs = call.env.durable_object("RUNS").is_ok();
+    let jwt = !config.jwt.issuers.is_empty();
     Ok(json!({
-        "ok": d1 && kv && facilitator && claude && !config.paused,
+        "ok": d1 && kv && facilitator && claude && vault && runs && !config.paused,
         "version": env!("CARGO_PKG_VERSION"),
         "config": {"revision": config.revision, "paused": config.paused},
+        "configured": {"vault": vault, "runs": runs, "jwt": jwt},
         "reachable": {"d1": d1, "kv": kv, "facilitator": facilitator, "claude": claude},
     }))
 }

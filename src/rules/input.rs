@@ -60,8 +60,9 @@ pub fn validate(body: &Body, template: &Template, limits: &Limits) -> Result<Inp
             Some(text(USER_MESSAGE, value, limits.user_message_chars)?).filter(|message| !message.trim().is_empty())
         }
     };
-    let values = template.parameters.iter();
-    let values = values.map(|p| Ok((p.name.clone(), value_of(p, fields, limits)?)));
+    let given = template.parameters.iter().map(|p| given(p, fields, limits));
+    let given: Vec<_> = given.collect::<Result<_, Refusal>>()?;
+    let values = template.parameters.iter().zip(given).map(|(p, given)| Ok((p.name.clone(), value_of(p, given)?)));
     Ok(Input { values: values.collect::<Result<_, Refusal>>()?, user_message })
 }
 
@@ -83,13 +84,14 @@ fn known(name: &str, template: &Template) -> Result<(), Refusal> {
     Err(fault(InputFault::UnknownParameter, &shown, &expected, "an undeclared parameter"))
 }
 
-/// The value a parameter takes: the input's, else its default, else (optional) nothing.
-fn value_of(parameter: &Parameter, fields: &Map<String, Value>, limits: &Limits) -> Result<String, Refusal> {
+/// What the input has for a parameter, of the right type and length.
+fn given(parameter: &Parameter, fields: &Map<String, Value>, limits: &Limits) -> Result<Option<String>, Refusal> {
     let limit = parameter.max_length.unwrap_or(usize::MAX).min(limits.value_chars);
-    let given = match fields.get(&parameter.name) {
-        Some(value) => Some(text(&parameter.name, value, limit)?),
-        None => None,
-    };
+    fields.get(&parameter.name).map(|value| text(&parameter.name, value, limit)).transpose()
+}
+
+/// The value a parameter takes: the input's, else its default, else (optional) nothing.
+fn value_of(parameter: &Parameter, given: Option<String>) -> Result<String, Refusal> {
     match (given, &parameter.default) {
         (Some(value), _) if !value.is_empty() || !parameter.required => Ok(value),
         // An empty string for a required parameter says nothing: the default speaks, if there is one.

@@ -184,7 +184,7 @@ pub fn read_payment(v2: Option<&str>, v1: Option<&str>) -> Result<Option<Present
 pub struct Payment {
     /// Which version of x402 it came in.
     pub x402_version: u8,
-    /// As it came.
+    /// As it came, for the facilitator.
     pub payload: Value,
     /// Our terms, in the payment's version.
     pub requirements: Value,
@@ -250,13 +250,18 @@ impl Presented {
             Chosen::V2(_) => (2, serde_json::to_value(&offer.v2)),
             Chosen::V1 { .. } => (1, serde_json::to_value(&offer.v1)),
         };
+        let mut payload = self.raw.clone();
+        if let (Chosen::V1 { .. }, Some(map)) = (&self.chosen, payload.as_object_mut()) {
+            // Some v1 clients write CAIP-2; facilitators want the name that the terms have.
+            map.insert("network".to_owned(), offer.v1.network.clone().into());
+        }
         let Authorization { from, nonce, valid_before, .. } = &self.authorization;
         let terms = &offer.v2;
         let identity = format!("{}|{}|{from}|{nonce}", terms.network, terms.asset);
         let proof = format!("{}|{}", terms.network, Value::Object(self.payload.clone()));
         Payment {
             x402_version,
-            payload: self.raw.clone(),
+            payload,
             requirements: requirements.unwrap_or_default(),
             network: terms.network.clone(),
             network_v1: offer.v1.network.clone(),

@@ -108,6 +108,11 @@ impl Authorization {
     pub fn read(payload: &Map<String, Value>) -> Result<Self, PayloadError> {
         let inner = payload.get("authorization").and_then(Value::as_object);
         let inner = inner.ok_or(PayloadError("authorization"))?;
+        // What another transfer method would settle by (`permit2Authorization`) must not ride along: the
+        // facilitator might take it, and the nonce read here would not be the one that is spent.
+        if payload.keys().any(|name| !matches!(name.as_str(), "signature" | "authorization")) {
+            return Err(PayloadError("payload"));
+        }
         let text = |name: &'static str| {
             let value = inner.get(name).and_then(Value::as_str);
             value.ok_or(PayloadError(name))
