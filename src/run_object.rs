@@ -262,14 +262,19 @@ async fn wait_for(session: &Session, ready: impl Fn(&Run) -> bool) {
     }
 }
 
+/// How far a caller has read, and of which edition.
+#[derive(Clone, Copy)]
+struct Bookmark {
+    position: usize,
+    edition: u32,
+}
+
 /// Writes the transcript to one caller, from its start to its end, as it grows.
 async fn follow(session: Rc<Session>, writer: Writer) {
-    let edition = session.desk.borrow().transcript.edition;
-    let mut position = 0;
+    let mut bookmark = Bookmark { position: 0, edition: 0 };
     loop {
         let rings = session.bell.rings();
-        let (chunk, next, last) = next_chunk(&session, position, edition);
-        position = next;
+        let (chunk, last) = next_chunk(&session, &mut bookmark);
         if !chunk.is_empty() && writer.write(&chunk).await.is_err() {
             return;
         }
@@ -282,28 +287,32 @@ async fn follow(session: Rc<Session>, writer: Writer) {
     }
 }
 
-/// The next bytes for a caller at `position`; the flag says that they are the last.
-fn next_chunk(session: &Session, position: usize, edition: u32) -> (Vec<u8>, usize, bool) {
+/// The next bytes for a caller; the flag says that they are the last.
+fn next_chunk(session: &Session, bookmark: &mut Bookmark) -> (Vec<u8>, bool) {
     let desk = session.desk.borrow();
     let run_id = desk.dossier.as_ref().map(|d| d.run_id.clone());
     let error = |refusal: &Refusal| json!({"type": "error", "code": refusal.code(), "message": refusal.message(), "run": run_id});
-    let (mut chunk, next, last) = if desk.transcript.edition != edition && position > 0 {
+    if bookmark.position == 0 {
+        bookmark.edition = desk.transcript.edition;
+    }
+    let (mut chunk, last) = if desk.transcript.edition != bookmark.edition {
         // The answer is being written anew; this caller has seen part of the old one.
-        (Vec::new(), position, Some(error(&Refusal::Interrupted)))
+        (Vec::new(), Some(error(&Refusal::Interrupted)))
     } else {
-        let (chunk, next) = desk.transcript.events(position);
+        let (chunk, next) = desk.transcript.events(bookmark.position);
+        bookmark.position = next;
         let at_end = next == desk.transcript.len();
         let last = match desk.run.ending().filter(|_| at_end) {
             Some(Ending::Done) => desk.dossier.as_ref().map(|d| d.done_event(&desk.tally, desk.run.receipt())),
             Some(Ending::Error(refusal)) => Some(error(&refusal)),
             None => None,
         };
-        (chunk, next, last)
+        (chunk, last)
     };
     if let Some(event) = &last {
-        sse::write(&mut chunk, next as u64 + 1, &event.to_string());
+        sse::write(&mut chunk, bookmark.position as u64 + 1, &event.to_string());
     }
-    (chunk, next, last.is_some())
+    (chunk, last.is_some())
 }
 
 fn headers(session: &Session, content_type: &str) -> Result<Headers> {
