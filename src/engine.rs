@@ -223,16 +223,17 @@ impl Session {
     }
 
     async fn record(&self) {
-        let row = {
+        let (row, state) = {
             let desk = self.desk.borrow();
             // Presented again meanwhile: the row is written when it has come to rest again.
             let dossier = desk.dossier.as_ref().filter(|_| !desk.run.is_busy());
-            dossier.map(|d| d.row(&desk.run, &desk.tally, clock::now()))
+            (dossier.map(|d| d.row(&desk.run, &desk.tally, clock::now())), desk.run.state().clone())
         };
         let Some(row) = row else { return };
         let code = row.code.as_deref().unwrap_or("-");
         worker::console_log!("run of {}: {} {code}, {} ms", row.template_id, row.status, row.duration_ms);
-        if ledger::write(&self.env, row).await.is_ok() {
+        // A row that is out of date by now leaves the next one owed.
+        if ledger::write(&self.env, row).await.is_ok() && *self.desk.borrow().run.state() == state {
             self.tell(Event::Recorded);
         }
     }

@@ -85,11 +85,14 @@ pub struct Template {
     pub runs: u64,
 }
 
+/// Longest name of a parameter, in bytes.
+const MAX_NAME: usize = 64;
+
 /// Whether `name` can stand in a tag.
 pub fn is_parameter_name(name: &str) -> bool {
     let mut bytes = name.bytes();
     let head = bytes.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
-    head && name.len() <= 64
+    head && name.len() <= MAX_NAME
         && name != USER_MESSAGE
         && bytes.all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'))
 }
@@ -120,7 +123,10 @@ pub fn render(prompt: &str, values: &BTreeMap<String, String>) -> String {
 
 /// `{name}{/name}` at the very start of `text`: the name, and what follows.
 fn leading_tag(text: &str) -> Option<(&str, &str)> {
-    let (name, after) = text.strip_prefix('{')?.split_once('}')?;
+    let text = text.strip_prefix('{')?;
+    // A name is short: looking for its end all the way would make a prompt full of braces very slow.
+    let end = text.bytes().take(MAX_NAME + 1).position(|b| b == b'}')?;
+    let (name, after) = (text.get(..end)?, text.get(end + 1..)?);
     let after = after.strip_prefix("{/")?.strip_prefix(name)?.strip_prefix('}')?;
     is_parameter_name(name).then_some((name, after))
 }

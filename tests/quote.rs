@@ -1,0 +1,403 @@
+//! Quotes, and payments held against them: every field that differs is refused, and what names a run.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use coinslot::rules::config::{Config, Eip712Domain, Limits, Network};
+use coinslot::rules::quote::{identify, match_payment, quote, read_payment, Payment, Quote};
+use coinslot::rules::refusal::Refusal;
+use coinslot::rules::template::{Parameter, Secret, Template};
+use coinslot::wire::amount::Amount;
+use coinslot::wire::x402::encode_header;
+use serde_json::{json, Value};
+use std::collections::BTreeMap;
+
+const URL: &str = "https://coinslot.example/@alice/haiku";
+const WALLET: &str = "0x209693Bc6afc0C5328bA36FaF03C514EF312287C";
+const PAYER: &str = "0x857b06519E91e3A54538791bDbb0E22373e36b66";
+const BASE: &str = "eip155:8453";
+const SEPOLIA: &str = "eip155:84532";
+const NOW: u64 = 1_740_672_100;
+const PERMIT2: &str = include_str!("golden/x402_exact_evm_permit2.json");
+
+fn template(wallets: &[(&str, &str)]) -> Template {
+    let parameter = |name: &str, required, default: Option<&str>| Parameter {
+        name: name.to_owned(),
+        description: Some(format!("the {name}")),
+        required,
+        default: default.map(str::to_owned),
+        max_length: None,
+    };
+    Template {
+        id: "t1".to_owned(),
+        creator_id: "c1".to_owned(),
+        wallets: wallets
+            .iter()
+            .map(|(network, wallet)| ((*network).to_owned(), (*wallet).to_owned()))
+            .collect::<BTreeMap<_, _>>(),
+        name: "Haiku".to_owned(),
+        description: "A haiku on anything".to_owned(),
+        model: "claude-haiku-5-5".to_owned(),
+        prompt: Secret::new("THE SECRET PROMPT".to_owned()),
+        parameters: vec![parameter("topic", true, None), parameter("tone", true, Some("dry"))],
+        allow_user_message: true,
+        max_tokens: 100,
+        price: "0.01".parse().unwrap(),
+        published: true,
+        runs: 0,
+    }
+}
+
+fn networks() -> Vec<Network> {
+    Config::built_in().networks
+}
+
+fn make(template: &Template) -> Result<Quote, Refusal> {
+    quote(template, &networks(), &Limits::default(), URL)
+}
+
+fn both() -> Quote {
+    make(&template(&[(BASE, WALLET), (SEPOLIA, WALLET)])).unwrap()
+}
+
+/// A v2 payment for our terms on Base Sepolia, as the official client makes it.
+fn payment() -> Value {
+    json!({
+        "x402Version": 2,
+        "resource": {"url": URL},
+        "accepted": serde_json::to_value(&both().offers()[1].v2).unwrap(),
+        "payload": payload(),
+    })
+}
+
+fn payment_v1(network: &str) -> Value {
+    json!({"x402Version": 1, "scheme": "exact", "network": network, "payload": payload()})
+}
+
+fn payload() -> Value {
+    json!({
+        "signature": format!("0x{}", "1b".repeat(65)),
+        "authorization": {
+            "from": PAYER, "to": WALLET, "value": "10000", "validAfter": "0", "validBefore": "1740672400",
+            "nonce": format!("0x{}", "ab".repeat(32)),
+        },
+    })
+}
+
+fn present_at(payment: &Value, now: u64) -> Result<Payment, Refusal> {
+    let presented = read_payment(Some(&encode_header(payment)), None)?.unwrap();
+    match_payment(&presented, &both(), &Limits::default(), now)
+}
+
+fn present(payment: &Value) -> Result<Payment, Refusal> {
+    present_at(payment, NOW)
+}
+
+/// The payment with the member at `path` replaced.
+fn with(mut payment: Value, path: &str, value: Value) -> Value {
+    *payment.pointer_mut(path).unwrap() = value;
+    payment
+}
+
+fn mismatch(field: &str) -> Refusal {
+    Refusal::PaymentMismatch { field: field.to_owned() }
+}
+
+#[test]
+fn each_network_the_creator_takes_money_on_is_offered_in_the_operators_order() {
+    let quote = both();
+    let networks: Vec<_> = quote.offers().iter().map(|o| (o.v2.network.as_str(), o.v1.network.as_str())).collect();
+    assert_eq!(networks, [(BASE, "base"), (SEPOLIA, "base-sepolia")]);
+    let one = make(&template(&[(SEPOLIA, WALLET), ("eip155:1", WALLET)])).unwrap();
+    assert_eq!(one.offers().len(), 1, "a wallet on a network the operator does not offer does not count");
+}
+
+#[test]
+fn the_offers_say_the_same_in_both_versions() {
+    for offer in both().offers() {
+        assert_eq!((offer.v2.amount, offer.v1.max_amount_required), (Amount(10_000), Amount(10_000)));
+        assert_eq!(
+            (&offer.v2.pay_to, &offer.v2.asset, &offer.v2.extra),
+            (&offer.v1.pay_to, &offer.v1.asset, &offer.v1.extra)
+        );
+        assert_eq!((&*offer.v2.scheme, &*offer.v1.scheme), ("exact", "exact"));
+        assert_eq!((offer.v2.max_timeout_seconds, offer.v1.max_timeout_seconds), (300, 300));
+        assert_eq!(offer.v1.resource, URL);
+    }
+}
+
+/// The wrong domain name fails every signature.
+#[test]
+fn the_terms_carry_the_tokens_eip_712_domain() {
+    let quote = both();
+    let extra = |n: usize| serde_json::to_value(quote.offers()[n].v2.extra.as_ref().unwrap()).unwrap();
+    assert_eq!(extra(0), json!({"name": "USD Coin", "version": "2"}));
+    assert_eq!(extra(1), json!({"name": "USDC", "version": "2"}));
+    assert_eq!(quote.offers()[0].v2.asset, "0x833589fCD6eDb6E08f4c7C32D4f71b54bdA02913");
+    assert_eq!(quote.offers()[1].v2.asset, "0x036CbD53842c5426634e7929541eC2318f3dCF7e");
+}
+
+#[test]
+fn a_template_that_cannot_be_sold_is_not_for_sale() {
+    for wallets in [&[][..], &[("eip155:1", WALLET)], &[(BASE, "0x123")], &[(BASE, "alice.eth")]] {
+        assert_eq!(make(&template(wallets)), Err(Refusal::NotForSale), "{wallets:?}");
+    }
+    for price in ["0", "0.0000001", "999999999999999999999999999999999"] {
+        let unpriced = Template { price: price.parse().unwrap(), ..template(&[(BASE, WALLET)]) };
+        assert_eq!(make(&unpriced), Err(Refusal::NotForSale), "{price}");
+    }
+}
+
+#[test]
+fn the_price_is_exact_in_each_tokens_decimals() {
+    let dai = Network {
+        id: "eip155:1".to_owned(),
+        v1: "ethereum".to_owned(),
+        decimals: 18,
+        eip712: Eip712Domain { name: "DAI".to_owned(), version: "1".to_owned() },
+        ..networks()[0].clone()
+    };
+    let networks = [networks()[0].clone(), dai];
+    let fine = Template { price: "0.0000001".parse().unwrap(), ..template(&[(BASE, WALLET), ("eip155:1", WALLET)]) };
+    let quote = quote(&fine, &networks, &Limits::default(), URL).unwrap();
+    assert_eq!(quote.offers().len(), 1, "too fine for six decimals");
+    assert_eq!(quote.offers()[0].v2.amount, Amount(100_000_000_000));
+}
+
+#[test]
+fn the_challenges_name_the_url_and_never_the_prompt() {
+    let quote = both();
+    let v2 = serde_json::to_value(quote.challenge(Some("why".to_owned()))).unwrap();
+    assert_eq!((&v2["x402Version"], &v2["error"]), (&json!(2), &json!("why")));
+    assert_eq!(
+        v2["resource"],
+        json!({"url": URL, "description": "Haiku: A haiku on anything", "mimeType": "text/event-stream"})
+    );
+    let v1 = serde_json::to_value(quote.challenge_v1("why".to_owned())).unwrap();
+    assert_eq!((&v1["x402Version"], &v1["error"]), (&json!(1), &json!("why")));
+    let fields = &v1["accepts"][0]["outputSchema"]["input"]["bodyFields"];
+    assert_eq!(fields["topic"], json!({"type": "string", "required": true, "description": "the topic"}));
+    assert_eq!(fields["tone"]["required"], json!(false), "it has a default");
+    assert_eq!(fields["user_message"]["required"], json!(false));
+    for challenge in [v2, v1] {
+        assert!(!challenge.to_string().contains("SECRET"));
+    }
+    assert!(!serde_json::to_string(&quote.challenge(None)).unwrap().contains("\"error\""));
+}
+
+/// Header budget: aim for 4 KB.
+#[test]
+fn a_long_description_still_makes_a_header_under_4_kb() {
+    for description in ["x".repeat(10_000), "🦀".repeat(10_000), "\"\\".repeat(10_000)] {
+        let long = Template { description, ..template(&[(BASE, WALLET), (SEPOLIA, WALLET)]) };
+        let header =
+            encode_header(&make(&long).unwrap().challenge(Some("PAYMENT-SIGNATURE header is required".to_owned())));
+        assert!(header.len() < 4096, "{}", header.len());
+    }
+}
+
+#[test]
+fn no_header_is_no_payment_and_the_v2_header_goes_first() {
+    assert!(read_payment(None, None).unwrap().is_none());
+    let good = encode_header(&payment());
+    let v1 = encode_header(&payment_v1("base-sepolia"));
+    let read = |a, b| match_payment(&read_payment(a, b).unwrap().unwrap(), &both(), &Limits::default(), NOW).unwrap();
+    assert_eq!(read(Some(&good), Some("nonsense")).x402_version, 2);
+    assert_eq!(read(None, Some(&v1)).x402_version, 1);
+    assert_eq!(read(Some(&v1), None).x402_version, 1, "the payment's own version counts, not the header's");
+    assert_eq!(read(None, Some(&good)).x402_version, 2);
+}
+
+#[test]
+fn a_header_that_cannot_be_read_is_malformed() {
+    for header in ["", "nonsense!", "e30=", &encode_header(&json!([])), &"a".repeat(20_000)] {
+        assert!(matches!(read_payment(Some(header), None), Err(Refusal::PaymentMalformed { .. })), "{header}");
+    }
+    for broken in [
+        with(payment(), "/x402Version", json!(3)),
+        with(payment(), "/x402Version", json!("2")),
+        with(payment(), "/accepted", json!(null)),
+        with(payment(), "/accepted/amount", json!(10000)),
+        with(payment(), "/payload", json!("0x")),
+        with(payment(), "/payload/signature", json!("")),
+        with(payment_v1("base"), "/scheme", json!(1)),
+        with(payment_v1("base"), "/x402Version", json!(2)),
+    ] {
+        assert!(matches!(present(&broken), Err(Refusal::PaymentMalformed { .. })), "{broken}");
+    }
+}
+
+#[test]
+fn a_payment_as_the_official_client_makes_it_is_taken() {
+    let payment_sent = payment();
+    let payment = present(&payment_sent).unwrap();
+    assert_eq!(payment.x402_version, 2);
+    assert_eq!(payment.payload, payment_sent, "it goes to the facilitator as it came");
+    assert_eq!(payment.requirements, serde_json::to_value(&both().offers()[1].v2).unwrap());
+    assert_eq!((&*payment.network, &*payment.network_v1), (SEPOLIA, "base-sepolia"));
+    assert_eq!((payment.amount, payment.payer.to_string().as_str()), (Amount(10_000), PAYER));
+    assert_eq!(payment.valid_before, 1_740_672_400);
+    assert_eq!(payment.asset, both().offers()[1].v2.asset);
+}
+
+#[test]
+fn every_changed_field_of_the_accepted_terms_is_refused_by_name() {
+    for (field, value) in [
+        ("scheme", json!("upto")),
+        ("network", json!("eip155:1")),
+        ("network", json!("base-sepolia")),
+        ("amount", json!("9999")),
+        ("amount", json!("10001")),
+        ("asset", json!("0x833589fCD6eDb6E08f4c7C32D4f71b54bdA02913")),
+        ("payTo", json!(PAYER)),
+        ("maxTimeoutSeconds", json!(299)),
+        ("maxTimeoutSeconds", json!(301)),
+        ("extra", json!(null)),
+        ("extra", json!({})),
+        ("extra", json!({"name": "USDC"})),
+        ("extra", json!({"name": "USD Coin", "version": "2"})),
+        ("extra", json!({"name": "USDC", "version": 2})),
+    ] {
+        let changed = with(payment(), &format!("/accepted/{field}"), value.clone());
+        assert_eq!(present(&changed), Err(mismatch(field)), "{field}: {value}");
+    }
+}
+
+#[test]
+fn terms_of_one_network_do_not_pass_for_those_of_another() {
+    let swapped = with(payment(), "/accepted/network", json!(BASE));
+    assert_eq!(present(&swapped), Err(mismatch("asset")));
+}
+
+#[test]
+fn a_superset_of_extra_and_another_spelling_of_addresses_are_accepted() {
+    let more = json!({"name": "USDC", "version": "2", "assetTransferMethod": "eip3009"});
+    let mut odd = with(payment(), "/accepted/extra", more);
+    for path in ["/accepted/asset", "/accepted/payTo", "/payload/authorization/to"] {
+        let lower = odd.pointer(path).unwrap().as_str().unwrap().to_ascii_lowercase();
+        odd = with(odd, path, json!(lower));
+    }
+    assert_eq!(
+        present(&odd).unwrap().requirements,
+        present(&payment()).unwrap().requirements,
+        "our terms, not their echo"
+    );
+}
+
+#[test]
+fn what_was_signed_counts_and_not_what_was_echoed() {
+    let authorization =
+        |name: &str, value: &str| with(payment(), &format!("/payload/authorization/{name}"), json!(value));
+    assert_eq!(present(&authorization("to", PAYER)), Err(mismatch("authorization.to")));
+    for value in ["9999", "10001", "0", "100000"] {
+        assert_eq!(present(&authorization("value", value)), Err(mismatch("authorization.value")), "{value}");
+    }
+}
+
+#[test]
+fn the_time_window_is_checked_to_the_second() {
+    let margin = Limits::default().settle_margin_seconds;
+    let window = |after: u64, before: u64| {
+        let payment = with(payment(), "/payload/authorization/validAfter", json!(after.to_string()));
+        present(&with(payment, "/payload/authorization/validBefore", json!(before.to_string()))).map(drop)
+    };
+    assert_eq!(window(NOW, NOW + 300), Ok(()));
+    assert_eq!(window(NOW + 1, NOW + 300), Err(Refusal::PaymentNotYetValid));
+    assert_eq!(window(0, NOW + margin + 1), Ok(()));
+    assert_eq!(window(0, NOW + margin), Err(Refusal::PaymentExpired));
+    assert_eq!(window(0, NOW - 1), Err(Refusal::PaymentExpired));
+    assert_eq!(window(0, u64::MAX), Ok(()));
+    assert_eq!(present_at(&payment(), u64::MAX).map(drop), Err(Refusal::PaymentExpired), "no overflow");
+}
+
+#[test]
+fn a_v1_payment_names_its_network_by_name_or_by_caip_2() {
+    for (network, caip) in [("base-sepolia", SEPOLIA), (SEPOLIA, SEPOLIA), ("base", BASE), (BASE, BASE)] {
+        let payment = present(&payment_v1(network)).unwrap();
+        assert_eq!((payment.x402_version, payment.network.as_str()), (1, caip), "{network}");
+        let offer = both().offers().iter().find(|o| o.v2.network == caip).cloned().unwrap();
+        assert_eq!(payment.requirements, serde_json::to_value(&offer.v1).unwrap());
+    }
+    for network in ["", "ethereum", "eip155:1", "BASE"] {
+        assert_eq!(present(&payment_v1(network)), Err(mismatch("network")), "{network}");
+    }
+    assert_eq!(present(&with(payment_v1("base"), "/scheme", json!("upto"))), Err(mismatch("scheme")));
+    let wrong = with(payment_v1("base"), "/payload/authorization/value", json!("1"));
+    assert_eq!(present(&wrong), Err(mismatch("authorization.value")));
+}
+
+#[test]
+fn a_permit2_payload_is_refused_alone_and_beside_an_authorization() {
+    let permit2: Value = serde_json::from_str(PERMIT2).unwrap();
+    let alone = with(payment(), "/payload", permit2["payload"].clone());
+    assert!(matches!(present(&alone), Err(Refusal::PaymentMalformed { .. })));
+    let mut beside = payment();
+    beside["payload"]["permit2Authorization"] = permit2["payload"]["permit2Authorization"].clone();
+    assert!(matches!(present(&beside), Err(Refusal::PaymentMalformed { .. })));
+}
+
+fn name(payment: &Value) -> String {
+    present(payment).unwrap().name
+}
+
+#[test]
+fn a_run_is_named_by_network_asset_payer_and_nonce_and_by_nothing_else() {
+    let first = name(&payment());
+    let change = |path: &str, value: &str| name(&with(payment(), path, json!(value)));
+    for (what, same) in [
+        ("signature", change("/payload/signature", &format!("0x{}", "1c".repeat(65)))),
+        ("validBefore", change("/payload/authorization/validBefore", "1740672399")),
+        ("validAfter", change("/payload/authorization/validAfter", "1")),
+        ("resource", change("/resource/url", "https://elsewhere.example/")),
+        ("nonce's case", change("/payload/authorization/nonce", &format!("0x{}", "AB".repeat(32)))),
+        ("payer's case", change("/payload/authorization/from", &PAYER.to_ascii_lowercase())),
+        ("version", name(&payment_v1("base-sepolia"))),
+        ("CAIP-2", name(&payment_v1(SEPOLIA))),
+    ] {
+        assert_eq!(same, first, "{what}");
+    }
+    for (what, other) in [
+        ("nonce", change("/payload/authorization/nonce", &format!("0x{}", "ac".repeat(32)))),
+        ("payer", change("/payload/authorization/from", WALLET)),
+        ("network", name(&payment_v1("base"))),
+    ] {
+        assert_ne!(other, first, "{what}");
+    }
+    assert_eq!(first.len(), 64);
+}
+
+#[test]
+fn another_token_on_the_same_network_names_another_run() {
+    let other = Network { asset: [7; 20].into(), ..networks()[1].clone() };
+    let quote = quote(&template(&[(SEPOLIA, WALLET)]), &[other], &Limits::default(), URL).unwrap();
+    let presented = read_payment(Some(&encode_header(&payment_v1("base-sepolia"))), None).unwrap().unwrap();
+    let payment = match_payment(&presented, &quote, &Limits::default(), NOW).unwrap();
+    assert_ne!(payment.name, name(&payment_v1("base-sepolia")));
+}
+
+/// Who knows the nonce, which is public once it is settled, still cannot look at the run.
+#[test]
+fn the_proof_changes_with_whatever_was_signed_and_with_the_signature() {
+    let first = present(&payment()).unwrap().proof;
+    for (path, value) in [
+        ("/payload/signature", format!("0x{}", "1c".repeat(65))),
+        ("/payload/authorization/validBefore", "1740672399".to_owned()),
+        ("/payload/authorization/validAfter", "1".to_owned()),
+        ("/payload/authorization/nonce", format!("0x{}", "ac".repeat(32))),
+    ] {
+        assert_ne!(present(&with(payment(), path, json!(value))).unwrap().proof, first, "{path}");
+    }
+    assert_eq!(present(&with(payment(), "/resource/url", json!("https://x"))).unwrap().proof, first);
+    assert_eq!(present(&payment_v1("base-sepolia")).unwrap().proof, first, "either version proves the same");
+}
+
+/// One that has bought a run finds it again when its time is up or the terms have changed since.
+#[test]
+fn a_payment_that_no_longer_matches_is_still_named_the_same() {
+    let before = present(&payment()).unwrap();
+    let presented = read_payment(Some(&encode_header(&payment())), None).unwrap().unwrap();
+    let dearer = Template { price: "0.02".parse().unwrap(), ..template(&[(BASE, WALLET), (SEPOLIA, PAYER)]) };
+    let quote = make(&dearer).unwrap();
+    assert!(match_payment(&presented, &quote, &Limits::default(), u64::MAX).is_err());
+    let named = identify(&presented, &quote).unwrap();
+    assert_eq!((named.name, named.proof), (before.name, before.proof));
+    assert!(identify(&presented, &make(&template(&[(BASE, WALLET)])).unwrap()).is_none(), "no offer, no name");
+}

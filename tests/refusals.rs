@@ -1,0 +1,262 @@
+//! Every refusal: its code, its words, and whether to try again.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use coinslot::rules::refusal::{ClaudeFault, Detail, InputFault, Refusal, Retry};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What a row of the table says.
+struct Row {
+    code: &'static str,
+    retry: Retry,
+}
+
+const fn never(code: &'static str) -> Row {
+    Row { code, retry: Retry::Never }
+}
+
+const fn after(code: &'static str, seconds: u32) -> Row {
+    Row { code, retry: Retry::After(seconds) }
+}
+
+/// The table. A new variant without a row does not compile.
+fn row(refusal: &Refusal) -> Row {
+    match refusal {
+        Refusal::NotFound => never("NOT_FOUND"),
+        Refusal::MethodNotAllowed { .. } => never("METHOD_NOT_ALLOWED"),
+        Refusal::Paused => after("PAUSED", 60),
+        Refusal::BodyTooLarge { .. } => never("BODY_TOO_LARGE"),
+        Refusal::Input(fault, _) => match fault {
+            InputFault::NotJson => never("INVALID_JSON"),
+            InputFault::NotAnObject | InputFault::Malformed => never("INVALID_INPUT"),
+            InputFault::UnknownParameter => never("UNKNOWN_PARAMETER"),
+            InputFault::NotAString => never("INVALID_TYPE"),
+            InputFault::MissingParameter => never("MISSING_PARAMETER"),
+            InputFault::TooLong => never("VALUE_TOO_LONG"),
+            InputFault::UserMessageNotAllowed => never("USER_MESSAGE_NOT_ALLOWED"),
+        },
+        Refusal::TokenMissing => never("TOKEN_MISSING"),
+        Refusal::TokenInvalid => never("TOKEN_INVALID"),
+        Refusal::NotOwner => never("NOT_OWNER"),
+        Refusal::KeyMissing => after("CREATOR_KEY_MISSING", 600),
+        Refusal::KeyDisabled => after("CREATOR_KEY_DISABLED", 600),
+        Refusal::ModelUnavailable => never("MODEL_UNAVAILABLE"),
+        Refusal::NotForSale => never("NOT_FOR_SALE"),
+        Refusal::PaymentRequired => never("PAYMENT_REQUIRED"),
+        Refusal::PaymentMalformed { .. } => never("PAYMENT_MALFORMED"),
+        Refusal::PaymentMismatch { .. } => never("PAYMENT_MISMATCH"),
+        Refusal::PaymentExpired => never("PAYMENT_EXPIRED"),
+        Refusal::PaymentNotYetValid => after("PAYMENT_NOT_YET_VALID", 1),
+        Refusal::PaymentReused => never("PAYMENT_REUSED"),
+        Refusal::PaymentInvalid { .. } => never("PAYMENT_INVALID"),
+        Refusal::FacilitatorUnavailable => after("FACILITATOR_UNAVAILABLE", 5),
+        Refusal::Claude(fault) => match fault {
+            ClaudeFault::KeyInvalid => never("CLAUDE_KEY_INVALID"),
+            ClaudeFault::Permission => never("CLAUDE_PERMISSION_DENIED"),
+            ClaudeFault::Billing => never("CLAUDE_BILLING"),
+            ClaudeFault::ModelRetired => never("CLAUDE_MODEL_RETIRED"),
+            ClaudeFault::TooLong => never("CLAUDE_INPUT_TOO_LONG"),
+            ClaudeFault::Rejected => never("CLAUDE_REQUEST_REJECTED"),
+            ClaudeFault::RateLimited { retry_after: Some(seconds) } => after("CLAUDE_RATE_LIMITED", *seconds),
+            ClaudeFault::RateLimited { retry_after: None } => after("CLAUDE_RATE_LIMITED", 3600),
+            ClaudeFault::Overloaded => after("CLAUDE_OVERLOADED", 15),
+            ClaudeFault::Upstream => after("CLAUDE_ERROR", 5),
+            ClaudeFault::Unreachable => after("CLAUDE_UNREACHABLE", 5),
+            ClaudeFault::TimedOut => after("CLAUDE_TIMEOUT", 5),
+            ClaudeFault::Broken => after("CLAUDE_STREAM_ERROR", 1),
+            ClaudeFault::CutOff => after("CLAUDE_CUT_OFF", 1),
+            ClaudeFault::Declined => never("CLAUDE_REFUSED"),
+        },
+        Refusal::SettlementRejected { .. } => never("SETTLEMENT_REJECTED"),
+        Refusal::SettlementUnknown => after("SETTLEMENT_UNKNOWN", 5),
+        Refusal::Interrupted => after("RUN_INTERRUPTED", 1),
+        Refusal::Refundable => never("RUN_REFUNDABLE"),
+        Refusal::ApiKeyRejected => never("API_KEY_REJECTED"),
+        Refusal::Internal => never("INTERNAL"),
+    }
+}
+
+/// The code the specification's reason is looked for in, and what an upstream might have said.
+const UPSTREAM: &str = "insufficient_funds";
+
+/// One of each, in the order of precedence. `every_code_of_the_table_is_in_the_list` sees that none is missing.
+fn all() -> Vec<Refusal> {
+    use ClaudeFault as C;
+    use InputFault as I;
+    let detail =
+        || Detail { field: "topic".to_owned(), expected: "a string".to_owned(), received: "a number".to_owned() };
+    let reason = || Some(UPSTREAM.to_owned());
+    let mut all = vec![
+        Refusal::NotFound,
+        Refusal::MethodNotAllowed { allow: "GET, PUT".to_owned() },
+        Refusal::Paused,
+        Refusal::BodyTooLarge { limit: 1024 },
+    ];
+    let inputs = [
+        I::NotJson,
+        I::NotAnObject,
+        I::UnknownParameter,
+        I::NotAString,
+        I::MissingParameter,
+        I::TooLong,
+        I::UserMessageNotAllowed,
+        I::Malformed,
+    ];
+    all.extend(inputs.map(|fault| Refusal::Input(fault, detail())));
+    all.extend([
+        Refusal::TokenMissing,
+        Refusal::TokenInvalid,
+        Refusal::NotOwner,
+        Refusal::KeyMissing,
+        Refusal::KeyDisabled,
+        Refusal::ModelUnavailable,
+        Refusal::NotForSale,
+        Refusal::PaymentRequired,
+        Refusal::PaymentMalformed { what: "the header is not base64".to_owned() },
+        Refusal::PaymentMismatch { field: "amount".to_owned() },
+        Refusal::PaymentExpired,
+        Refusal::PaymentNotYetValid,
+        Refusal::PaymentReused,
+        Refusal::PaymentInvalid { reason: reason() },
+        Refusal::PaymentInvalid { reason: None },
+        Refusal::FacilitatorUnavailable,
+    ]);
+    all.extend(
+        [
+            C::KeyInvalid,
+            C::Permission,
+            C::Billing,
+            C::ModelRetired,
+            C::TooLong,
+            C::Rejected,
+            C::RateLimited { retry_after: Some(7) },
+            C::RateLimited { retry_after: None },
+            C::Overloaded,
+            C::Upstream,
+            C::Unreachable,
+            C::TimedOut,
+            C::Broken,
+            C::CutOff,
+            C::Declined,
+        ]
+        .map(Refusal::Claude),
+    );
+    all.extend([
+        Refusal::SettlementRejected { reason: reason() },
+        Refusal::SettlementRejected { reason: None },
+        Refusal::SettlementUnknown,
+        Refusal::Interrupted,
+        Refusal::Refundable,
+        Refusal::ApiKeyRejected,
+        Refusal::Internal,
+    ]);
+    all
+}
+
+#[test]
+fn every_refusal_has_the_code_and_the_retry_of_its_row() {
+    for refusal in all() {
+        let row = row(&refusal);
+        assert_eq!((refusal.code(), refusal.retry()), (row.code, row.retry), "{refusal:?}");
+    }
+}
+
+/// The codes in the table above, read from this file: the list must have each.
+#[test]
+fn every_code_of_the_table_is_in_the_list() {
+    let table = include_str!("refusals.rs").split("fn row(").nth(1).unwrap().split("\n}\n").next().unwrap();
+    let of_table: BTreeSet<&str> = table.split('"').skip(1).step_by(2).collect();
+    let all = all();
+    let of_list: BTreeSet<&str> = all.iter().map(Refusal::code).collect();
+    assert_eq!(of_list, of_table);
+    assert!(of_table.len() > 40);
+}
+
+#[test]
+fn codes_are_screaming_snake_case_and_name_one_refusal_each() {
+    let mut seen: BTreeMap<&str, String> = BTreeMap::new();
+    for refusal in all() {
+        let code = refusal.code();
+        let plain = code.bytes().all(|b| b.is_ascii_uppercase() || b == b'_');
+        assert!(plain && !code.starts_with('_') && !code.ends_with('_') && !code.contains("__"), "{code}");
+        // The variant's name, without what it carries. A body of the wrong form has one code in two ways.
+        let name = format!("{refusal:?}").replace("Malformed, Detail", "NotAnObject, Detail");
+        let name = name.split(" {").next().unwrap().to_owned();
+        let former = seen.insert(code, name.clone());
+        assert!(former.as_ref().is_none_or(|former| *former == name), "{code} is {former:?} and {name}");
+    }
+}
+
+#[test]
+fn messages_are_sentences_for_people_and_hold_nothing_of_the_upstreams() {
+    for refusal in all() {
+        let message = refusal.message();
+        let head = message.chars().next().unwrap();
+        assert!(head.is_uppercase() || head == '`', "{message}");
+        assert!(message.ends_with('.') && message.len() < 200, "{message}");
+        for word in [UPSTREAM, "sk-ant", "None", "Some(", "{", "}", "null", "panic", "\n", "  "] {
+            assert!(!message.contains(word), "{message:?} has {word:?}");
+        }
+        assert!(!message.contains(refusal.code()), "{message}");
+    }
+}
+
+#[test]
+fn a_refusal_before_the_money_moved_says_that_nothing_was_charged_or_asks_for_nothing() {
+    for refusal in [
+        Refusal::PaymentInvalid { reason: None },
+        Refusal::FacilitatorUnavailable,
+        Refusal::SettlementRejected { reason: None },
+        Refusal::Paused,
+        Refusal::KeyMissing,
+        Refusal::KeyDisabled,
+        Refusal::ModelUnavailable,
+    ] {
+        assert!(refusal.message().contains("Nothing was charged"), "{refusal:?}");
+    }
+    for refusal in [Refusal::SettlementUnknown, Refusal::Interrupted, Refusal::Refundable] {
+        assert!(!refusal.message().to_lowercase().contains("nothing was charged"), "{refusal:?}");
+    }
+    for refusal in [Refusal::SettlementUnknown, Refusal::Interrupted, Refusal::FacilitatorUnavailable] {
+        assert!(refusal.message().contains("the same payment again"), "nobody should sign twice: {refusal:?}");
+    }
+}
+
+#[test]
+fn a_retry_is_a_sensible_wait() {
+    for refusal in all() {
+        if let Retry::After(seconds) = refusal.retry() {
+            assert!((1..=3600).contains(&seconds), "{refusal:?}");
+        }
+    }
+    let told = ClaudeFault::RateLimited { retry_after: Some(42) };
+    assert_eq!(told.retry(), Retry::After(42), "as long as Anthropic says");
+}
+
+#[test]
+fn details_are_told_where_one_field_is_at_fault_and_nowhere_else() {
+    for refusal in all() {
+        let field = refusal.detail().map(|detail| detail.field);
+        let expected = match &refusal {
+            Refusal::Input(..) => Some("topic"),
+            Refusal::PaymentMismatch { .. } => Some("amount"),
+            _ => None,
+        };
+        assert_eq!(field.as_deref(), expected, "{refusal:?}");
+    }
+}
+
+/// x402 v2, 9: snake case. A facilitator's code is passed on, our own are spelled the same way.
+#[test]
+fn the_x402_reason_is_a_code_of_the_specifications_form() {
+    for refusal in all() {
+        let reason = refusal.x402_reason();
+        assert!(reason.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_'), "{reason}");
+    }
+    let with = |reason: &str| Some(reason.to_owned());
+    assert_eq!(Refusal::PaymentInvalid { reason: with(UPSTREAM) }.x402_reason(), UPSTREAM);
+    assert_eq!(Refusal::SettlementRejected { reason: with(UPSTREAM) }.x402_reason(), UPSTREAM);
+    assert_eq!(Refusal::PaymentInvalid { reason: None }.x402_reason(), "payment_invalid");
+    assert_eq!(Refusal::PaymentExpired.x402_reason(), "invalid_exact_evm_payload_authorization_valid_before");
+    assert_eq!(Refusal::PaymentNotYetValid.x402_reason(), "invalid_exact_evm_payload_authorization_valid_after");
+    assert_eq!(Refusal::PaymentRequired.x402_reason(), "payment_required");
+}
