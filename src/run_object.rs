@@ -36,7 +36,8 @@ impl worker::DurableObject for RunObject {
     }
 
     async fn fetch(&self, mut request: Request) -> Result<Response> {
-        let presentation: Presentation = request.json().await?;
+        // Through serde_json: JavaScript's numbers would round what is above 2^53.
+        let presentation: Presentation = serde_json::from_str(&request.text().await?)?;
         match self.presented(presentation).await {
             Ok(response) => Ok(response),
             Err(refused) => {

@@ -127,7 +127,7 @@ describe('after runs of every kind', () => {
 
     // Claude, telling on us in every error.
     const tale = `bad key ${keys.ada}: system: ${MARK} before ${VALUE} after`;
-    for (const status of [400, 401, 402, 403, 404, 413, 429, 500, 529]) assert.ok((await pay(() => apiError(status, { message: tale, headers: { 'x-told': keys.ada, 'request-id': keys.ada.slice(-40) } }))).status >= 400);
+    for (const status of [400, 401, 402, 403, 404, 413, 429, 500, 529]) assert.ok((await pay(() => apiError(status, { message: tale, headers: { 'x-told': keys.ada, 'anthropic-organization-id': keys.ada } }))).status >= 400);
     await pay(() => ({ status: 500, steps: [Buffer.from(`<html>${tale}</html>`)] }));
     await pay(() => ({ status: 302, headers: { location: `http://127.0.0.1:9/?${encodeURIComponent(tale)}` }, steps: [Buffer.from('')] }));
     await pay([errorEvent('api_error', tale)]);
@@ -268,11 +268,13 @@ describe('the search would find', () => {
     await stack.DB.prepare('UPDATE creators SET name = ? WHERE id = ?').bind(MARK, ada.id).run();
     assert.ok(find(await dumpD1()).includes('the prompt'));
 
-    const [id] = await stack.objects();
-    const storage = await stack.mf.unsafeGetDurableObjectStorage('coinslot', 'RunObject', { id });
-    await storage.exec('CREATE TABLE planted (text TEXT)');
-    await storage.exec('INSERT INTO planted VALUES (?)', JSON.stringify({ system: MARK }));
-    await until(() => objectFiles().some(({ bytes }) => find(bytes).includes('the prompt')), { what: 'the planted text in a file' });
+    // An answer is kept in clear: one that recites the prompt puts it into the object, and the response.
+    stack.claude.script = () => say(MARK);
+    const response = await stack.post(HAIKU, INPUT, await stack.signPayment(HAIKU, INPUT, await stack.payer()));
+    const body = await response.text();
+    assert.ok(find(body).includes('the prompt'));
+    assert.ok(find(await responses.at(-1).body).includes('the prompt'));
+    await until(() => objectFiles().some(({ bytes }) => find(bytes).includes('the prompt')), { what: 'the recited prompt in a file' });
 
     assert.deepEqual(find([{ message: `key ${keys.ada}` }]).sort(), ["ada's key", 'the end of a key'].sort());
   });

@@ -58,6 +58,17 @@ impl KeyRecord {
         })
     }
 
+    /// Whether this deployment holds the master key that the record was sealed with: known before any
+    /// payment is asked for.
+    pub fn can_be_opened(&self, env: &Env) -> Result<(), Refusal> {
+        let vault = Vault::new(env).map_err(fault("vault"))?;
+        if vault.holds_key_of(&self.envelope) {
+            return Ok(());
+        }
+        worker::console_error!("fault: vault: {}", VaultError::UnknownKey);
+        Err(Refusal::KeyMissing)
+    }
+
     /// Opens the key. The one caller is `edge::claude`, which puts it into a header and forgets it.
     pub(super) async fn open(&self, env: &Env, creator_id: &str) -> Result<Secret, VaultError> {
         let plain = Vault::new(env)?.open(creator_id, &self.envelope).await?;

@@ -64,6 +64,12 @@ impl Vault {
         Ok(format!("{VERSION}.{id}.{nonce}.{sealed}"))
     }
 
+    /// Whether the envelope names one of our master keys.
+    pub fn holds_key_of(&self, envelope: &str) -> bool {
+        let id = envelope.split('.').nth(1);
+        self.keys.iter().any(|(known, _)| Some(known.as_str()) == id)
+    }
+
     /// Opens an envelope that was sealed for `owner`.
     pub async fn open(&self, owner: &str, envelope: &str) -> Result<Vec<u8>, VaultError> {
         let mut parts = envelope.split('.');

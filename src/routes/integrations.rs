@@ -76,7 +76,9 @@ async fn read_change(call: &mut Call<'_>) -> Result<Change, Refusal> {
     let bytes = super::read_limited(&mut call.request, BODY_LIMIT).await?;
     let bytes = bytes.ok_or(Refusal::BodyTooLarge { limit: BODY_LIMIT })?;
     // serde's own words could quote the body, and the body holds a key: they are not passed on.
-    serde_json::from_slice(&bytes).map_err(|_| {
+    let fields: Result<serde_json::Map<String, Value>, _> = serde_json::from_slice(&bytes);
+    let change = fields.and_then(|fields| serde_json::from_value(Value::Object(fields)));
+    change.map_err(|_| {
         let expected = "{\"apiKey\": string, \"isEnabled\"?: boolean}";
         input_fault(InputFault::Malformed, "body", expected, "something else")
     })

@@ -24,8 +24,17 @@ pub async fn answer(request: Request, env: &Env) -> Result<Response> {
         return cors::preflight();
     }
     let head = request.method() == Method::Head;
+    if request.inner().method() != request.method().as_ref() {
+        // worker reads a method it does not know as GET.
+        return cors::allow(problem::response(&only("GET, HEAD, POST, PUT, DELETE"))?, head);
+    }
     let path = request.path();
-    let segments: Vec<&str> = path.trim_start_matches('/').trim_end_matches('/').split('/').collect();
+    let segments: Vec<&str> = path.strip_prefix('/').unwrap_or(&path).split('/').collect();
+    let segments = match segments.as_slice() {
+        // One slash at the end is a slip; two are another path.
+        [all @ .., last, ""] if !last.is_empty() => [all, &[*last]].concat(),
+        all => all.to_vec(),
+    };
     let result = route(segments.as_slice(), Call { env, request }).await;
     let response = match result {
         Ok(response) => response,
@@ -48,14 +57,20 @@ async fn route(segments: &[&str], call: Call<'_>) -> Answer {
         (["integrations", "claude", "config"], Delete) => integrations::delete(call).await,
         (["integrations", "claude", "config"], _) => Err(only("GET, PUT, DELETE")),
 
-        ([user, slug], method) if user.starts_with('@') => match method {
-            Post => run::create(call, user, slug).await,
-            Get | Head => templates::show(call, user, slug).await,
-            _ => Err(only("GET, POST")),
+        ([user, slug], method) => match (handle(user), method) {
+            (Some(user), Post) => run::create(call, user, slug).await,
+            (Some(user), Get | Head) => templates::show(call, user, slug).await,
+            (Some(_), _) => Err(only("GET, POST")),
+            (None, _) => Err(Refusal::NotFound),
         },
 
         _ => Err(Refusal::NotFound),
     }
+}
+
+/// `ada` of `@ada`; some clients escape the sign.
+fn handle(segment: &str) -> Option<&str> {
+    segment.strip_prefix('@').or_else(|| segment.strip_prefix("%40"))
 }
 
 fn only(allow: &str) -> Refusal {

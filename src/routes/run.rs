@@ -12,6 +12,7 @@ use crate::rules::input::{self, Body};
 use crate::rules::quote::{self, Payment, Presented, Quote};
 use crate::rules::refusal::Refusal;
 use crate::rules::template::Template;
+use crate::wire::accept::prefers_json;
 use crate::wire::canonical::digest;
 use serde_json::{json, Value};
 use worker::Request;
@@ -22,8 +23,7 @@ pub async fn create(mut call: Call<'_>, user: &str, slug: &str) -> Answer {
     let config = config::load(env).await?;
     let asked = Asked::read(&call.request)?;
 
-    let handle = user.trim_start_matches('@');
-    let template = templates::find(env, handle, slug).await?.ok_or(Refusal::NotFound)?;
+    let template = templates::find(env, user, slug).await?.ok_or(Refusal::NotFound)?;
     if !template.published {
         // To anyone but its owner a draft is nothing, token or no token.
         let is_owner = asked.owner_test && asked.is_owner(&call, &config, &template).await.is_ok();
@@ -86,8 +86,7 @@ impl Asked {
     fn read(request: &Request) -> Result<Self, Refusal> {
         let header = |name: &str| request.headers().get(name).map_err(fault("headers"));
         let is_true = |value: Option<String>| value.is_some_and(|v| v.trim().eq_ignore_ascii_case("true"));
-        let accept = header("accept")?.unwrap_or_default().to_ascii_lowercase();
-        let json = accept.contains("application/json") && !accept.contains("text/event-stream");
+        let json = prefers_json(&header("accept")?.unwrap_or_default());
         let no_stream = is_true(header("x-no-stream")?);
         Ok(Self {
             url: request.inner().url(),
@@ -136,7 +135,8 @@ async fn ready_to_run(call: &Call<'_>, config: &Config, template: &Template) -> 
     }
     config.model(&template.model, &clock::today()).ok_or(Refusal::ModelUnavailable)?;
     let key = keys::load(call.env, &template.creator_id).await?.ok_or(Refusal::KeyMissing)?;
-    key.is_enabled.then_some(()).ok_or(Refusal::KeyDisabled)
+    key.is_enabled.then_some(()).ok_or(Refusal::KeyDisabled)?;
+    key.can_be_opened(call.env)
 }
 
 fn present(

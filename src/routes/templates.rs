@@ -11,7 +11,7 @@ use worker::Response;
 pub async fn show(call: Call<'_>, user: &str, slug: &str) -> Answer {
     let env = call.env;
     let config = config::load(env).await?;
-    let template = templates::find(env, user.trim_start_matches('@'), slug).await?;
+    let template = templates::find(env, user, slug).await?;
     let template = template.ok_or(Refusal::NotFound)?;
     if !template.published {
         let header = call.request.headers().get("authorization").map_err(fault("headers"))?;
@@ -22,7 +22,7 @@ pub async fn show(call: Call<'_>, user: &str, slug: &str) -> Answer {
     let quote = quote::quote(&template, &config.networks, &config.limits, &url).ok();
     let offers = quote.iter().flat_map(|q| q.offers()).map(|o| &o.v2);
     let card = json!({
-        "resource": format!("/{user}/{slug}"),
+        "resource": format!("/@{user}/{slug}"),
         "name": template.name,
         "description": template.description,
         "model": template.model,

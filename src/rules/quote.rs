@@ -155,7 +155,7 @@ pub fn read_payment(v2: Option<&str>, v1: Option<&str>) -> Result<Option<Present
     let malformed = |what: String| Refusal::PaymentMalformed { what };
     let raw: Value = x402::decode_header(header).map_err(|e| malformed(e.to_string()))?;
     let version = raw.get("x402Version").and_then(Value::as_u64);
-    let form = |e: serde_json::Error| malformed(format!("not a payment payload: {:?} error", e.classify()));
+    let form = |_| malformed("it is not a payment payload of its version".to_owned());
     let (chosen, payload) = match version {
         Some(2) => {
             let payment: x402::PaymentPayload = serde_json::from_value(raw.clone()).map_err(form)?;
@@ -250,15 +250,21 @@ impl Presented {
             Chosen::V2(_) => (2, serde_json::to_value(&offer.v2)),
             Chosen::V1 { .. } => (1, serde_json::to_value(&offer.v1)),
         };
+        // What was read here is what goes on: nothing else rides along to the facilitator.
+        let read = |name: &str| self.payload.get(name).cloned().map(|value| (name.to_owned(), value));
+        let signed: Map<String, Value> = ["signature", "authorization"].into_iter().filter_map(read).collect();
         let mut payload = self.raw.clone();
-        if let (Chosen::V1 { .. }, Some(map)) = (&self.chosen, payload.as_object_mut()) {
-            // Some v1 clients write CAIP-2; facilitators want the name that the terms have.
-            map.insert("network".to_owned(), offer.v1.network.clone().into());
+        if let Some(map) = payload.as_object_mut() {
+            map.insert("payload".to_owned(), Value::Object(signed.clone()));
+            if let Chosen::V1 { .. } = self.chosen {
+                // Some v1 clients write CAIP-2; facilitators want the name that the terms have.
+                map.insert("network".to_owned(), offer.v1.network.clone().into());
+            }
         }
         let Authorization { from, nonce, valid_before, .. } = &self.authorization;
         let terms = &offer.v2;
         let identity = format!("{}|{}|{from}|{nonce}", terms.network, terms.asset);
-        let proof = format!("{}|{}", terms.network, Value::Object(self.payload.clone()));
+        let proof = format!("{}|{}", terms.network, Value::Object(signed));
         Payment {
             x402_version,
             payload,

@@ -110,7 +110,7 @@ impl Authorization {
         let inner = inner.ok_or(PayloadError("authorization"))?;
         // What another transfer method would settle by (`permit2Authorization`) must not ride along: the
         // facilitator might take it, and the nonce read here would not be the one that is spent.
-        if payload.keys().any(|name| !matches!(name.as_str(), "signature" | "authorization")) {
+        if payload.contains_key("permit2Authorization") {
             return Err(PayloadError("payload"));
         }
         let text = |name: &'static str| {
@@ -118,13 +118,15 @@ impl Authorization {
             value.ok_or(PayloadError(name))
         };
         let address = |name| Address::parse(text(name)?).ok_or(PayloadError(name));
-        // v1 clients in the wild write times as numbers.
+        // v1 clients in the wild write times as numbers. A bound beyond any clock is the end of time
+        // (2^256 - 1 is common for "never").
         let seconds = |name: &'static str| match inner.get(name) {
             Some(Value::Number(n)) => n.as_u64().ok_or(PayloadError(name)),
-            _ => text(name)?.parse::<Amount>().map_err(|_| PayloadError(name)).map(|a| {
-                // A far-future bound is as good as the end of time.
-                u64::try_from(a.0).unwrap_or(u64::MAX)
-            }),
+            _ => {
+                let digits = text(name)?;
+                let plain = (1..=78).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit());
+                plain.then(|| digits.parse().unwrap_or(u64::MAX)).ok_or(PayloadError(name))
+            }
         };
         let signature = payload.get("signature").and_then(Value::as_str);
         let signature = signature

@@ -1,6 +1,7 @@
 //! What others say: x402, Anthropic, SSE, JWT, amounts. Pure: bytes in, types out, no clock, no
 //! network. Each module names the specification it follows.
 
+pub mod accept;
 pub mod amount;
 pub mod anthropic;
 pub mod base64;
