@@ -103,19 +103,24 @@ fn no_answer(error: CallError) -> ClaudeFault {
 async fn read_fault(mut response: Response, limit: Duration) -> ClaudeFault {
     let header = |name: &str| response.headers().get(name).ok().flatten();
     let retry_after = header("retry-after").and_then(|s| s.trim().parse().ok());
-    let request_id = header("request-id").unwrap_or_default();
+    let id = header("request-id").unwrap_or_default();
     let status = response.status_code();
     let text = clock::within(limit, response.text()).await;
     let body = text.and_then(Result::ok).and_then(|t| serde_json::from_str::<ErrorBody>(&t).ok());
     let fault = fault_of(status, body.as_ref(), retry_after);
-    worker::console_warn!("claude: HTTP {status}, read as {fault:?}, request {}", plain(&request_id));
+    worker::console_warn!("claude: HTTP {status}, read as {fault:?}, request {}", request_id(&id));
     fault
 }
 
-/// Other people's text in our log: letters, digits and dashes only.
-fn plain(text: &str) -> String {
-    let plain = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
-    text.chars().filter(plain).take(64).collect()
+/// Other people's text in our log: Anthropic's request ids, and nothing else.
+fn request_id(text: &str) -> &str {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+    let is_id = text.starts_with("req_") && text.len() <= 64 && text.bytes().all(plain);
+    if is_id {
+        text
+    } else {
+        "unnamed"
+    }
 }
 
 fn open_body(response: Response, call: Call) -> Result<Body, ClaudeFault> {
