@@ -171,11 +171,18 @@ describe('before any payment is asked for', () => {
   });
 });
 
-/** A paid run whose key cannot be opened: refused, not charged, Claude not asked. */
-async function doesNotOpen(path, input) {
+/**
+ * `spoil` makes the creator's stored key one that cannot be opened. A payment signed before is refused with a
+ * 503 and not charged, and Claude is not asked. Whoever asks for terms then may get them or a 503.
+ */
+async function doesNotOpen(spoil, path = HAIKU, input = INPUT) {
+  stack.reset();
   const { payer, present } = await paid(path, input);
+  await spoil();
   const response = await present();
-  assert.equal(response.status, 503, await response.text());
+  const body = await response.text();
+  assert.equal(response.status, 503, body);
+  assert.match(JSON.parse(body).error.code, /^(CLAUDE_KEY_INVALID|CREATOR_KEY_MISSING)$/);
   assert.equal(stack.facilitator.count('settle'), 0);
   assert.equal(stack.claude.requests.length, 0);
   assert.equal(await stack.balance(payer), WHOLE);
@@ -185,9 +192,9 @@ async function doesNotOpen(path, input) {
 describe('the envelope', () => {
   test("copied to another creator it does not open, and nothing is charged", async () => {
     const theirs = await stack.KV.get(`claude-key/${grace.id}`);
-    await stack.KV.put(`claude-key/${grace.id}`, await stack.KV.get(`claude-key/${ada.id}`));
     try {
-      await doesNotOpen('/@grace/explain-error', { error: 'x' });
+      const copy = async () => stack.KV.put(`claude-key/${grace.id}`, await stack.KV.get(`claude-key/${ada.id}`));
+      await doesNotOpen(copy, '/@grace/explain-error', { error: 'x' });
     } finally {
       await stack.KV.put(`claude-key/${grace.id}`, theirs);
     }
@@ -197,14 +204,14 @@ describe('the envelope', () => {
   });
 
   test('tampered with it does not open, and nothing is charged', async () => {
-    const record = JSON.parse(await stack.KV.get(`claude-key/${ada.id}`));
+    const good = await stack.KV.get(`claude-key/${ada.id}`);
+    const record = JSON.parse(good);
     const parts = record.envelope.split('.');
     const flipped = Buffer.from(parts[3], 'base64url');
     flipped[3] ^= 1;
     for (const envelope of [[...parts.slice(0, 3), flipped.toString('base64url')].join('.'), 'v1.k1.AAAA', '', [parts[0], 'k9', ...parts.slice(2)].join('.')]) {
-      stack.reset();
-      await stack.KV.put(`claude-key/${ada.id}`, JSON.stringify({ ...record, envelope }));
-      await doesNotOpen(HAIKU, INPUT);
+      await stack.KV.put(`claude-key/${ada.id}`, good);
+      await doesNotOpen(() => stack.KV.put(`claude-key/${ada.id}`, JSON.stringify({ ...record, envelope })));
     }
   });
 
@@ -221,8 +228,8 @@ describe('the envelope', () => {
   });
 
   test('a master key that was removed: 503, nothing charged, and the payment is good again with the key', async () => {
-    await stack.restart({ VAULT_KEYS: K2 });
-    const { payer, present } = await doesNotOpen(HAIKU, INPUT);
+    const { payer, present } = await doesNotOpen(() => stack.restart({ VAULT_KEYS: K2 }));
+    stack.reset(() => say('Hello'));
     await stack.restart();
     assert.equal((await readSse(await present())).text, 'Hello');
     assert.equal(await stack.balance(payer), WHOLE - HAIKU_PRICE);

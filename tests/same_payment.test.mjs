@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import http from 'node:http';
 import { after, before, beforeEach, describe, test } from 'node:test';
-import { delta, end, open, say, shut, start, stop } from './support/claude.mjs';
+import { delta, end, hang, open, say, shut, start, stop } from './support/claude.mjs';
 import { HAIKU, HAIKU_PRICE, INPUT, decodeHeader, decodeReceipt, encodeHeader, gate, readSse, sleep, sse, startStack, until } from './support/stack.mjs';
 
 const WHOLE = 1_000_000n;
@@ -256,7 +256,7 @@ describe('what survives', () => {
   });
 
   test('the runtime dies in the middle of a paid answer: the same payment gets it whole, one settlement', async () => {
-    stack.claude.script = () => [start(), open(), delta('half'), 60_000];
+    stack.claude.script = () => [start(), open(), delta('half'), hang];
     const headers = await stack.signPayment(HAIKU, INPUT, payer);
     const broken = sse(await stack.post(HAIKU, INPUT, headers));
     assert.equal((await broken.next()).value.content, 'half');
@@ -329,8 +329,9 @@ describe('what survives', () => {
     const long = Array.from({ length: 400 }, (_, i) => `${String(i).padStart(500, '.')}`);
     stack.claude.script = () => say(...long);
     const headers = await stack.signPayment(HAIKU, INPUT, payer);
-    const [, staying] = await Promise.all([stack.post(HAIKU, INPUT, headers), stack.post(HAIKU, INPUT, headers)]);
+    const [idle, staying] = await Promise.all([stack.post(HAIKU, INPUT, headers), stack.post(HAIKU, INPUT, headers)]);
     assert.equal((await readSse(staying)).text, long.join(''));
+    await idle.body.cancel();
     await chargedOnce();
   });
 });

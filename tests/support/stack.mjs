@@ -306,7 +306,11 @@ export async function startStack({ script, config, vars = {}, blockTime = 'auto'
       objects: () => mf.listDurableObjectIds('RunObject', 'coinslot'),
       /** Ends objects as the runtime does when it needs the room: storage stays, memory goes. */
       async evict(ids) {
-        for (const id of ids ?? (await stack.objects())) await mf.unsafeEvictDurableObject('coinslot', 'RunObject', { id });
+        for (const id of ids ?? (await stack.objects())) {
+          await mf.unsafeEvictDurableObject('coinslot', 'RunObject', { id }).catch((error) => {
+            if (!error.message.includes('not currently running')) throw error;
+          });
+        }
       },
       /** Every file of the runtime's storage: `[{ path, bytes }]`. */
       files: () =>
