@@ -46,7 +46,7 @@ CREATE TABLE IF NOT EXISTS runs (
   asset         TEXT,
   amount        TEXT NOT NULL,      -- atomic units charged; '0' where nothing was settled
   tx            TEXT,               -- settlement's transaction
-  status        TEXT NOT NULL,      -- delivered | failed | refused | unknown | interrupted | refundable
+  status        TEXT NOT NULL,      -- delivered | failed | refused | unknown | interrupted | refundable | refunded
   code          TEXT,               -- the refusal's code, where there was one
   model         TEXT NOT NULL,
   stop_reason   TEXT,
@@ -59,7 +59,8 @@ CREATE TABLE IF NOT EXISTS runs (
 CREATE INDEX IF NOT EXISTS runs_by_template ON runs (template_id, started_at);
 CREATE INDEX IF NOT EXISTS runs_by_creator ON runs (creator_id, started_at);
 
--- What each template has earned, by asset: atomic units.
+-- What each template has earned, by asset: atomic units, up to 2^63 - 1. Beyond that (tokens with 18
+-- decimals) add up the rows of `runs`.
 CREATE TABLE IF NOT EXISTS earnings (
   template_id TEXT NOT NULL,
   network     TEXT NOT NULL,
@@ -82,7 +83,9 @@ BEGIN
   INSERT INTO earnings (template_id, network, asset, amount)
     SELECT NEW.template_id, NEW.network, NEW.asset, CAST(NEW.amount AS INTEGER)
     WHERE NEW.owner_test = 0 AND NEW.tx IS NOT NULL
-    ON CONFLICT (template_id, network, asset) DO UPDATE SET amount = amount + excluded.amount;
+    ON CONFLICT (template_id, network, asset) DO UPDATE SET
+      amount = CASE WHEN amount > 9223372036854775807 - excluded.amount THEN 9223372036854775807
+                    ELSE amount + excluded.amount END;
 END;
 
 CREATE TRIGGER IF NOT EXISTS runs_changed AFTER UPDATE ON runs
@@ -95,5 +98,7 @@ BEGIN
   INSERT INTO earnings (template_id, network, asset, amount)
     SELECT NEW.template_id, NEW.network, NEW.asset, CAST(NEW.amount AS INTEGER)
     WHERE NEW.owner_test = 0 AND NEW.tx IS NOT NULL AND OLD.tx IS NULL
-    ON CONFLICT (template_id, network, asset) DO UPDATE SET amount = amount + excluded.amount;
+    ON CONFLICT (template_id, network, asset) DO UPDATE SET
+      amount = CASE WHEN amount > 9223372036854775807 - excluded.amount THEN 9223372036854775807
+                    ELSE amount + excluded.amount END;
 END;

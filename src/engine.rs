@@ -55,6 +55,17 @@ pub struct Session {
     todo: RefCell<VecDeque<Effect>>,
     driving: Cell<bool>,
     hush: RefCell<Option<AbortHandle>>,
+    grace: RefCell<Option<AbortHandle>>,
+}
+
+/// Ends a drive, also when it ends in a panic: nobody must wait for a driver who is gone.
+struct Driving<'a>(&'a Session);
+
+impl Drop for Driving<'_> {
+    fn drop(&mut self) {
+        self.0.driving.set(false);
+        self.0.bell.ring();
+    }
 }
 
 type Work<'a> = FuturesUnordered<LocalBoxFuture<'a, ()>>;
@@ -83,6 +94,7 @@ impl Session {
             todo: RefCell::default(),
             driving: Cell::new(false),
             hush: RefCell::default(),
+            grace: RefCell::default(),
         };
         if session.desk.borrow().run.is_busy() {
             session.tell(Event::Restarted);
@@ -119,6 +131,7 @@ impl Session {
         if self.driving.replace(true) {
             return;
         }
+        let _driving = Driving(self);
         let mut work: Work<'_> = FuturesUnordered::new();
         loop {
             let rings = self.bell.rings();
@@ -132,8 +145,6 @@ impl Session {
                 Either::Left(_) | Either::Right(_) => {}
             }
         }
-        self.driving.set(false);
-        self.bell.ring();
     }
 
     fn next_effect(&self) -> Option<Effect> {
@@ -142,24 +153,22 @@ impl Session {
 
     fn begin_effect<'a>(&'a self, effect: Effect, work: &mut Work<'a>) {
         match effect {
-            Effect::Clear => self.clear(),
+            Effect::Clear => {
+                stop(&self.grace);
+                self.clear();
+            }
             Effect::Save => self.save(),
             Effect::Verify => work.push(self.guarded(self.verify(), || Some(Event::VerifyRefused(Refusal::Internal)))),
             Effect::Ask => {
-                let (handle, registration) = AbortHandle::new_pair();
-                self.hush.replace(Some(handle));
-                let ask = Abortable::new(self.ask(), registration).map(drop);
+                let ask = stoppable(&self.hush, self.ask());
                 let silent = false; // text may be out: better told as broken off than written twice
                 work.push(self.guarded(ask, move || Some(Event::Broke { fault: ClaudeFault::Upstream, silent })));
             }
-            Effect::Linger => work.push(self.guarded(self.linger(), || None)),
+            Effect::Linger => work.push(self.guarded(stoppable(&self.grace, self.linger()), || None)),
+            Effect::BackOff => work.push(self.guarded(self.back_off(), || Some(Event::BackedOff))),
             Effect::Settle if self.desk.borrow().run.should_withhold() => self.tell(Event::SettleWithheld),
             Effect::Settle => work.push(self.guarded(self.settle(), || Some(Event::SettleUnanswered))),
-            Effect::Hush => {
-                if let Some(handle) = self.hush.take() {
-                    handle.abort();
-                }
-            }
+            Effect::Hush => stop(&self.hush),
             // The row stays owed; the alarm writes it.
             Effect::Record => work.push(self.guarded(self.record(), || None)),
         }
@@ -213,6 +222,12 @@ impl Session {
         self.tell(Event::Lingered);
     }
 
+    async fn back_off(&self) {
+        let wait = self.desk.borrow().run.back_off();
+        worker::Delay::from(Duration::from_millis(wait)).await;
+        self.tell(Event::BackedOff);
+    }
+
     async fn settle(&self) {
         let event = match (config::load(&self.env).await, self.dossier().as_ref().map(|d| &d.payment)) {
             (Ok(config), Some(Some(payment))) => facilitator::settle(&config, payment).await,
@@ -256,8 +271,9 @@ impl Session {
         let mut body =
             claude::ask(&self.env, &config, &dossier.creator_id, &dossier.model, dossier.max_tokens, &question).await?;
         let limits = &config.limits;
-        let end = self.latest_end(limits);
+        let end = clock::now().saturating_add(limits.claude_total_seconds.saturating_mul(1000));
         loop {
+            let end = end.min(self.settle_by(limits).unwrap_or(end));
             let silence = match reading.has_begun() {
                 true => limits.claude_idle_seconds,
                 false => limits.claude_begin_seconds,
@@ -275,19 +291,14 @@ impl Session {
         }
     }
 
-    /// When an answer must be whole: by the operator's limit, and where money moves after the answer,
-    /// while the payment can still be settled.
-    fn latest_end(&self, limits: &Limits) -> Millis {
-        let end = clock::now().saturating_add(limits.claude_total_seconds.saturating_mul(1000));
+    /// While nothing is paid: when the payment can be settled no more. An answer that is not there by
+    /// then is for nobody.
+    fn settle_by(&self, limits: &Limits) -> Option<Millis> {
         let desk = self.desk.borrow();
-        let payment = desk.dossier.as_ref().and_then(|d| d.payment.as_ref());
-        match payment.filter(|_| desk.run.policy() == Policy::OnResult) {
-            Some(payment) => {
-                let settle_by = payment.valid_before.saturating_sub(limits.settle_margin_seconds);
-                end.min(settle_by.saturating_mul(1000))
-            }
-            None => end,
-        }
+        let payment = desk.dossier.as_ref()?.payment.as_ref()?;
+        let unpaid = desk.run.receipt().is_none() && !desk.run.is_settling();
+        let seconds = payment.valid_before.saturating_sub(limits.settle_margin_seconds);
+        unpaid.then(|| seconds.saturating_mul(1000))
     }
 
     /// In the build that `tests/panic.test.mjs` makes for itself, and in no other.
@@ -352,8 +363,21 @@ impl Session {
     }
 }
 
-/// A write that fails puts the object's storage in doubt; the runtime then resets the object, and
-/// what was saved before counts.
+/// Work that [`stop`] ends: it is dropped where it stands.
+fn stoppable(slot: &RefCell<Option<AbortHandle>>, work: impl Future<Output = ()>) -> impl Future<Output = ()> {
+    let (handle, registration) = AbortHandle::new_pair();
+    slot.replace(Some(handle));
+    Abortable::new(work, registration).map(drop)
+}
+
+fn stop(slot: &RefCell<Option<AbortHandle>>) {
+    if let Some(handle) = slot.take() {
+        handle.abort();
+    }
+}
+
+/// A write that fails is a fault of ours: the run goes on from memory, and what was saved before counts
+/// if the object is restarted.
 fn log_fault(result: worker::Result<()>) {
     if let Err(error) = result {
         worker::console_error!("fault: run storage: {error}");

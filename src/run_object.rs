@@ -7,7 +7,7 @@ use crate::edge::subscriber::{self, Writer};
 use crate::edge::vault::Vault;
 use crate::edge::{clock, config, fault};
 use crate::engine::Session;
-use crate::rules::dossier::{receipt_json, Presentation, Representation};
+use crate::rules::dossier::{receipt_json, Dossier, Presentation, Representation};
 use crate::rules::quote::Payment;
 use crate::rules::refusal::Refusal;
 use crate::rules::run::{Ending, Event, Policy, Receipt, Run, State as RunState, View};
@@ -93,44 +93,45 @@ impl RunObject {
     }
 
     async fn presented(&self, presentation: Presentation) -> std::result::Result<Response, Refused> {
-        let session = self.session().map_err(fault("run storage")).map_err(plain)?;
         let representation = presentation.representation;
-        self.take_up(&session, presentation).await?;
+        let ticket = Ticket::of(&presentation);
+        let session = self.take_up(presentation).await?;
         match representation {
-            Representation::Stream => stream(&session).await,
-            Representation::Json => document(&session).await,
+            Representation::Stream => stream(&session, ticket).await,
+            Representation::Json => document(&session, ticket).await,
         }
     }
 
     /// Joins the run that this payment already is, or sets out on it.
-    async fn take_up(&self, session: &Rc<Session>, presentation: Presentation) -> std::result::Result<(), Refused> {
+    async fn take_up(&self, presentation: Presentation) -> std::result::Result<Rc<Session>, Refused> {
         let config = config::load(&self.env).await.map_err(plain)?;
-        let run_id = match session.desk.borrow().dossier.as_ref() {
-            Some(dossier) => dossier.run_id.clone(),
-            None => self.new_run_id(&presentation).map_err(plain)?,
-        };
+        // Each start is a run of its own in the ledger, also after one that failed.
+        let run_id = self.new_run_id(&presentation).map_err(plain)?;
         let question = match &presentation.objection {
             None => self.seal(&run_id, &presentation).await.map_err(plain)?,
             Some(_) => String::new(),
         };
-        loop {
+        let session = loop {
+            // Asked for anew after each wait: a run that was forgotten meanwhile has taken its session along.
+            let session = self.session().map_err(fault("run storage")).map_err(plain)?;
             let rings = session.bell.rings();
-            match admit(session, &presentation) {
+            match admit(&session, &presentation) {
                 Admission::Wait => session.bell.after(rings).await,
                 Admission::Refuse(refusal) => return Err(plain(refusal)),
-                Admission::Join => break,
+                Admission::Join => break session,
                 Admission::Begin => {
                     // No await from the look above to here: two callers cannot both set out.
                     let policy = presentation.policy();
                     let dossier = presentation.dossier(run_id, clock::now());
                     let begun = session.begin(policy, &config.limits, dossier, question);
                     begun.map_err(fault("run storage")).map_err(plain)?;
-                    break;
+                    break session;
                 }
             }
-        }
+        };
         session.tell(Event::Presented);
-        self.set_going(session).await.map_err(fault("alarm")).map_err(plain)
+        self.set_going(&session).await.map_err(fault("alarm")).map_err(plain)?;
+        Ok(session)
     }
 
     async fn seal(&self, run_id: &str, presentation: &Presentation) -> std::result::Result<String, Refusal> {
@@ -155,6 +156,27 @@ impl RunObject {
         let driver = session.clone();
         self.state.wait_until(async move { driver.drive().await });
         self.next_alarm(session).await
+    }
+}
+
+/// What a waiting caller came with. Should the object pass on to somebody else's run meanwhile (this one
+/// was refused), the caller must not be shown that.
+struct Ticket {
+    proof: Option<String>,
+    digest: String,
+}
+
+impl Ticket {
+    fn of(presentation: &Presentation) -> Self {
+        let proof = presentation.payment.as_ref().map(|p| p.proof.clone());
+        Self { proof, digest: presentation.digest.clone() }
+    }
+
+    fn fits(&self, session: &Session) -> bool {
+        let desk = session.desk.borrow();
+        let mine =
+            |d: &Rc<Dossier>| d.digest == self.digest && d.payment.as_ref().map(|p| &p.proof) == self.proof.as_ref();
+        desk.dossier.as_ref().is_some_and(mine)
     }
 }
 
@@ -186,7 +208,7 @@ fn admit(session: &Session, presentation: &Presentation) -> Admission {
 }
 
 fn plain(refusal: Refusal) -> Refused {
-    Refused { refusal, run: None, settlement: None }
+    Refused { refusal, run: None, settlement: None, charged: false }
 }
 
 /// The refusal with what belongs to it: the run's id, and the failed settlement.
@@ -194,6 +216,7 @@ fn refused(session: &Session, refusal: Refusal) -> Refused {
     let desk = session.desk.borrow();
     let payment = desk.dossier.as_ref().and_then(|d| d.payment.as_ref());
     let settlement = match (&refusal, payment) {
+        _ if desk.run.receipt().is_some() => desk.run.receipt().map(receipt_json),
         (Refusal::SettlementRejected { .. }, Some(payment)) => Some(json!({
             "success": false,
             "errorReason": refusal.x402_reason(),
@@ -203,12 +226,13 @@ fn refused(session: &Session, refusal: Refusal) -> Refused {
         })),
         _ => None,
     };
-    Refused { refusal, run: desk.dossier.as_ref().map(|d| d.run_id.clone()), settlement }
+    let run = desk.dossier.as_ref().map(|d| d.run_id.clone());
+    Refused { refusal, run, settlement, charged: desk.run.receipt().is_some() }
 }
 
 /// Waits until the machine shows text, then lets the caller follow it.
-async fn stream(session: &Rc<Session>) -> std::result::Result<Response, Refused> {
-    wait_for(session, |run| !matches!(run.view(), View::Wait)).await;
+async fn stream(session: &Rc<Session>, ticket: Ticket) -> std::result::Result<Response, Refused> {
+    wait_for(session, &ticket, |run| !matches!(run.view(), View::Wait)).await?;
     let (view, silent) = {
         let desk = session.desk.borrow();
         (desk.run.view(), desk.transcript.is_empty())
@@ -221,15 +245,15 @@ async fn stream(session: &Rc<Session>) -> std::result::Result<Response, Refused>
     }
     let internal = |e: &str| refused(session, fault("caller's body")(e));
     let (body, writer) = subscriber::pipe().map_err(|_| internal("no stream"))?;
-    wasm_bindgen_futures::spawn_local(follow(session.clone(), writer));
+    wasm_bindgen_futures::spawn_local(follow(session.clone(), ticket, writer));
     let headers = headers(session, "text/event-stream; charset=utf-8").map_err(|e| internal(&e.to_string()))?;
     let response = Response::from_body(ResponseBody::Stream(body)).map_err(|e| internal(&e.to_string()))?;
     Ok(response.with_headers(headers))
 }
 
 /// Waits for the whole answer.
-async fn document(session: &Rc<Session>) -> std::result::Result<Response, Refused> {
-    wait_for(session, |run| run.ending().is_some() || matches!(run.view(), View::Refuse(_))).await;
+async fn document(session: &Rc<Session>, ticket: Ticket) -> std::result::Result<Response, Refused> {
+    wait_for(session, &ticket, |run| run.ending().is_some() || matches!(run.view(), View::Refuse(_))).await?;
     let refusal = {
         let desk = session.desk.borrow();
         match (desk.run.ending(), desk.run.view()) {
@@ -253,11 +277,18 @@ async fn document(session: &Rc<Session>) -> std::result::Result<Response, Refuse
     Ok(response.with_headers(headers))
 }
 
-async fn wait_for(session: &Session, ready: impl Fn(&Run) -> bool) {
+async fn wait_for(
+    session: &Session,
+    ticket: &Ticket,
+    ready: impl Fn(&Run) -> bool,
+) -> std::result::Result<(), Refused> {
     loop {
         let rings = session.bell.rings();
+        if !ticket.fits(session) {
+            return Err(plain(Refusal::PaymentReused));
+        }
         if ready(&session.desk.borrow().run) {
-            return;
+            return Ok(());
         }
         session.bell.after(rings).await;
     }
@@ -271,10 +302,13 @@ struct Bookmark {
 }
 
 /// Writes the transcript to one caller, from its start to its end, as it grows.
-async fn follow(session: Rc<Session>, writer: Writer) {
+async fn follow(session: Rc<Session>, ticket: Ticket, writer: Writer) {
     let mut bookmark = Bookmark { position: 0, edition: 0 };
     loop {
         let rings = session.bell.rings();
+        if !ticket.fits(&session) {
+            return writer.close().await;
+        }
         let (chunk, last) = next_chunk(&session, &mut bookmark);
         if !chunk.is_empty() && writer.write(&chunk).await.is_err() {
             return;

@@ -137,7 +137,7 @@ fn every_bad_value_is_refused_by_name() {
         (net("/id", json!("eip155:")), "networks: an id"),
         (net("/id", json!("eip155:0x2105")), "networks: an id"),
         (net("/v1", json!("")), "networks: v1"),
-        (net("/decimals", json!(31)), "networks: decimals"),
+        (net("/decimals", json!(10)), "networks: decimals"),
         (net("/eip712/name", json!("")), "networks: eip712.name"),
         (net("/eip712/version", json!("")), "networks: eip712.version"),
         (json!({"networks": [network(), with(network(), "/v1", json!("other"))]}), "networks: an id stands twice"),
@@ -160,7 +160,7 @@ fn every_bad_value_is_refused_by_name() {
         (limit("claudeBeginSeconds", 0), "limits: seconds"),
         (limit("claudeIdleSeconds", 0), "limits: seconds"),
         (limit("claudeTotalSeconds", 0), "limits: seconds"),
-        (limit("settleMarginSeconds", 300), "limits: settleMarginSeconds"),
+        (limit("settleMarginSeconds", 270), "limits: maxTimeoutSeconds must exceed"),
         (limit("bodyBytes", 0), "limits: bodyBytes"),
         (limit("bodyBytes", (16 << 20) + 1), "limits: bodyBytes"),
         (limit("paidAttempts", 0), "limits: paidAttempts"),
@@ -181,9 +181,9 @@ fn every_bad_value_is_refused_by_name() {
 #[test]
 fn values_at_their_bounds_are_taken() {
     for document in [
-        json!({"networks": [with(network(), "/decimals", json!(30))]}),
+        json!({"networks": [with(network(), "/decimals", json!(9))]}),
         json!({"networks": [with(network(), "/decimals", json!(0))]}),
-        json!({"limits": {"maxTimeoutSeconds": 3600, "settleMarginSeconds": 3599}}),
+        json!({"limits": {"maxTimeoutSeconds": 3600, "claudeBeginSeconds": 1, "settleMarginSeconds": 3598}}),
         json!({"limits": {"bodyBytes": 16 << 20, "paidAttempts": 255}}),
         json!({"limits": {"bodyBytes": 1, "verifySeconds": 1}}),
         json!({"models": [{"id": "m", "maxOutput": 1, "retiredOn": "2028-12-31"}]}),

@@ -294,7 +294,7 @@ fn what_was_signed_counts_and_not_what_was_echoed() {
 
 #[test]
 fn the_time_window_is_checked_to_the_second() {
-    let margin = Limits::default().settle_margin_seconds;
+    let margin = Limits::default().settle_margin_seconds + Limits::default().claude_begin_seconds;
     let window = |after: u64, before: u64| {
         let payment = with(payment(), "/payload/authorization/validAfter", json!(after.to_string()));
         present(&with(payment, "/payload/authorization/validBefore", json!(before.to_string()))).map(drop)

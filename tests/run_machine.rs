@@ -7,7 +7,7 @@ use coinslot::rules::run::{
 };
 use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::panic::{catch_unwind, AssertUnwindSafe};
-use Effect::{Ask, Clear, Hush, Linger, Record, Save, Settle, Verify};
+use Effect::{Ask, BackOff, Clear, Hush, Linger, Record, Save, Settle, Verify};
 
 const NOW: u64 = 1_000_000;
 const CUT: ClaudeFault = ClaudeFault::CutOff;
@@ -189,7 +189,10 @@ fn an_answer_that_broke_off_before_its_settlement_is_written_anew_once_settled()
 fn a_paid_answer_that_breaks_off_unseen_is_asked_again_as_often_as_allowed_and_then_refundable() {
     let mut run = streaming();
     assert_eq!(step(&mut run, broke(true)), (vec![Clear, Save, Ask], State::Streaming), "the second call");
-    assert_eq!(step(&mut run, broke(true)), (vec![Clear, Save, Ask], State::Streaming), "the third");
+    assert_eq!(step(&mut run, broke(true)), (vec![Clear, Save, BackOff], State::Streaming), "the third waits");
+    assert_eq!(run.back_off(), 2_000);
+    assert_eq!(step(&mut run, Event::BackedOff).0, [Ask]);
+    assert_eq!(step(&mut run, Event::BackedOff).0, [], "once");
     assert_eq!(step(&mut run, broke(true)), (vec![Save, Record], State::Refundable(CUT)));
     assert_eq!(run.view(), View::Refuse(Refusal::Refundable));
     assert_eq!(step(&mut run, Event::Presented).0, [], "final");
@@ -381,6 +384,7 @@ struct World {
     verifying: bool,
     asked: Asked,
     lingering: bool,
+    backing_off: bool,
     settling: bool,
     recording: bool,
     /// The money is gone from the payer's wallet.
@@ -411,6 +415,7 @@ impl World {
             verifying: false,
             asked: Asked::No,
             lingering: false,
+            backing_off: false,
             settling: false,
             recording: false,
             moved: false,
@@ -441,6 +446,9 @@ impl World {
         next.extend(self.claude());
         if self.lingering {
             next.push(World { lingering: false, ..self.clone() }.tell(Event::Lingered));
+        }
+        if self.backing_off {
+            next.push(World { backing_off: false, ..self.clone() }.tell(Event::BackedOff));
         }
         next.extend(self.facilitator());
         if self.recording {
@@ -485,7 +493,7 @@ impl World {
         let mut world = self.clone();
         let effect = world.todo.pop_front()?;
         match effect {
-            Clear => {}
+            Clear => world.lingering = false,
             Save => world.stored = (world.run.clone(), world.known),
             Verify => {
                 assert!(!world.verifying, "verify is asked twice at a time");
@@ -496,6 +504,7 @@ impl World {
                 world.asked = Asked::Waiting;
             }
             Linger => world.lingering = true,
+            BackOff => world.backing_off = true,
             Settle if world.run.should_withhold() => world = world.tell(Event::SettleWithheld),
             Settle => return Some(world.settle()),
             Hush => world.asked = Asked::No,

@@ -3,7 +3,7 @@
 
 use super::http::{self, CallError};
 use crate::rules::config::Config;
-use crate::rules::quote::Payment;
+use crate::rules::quote::{is_definite_no, Payment};
 use crate::rules::refusal::Refusal;
 use crate::rules::run::{Event, Receipt};
 use crate::wire::evm::{is_hash, Address};
@@ -58,8 +58,7 @@ pub async fn settle(config: &Config, payment: &Payment) -> Event {
             network_v1: payment.network_v1.clone(),
             payer: payment.payer.to_string(),
         }),
-        // A failed settlement that names a transaction may still be mined.
-        SettleResponse { success: false, ref transaction, .. } if transaction.is_empty() => {
+        SettleResponse { success: false, .. } if is_definite_no(&answer) => {
             Event::SettleRejected(reason_code(answer.error_reason.as_deref()))
         }
         _ => {

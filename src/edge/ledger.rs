@@ -15,9 +15,10 @@ const UPSERT: &str = "\
       payer = excluded.payer, amount = excluded.amount, tx = excluded.tx, status = excluded.status,
       code = excluded.code, stop_reason = excluded.stop_reason, input_tokens = excluded.input_tokens,
       output_tokens = excluded.output_tokens, started_at = excluded.started_at,
-      duration_ms = excluded.duration_ms";
+      duration_ms = excluded.duration_ms
+    WHERE runs.tx IS NULL OR excluded.tx IS NOT NULL";
 
-/// Writes the row of a run, or brings it up to date.
+/// Writes the row of a run, or brings it up to date. A row that is late never takes a payment back.
 pub async fn write(env: &Env, row: Row) -> Result<(), Refusal> {
     let db = env.d1("DB").map_err(fault("D1 binding"))?;
     #[allow(clippy::cast_precision_loss)] // token counts and milliseconds are far below 2^53

@@ -22,8 +22,10 @@ pub struct Refused {
     pub refusal: Refusal,
     /// The run, where one exists.
     pub run: Option<String>,
-    /// For `PAYMENT-RESPONSE`, where a settlement was refused.
+    /// For `PAYMENT-RESPONSE`, where a settlement was asked for.
     pub settlement: Option<Value>,
+    /// The run was paid for all the same.
+    pub charged: bool,
 }
 
 /// What the run object answers to a presentation.

@@ -64,7 +64,7 @@ const fn claude_status(fault: ClaudeFault) -> u16 {
 
 /// A refusal as a response.
 pub fn response(refusal: &Refusal) -> Result<Response> {
-    build(refusal, &error_of(refusal, None))
+    build(refusal, &error_of(refusal))
 }
 
 /// A refusal of a run: with the run's id and, where a settlement was refused, its `PAYMENT-RESPONSE`.
@@ -72,7 +72,7 @@ pub fn of_run(refused: &Refused, quote: Option<&Quote>) -> Result<Response> {
     let refusal = &refused.refusal;
     let response = match quote.filter(|_| status(refusal) == 402) {
         Some(quote) => challenge(refusal, quote)?,
-        None => build(refusal, &error_of(refusal, refused.run.as_deref()))?,
+        None => build(refusal, &error_of_run(refused))?,
     };
     let headers = response.headers();
     if let Some(run) = &refused.run {
@@ -104,14 +104,21 @@ pub fn challenge(refusal: &Refusal, quote: &Quote) -> Result<Response> {
     Ok(response)
 }
 
-fn error_of(refusal: &Refusal, run: Option<&str>) -> Value {
+fn error_of_run(refused: &Refused) -> Value {
+    let mut body = error_of(&refused.refusal);
+    if let Some(error) = body.get_mut("error").and_then(Value::as_object_mut) {
+        error.insert("run".to_owned(), json!(refused.run));
+        error.insert("charged".to_owned(), refused.charged.into());
+        error.insert("message".to_owned(), refused.refusal.message_when(refused.charged).into());
+    }
+    body
+}
+
+fn error_of(refusal: &Refusal) -> Value {
     let mut error = json!({"code": refusal.code(), "message": refusal.message()});
     if let Some(map) = error.as_object_mut() {
         if let Some(detail) = refusal.detail() {
             map.insert("details".to_owned(), json!(detail));
-        }
-        if let Some(run) = run {
-            map.insert("run".to_owned(), run.into());
         }
         let retryable = matches!(refusal.retry(), Retry::After(_));
         map.insert("retryable".to_owned(), retryable.into());

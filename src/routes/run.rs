@@ -18,31 +18,38 @@ use serde_json::{json, Value};
 use worker::Request;
 
 /// Runs the template, for a payer or for its owner.
-pub async fn create(mut call: Call<'_>, user: &str, slug: &str) -> Answer {
-    let env = call.env;
-    let config = config::load(env).await?;
+pub async fn create(call: Call<'_>, user: &str, slug: &str) -> Answer {
+    let config = config::load(call.env).await?;
     let asked = Asked::read(&call.request)?;
 
-    let template = templates::find(env, user, slug).await?.ok_or(Refusal::NotFound)?;
-    if !template.published {
-        // To anyone but its owner a draft is nothing, token or no token.
-        let is_owner = asked.owner_test && asked.is_owner(&call, &config, &template).await.is_ok();
-        is_owner.then_some(()).ok_or(Refusal::NotFound)?;
+    let template = templates::find(call.env, user, slug).await?.ok_or(Refusal::NotFound)?;
+    if template.published || (asked.owner_test && asked.is_owner(&call, &config, &template).await.is_ok()) {
+        return offer(call, &config, asked, template).await;
     }
+    // To anyone but its owner a draft is nothing, token or no token. But whoever paid for a run before it
+    // was withdrawn has a right to it, and to nothing else.
+    let paid_before = match asked.pays() {
+        true => offer(call, &config, asked, template).await.ok(),
+        false => None,
+    };
+    paid_before.filter(|response| response.status_code() == 200).ok_or(Refusal::NotFound)
+}
 
+/// What happens at a template that the caller may see.
+async fn offer(mut call: Call<'_>, config: &Config, asked: Asked, template: Template) -> Answer {
     let body = read_body(&mut call.request, config.limits.body_bytes).await?;
     let input = input::validate(&body, &template, &config.limits);
     if asked.owner_test {
         let input = input?;
-        asked.is_owner(&call, &config, &template).await?;
-        ready_to_run(&call, &config, &template).await?;
-        return run(&call, present(&asked, &body, &config, template, input, None), None).await;
+        asked.is_owner(&call, config, &template).await?;
+        ready_to_run(&call, config, &template).await?;
+        return run(&call, present(&asked, &body, config, template, input, None), None).await;
     }
 
     // Whoever sends nothing wants to know the terms; indexers list only what answers 402.
     let curious = body == Body::Empty && !asked.pays();
     let input = if curious { None } else { Some(input?) };
-    let ready = ready_to_run(&call, &config, &template).await;
+    let ready = ready_to_run(&call, config, &template).await;
     let presented = asked.payment()?;
     if presented.is_none() {
         // Said before any payment is asked for.
@@ -56,11 +63,12 @@ pub async fn create(mut call: Call<'_>, user: &str, slug: &str) -> Answer {
     let matched = quote::match_payment(&presented, &quote, &config.limits, clock::seconds());
     // A payment that cannot begin a run (any more) may have bought one already: its object knows.
     let (payment, objection) = match (matched, quote::identify(&presented, &quote)) {
+        (Ok(payment), _) if !template.published => (payment, Some(Refusal::NotFound)),
         (Ok(payment), _) => (payment, ready.err()),
         (Err(refusal), Some(payment)) => (payment, Some(refusal)),
         (Err(refusal), None) => return challenge(&refusal),
     };
-    let mut presentation = present(&asked, &body, &config, template, input, Some(payment));
+    let mut presentation = present(&asked, &body, config, template, input, Some(payment));
     presentation.objection = objection;
     run(&call, presentation, Some(&quote)).await
 }

@@ -110,7 +110,7 @@ pub struct Limits {
     pub user_message_chars: usize,
     /// `maxTimeoutSeconds` of our terms: covers generation and settlement.
     pub max_timeout_seconds: u64,
-    /// The least that must be left of a payment's window when it is presented.
+    /// What must be left of a payment's window, beyond `claude_begin_seconds`, when it is presented.
     pub settle_margin_seconds: u64,
     /// One `/verify` call.
     pub verify_seconds: u64,
@@ -274,7 +274,8 @@ impl Config {
             let digits = !chain.is_empty() && chain.bytes().all(|b| b.is_ascii_digit());
             check(digits, "networks: an id is not eip155:<chain id>")?;
             check(!network.v1.is_empty(), "networks: v1 is empty")?;
-            check(network.decimals <= 30, "networks: decimals above 30")?;
+            // Sums of earnings are 64-bit integers in D1: 9 decimals leave room for 9 billion whole units.
+            check(network.decimals <= 9, "networks: decimals above 9")?;
             check(!network.eip712.name.is_empty(), "networks: eip712.name is empty")?;
             check(!network.eip712.version.is_empty(), "networks: eip712.version is empty")?;
         }
@@ -300,7 +301,11 @@ impl Config {
             l.claude_total_seconds,
         ];
         check(positive.iter().all(|s| (1..=3600).contains(s)), "limits: seconds are 1 to 3600")?;
-        check(l.max_timeout_seconds > l.settle_margin_seconds, "limits: settleMarginSeconds too large")?;
+        let needed = l.claude_begin_seconds.saturating_add(l.settle_margin_seconds);
+        check(
+            l.max_timeout_seconds > needed,
+            "limits: maxTimeoutSeconds must exceed claudeBeginSeconds + settleMarginSeconds",
+        )?;
         check((1..=16 << 20).contains(&l.body_bytes), "limits: bodyBytes is 1 to 16 MiB")?;
         check(l.paid_attempts >= 1, "limits: paidAttempts is 0")?;
         check(is_http_url(&self.anthropic.base_url), "anthropic: baseUrl is not http(s)")?;

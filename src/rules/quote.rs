@@ -130,6 +130,18 @@ impl Quote {
     }
 }
 
+/// Whether a failed settlement says for certain that the money has not moved.
+///
+/// Only what a facilitator finds before it submits anything is certain. A transaction that it names may
+/// still be mined; a confirmation that timed out may still come; and a nonce that is spent was spent on
+/// paying the creator, by whoever was first to submit it.
+pub fn is_definite_no(answer: &x402::SettleResponse) -> bool {
+    let reason = answer.error_reason.as_deref().unwrap_or_default();
+    let found_before = reason.starts_with("invalid_") || reason.starts_with("insufficient_");
+    let submitted = ["nonce", "transaction", "settlement", "pending"].iter().any(|word| reason.contains(word));
+    !answer.success && answer.transaction.is_empty() && found_before && !submitted
+}
+
 /// A payment as presented, read but not yet held against any terms.
 #[derive(Clone, Debug)]
 pub struct Presented {
@@ -222,7 +234,10 @@ pub fn match_payment(presented: &Presented, quote: &Quote, limits: &Limits, now:
     if authorization.valid_after > now {
         return Err(Refusal::PaymentNotYetValid);
     }
-    if authorization.valid_before <= now.saturating_add(limits.settle_margin_seconds) {
+    // What Claude may take to begin, and the settlement after it: whoever grants less could have
+    // answers begun that can never be settled.
+    let needed = limits.claude_begin_seconds.saturating_add(limits.settle_margin_seconds);
+    if authorization.valid_before <= now.saturating_add(needed) {
         return Err(Refusal::PaymentExpired);
     }
     Ok(presented.on(offer))
@@ -250,7 +265,7 @@ impl Presented {
             Chosen::V2(_) => (2, serde_json::to_value(&offer.v2)),
             Chosen::V1 { .. } => (1, serde_json::to_value(&offer.v1)),
         };
-        // What was read here is what goes on: nothing else rides along to the facilitator.
+        // Of the payload, what was read here is what goes on: no other transfer method rides along.
         let read = |name: &str| self.payload.get(name).cloned().map(|value| (name.to_owned(), value));
         let signed: Map<String, Value> = ["signature", "authorization"].into_iter().filter_map(read).collect();
         let mut payload = self.raw.clone();

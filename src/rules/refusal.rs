@@ -268,23 +268,52 @@ impl Refusal {
             Self::NotOwner => "Only the template's owner may do this.".to_owned(),
             Self::KeyMissing => "The creator has not stored a Claude key yet. Nothing was charged.".to_owned(),
             Self::KeyDisabled => "The creator has switched this off for now. Nothing was charged.".to_owned(),
-            Self::ModelUnavailable => "The model behind this template is not available any more. Nothing was charged.".to_owned(),
+            Self::ModelUnavailable => {
+                "The model behind this template is not available any more. Nothing was charged.".to_owned()
+            }
             Self::NotForSale => "The creator takes no payments on any network offered here.".to_owned(),
-            Self::PaymentRequired => "Pay with x402: see the PAYMENT-REQUIRED header, or `accepts` in this body.".to_owned(),
+            Self::PaymentRequired => {
+                "Pay with x402: see the PAYMENT-REQUIRED header, or `accepts` in this body.".to_owned()
+            }
             Self::PaymentMalformed { what } => format!("The payment cannot be read: {what}."),
-            Self::PaymentMismatch { field } => format!("The payment does not match the terms asked for: {field} differs."),
-            Self::PaymentExpired => "The payment's time window is over, or too short to settle in. Sign a new one; this one was not charged.".to_owned(),
+            Self::PaymentMismatch { field } => {
+                format!("The payment does not match the terms asked for: {field} differs.")
+            }
+            Self::PaymentExpired => "The payment's time window is over, or too short to finish in.".to_owned(),
             Self::PaymentNotYetValid => "The payment is not valid yet.".to_owned(),
             Self::PaymentReused => "This payment belongs to another request.".to_owned(),
-            Self::PaymentInvalid { .. } => "The facilitator does not accept this payment. Nothing was charged.".to_owned(),
-            Self::FacilitatorUnavailable => "The payment cannot be verified at the moment. Nothing was charged; present the same payment again.".to_owned(),
+            Self::PaymentInvalid { .. } => "The facilitator does not accept this payment.".to_owned(),
+            Self::FacilitatorUnavailable => {
+                "The payment cannot be verified at the moment. Nothing was charged; present the same payment again."
+                    .to_owned()
+            }
             Self::Claude(fault) => fault.message().to_owned(),
-            Self::SettlementRejected { .. } => "The payment was not settled. Nothing was charged, and nothing is delivered.".to_owned(),
-            Self::SettlementUnknown => "Whether the payment was settled is not known yet. Do not sign another: present the same payment again.".to_owned(),
-            Self::Interrupted => "The run broke off after it was paid. Present the same payment again: it will not be charged twice.".to_owned(),
+            Self::SettlementRejected { .. } => {
+                "The payment was not settled. Nothing was charged, and nothing is delivered.".to_owned()
+            }
+            Self::SettlementUnknown => {
+                "Whether the payment was settled is not known yet. Do not sign another: present the same payment again."
+                    .to_owned()
+            }
+            Self::Interrupted => {
+                "The run broke off after it was paid. Present the same payment again: it will not be charged twice."
+                    .to_owned()
+            }
             Self::Refundable => "The run was paid for and could not be finished. It is marked for refund.".to_owned(),
             Self::ApiKeyRejected => "Anthropic does not accept this key. It was not stored.".to_owned(),
             Self::Internal => "Something went wrong on our side.".to_owned(),
+        }
+    }
+
+    /// The message, with what a payer must know where money has moved.
+    pub fn message_when(&self, charged: bool) -> String {
+        let message = self.message();
+        match (self, charged) {
+            (Self::Claude(ClaudeFault::Declined), true) => format!("{message} The run is marked for refund."),
+            (Self::Claude(_), true) => {
+                format!("{message} The run is paid: present the same payment again, and do not sign another.")
+            }
+            _ => message,
         }
     }
 

@@ -17,30 +17,9 @@
 
 use super::refusal::{ClaudeFault, Refusal};
 use serde::{Deserialize, Serialize};
+pub use words::*;
 
-/// Unix milliseconds.
-pub type Millis = u64;
-
-/// An ended run, and what it holds, is kept this long.
-pub const KEEP: Millis = 24 * 60 * 60 * 1000;
-/// While a run is under way, its alarm joins it this often: it keeps the object alive without callers.
-pub const HEARTBEAT: Millis = 20 * 1000;
-/// How long a stream's settlement waits, after `message_start`, for the first text. An answer that breaks
-/// off at once is not charged; one that is slow to speak is settled while it thinks.
-pub const GRACE: Millis = 250;
-/// A ledger row that could not be written is tried again after this.
-pub const RECORD_AGAIN: Millis = 30 * 1000;
-
-/// When money moves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Policy {
-    /// Never: the owner tests.
-    Free,
-    /// When Claude has begun (streams).
-    OnStart,
-    /// When the whole answer is there (JSON).
-    OnResult,
-}
+mod words;
 
 /// How far Claude's answer is, while a settlement is due or under way.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -90,100 +69,6 @@ pub enum State {
     Refunded,
 }
 
-/// Proof that money moved.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Receipt {
-    /// The settlement's transaction.
-    pub transaction: String,
-    /// CAIP-2.
-    pub network: String,
-    /// The same network in v1's words.
-    pub network_v1: String,
-    /// Who paid.
-    pub payer: String,
-}
-
-/// What the world tells the machine.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// A caller presents the payment, for the first time or again.
-    Presented,
-    /// The facilitator says the payment is good.
-    Verified,
-    /// It says the payment is not good, or says nothing usable.
-    VerifyRefused(Refusal),
-    /// `message_start`.
-    Began,
-    /// The first text of this edition.
-    Wrote,
-    /// [`GRACE`] is over.
-    Lingered,
-    /// `message_stop`.
-    Ended,
-    /// Claude gave no (whole) answer.
-    Broke {
-        /// Why.
-        fault: ClaudeFault,
-        /// No text has come in this edition of the answer.
-        silent: bool,
-    },
-    /// The money moved.
-    Settled(Receipt),
-    /// The facilitator says definitely that it did not.
-    SettleRejected(Option<String>),
-    /// No definite answer.
-    SettleUnanswered,
-    /// The driver did not ask: the answer had broken off before.
-    SettleWithheld,
-    /// The ledger holds the row.
-    Recorded,
-    /// The object was loaded from its storage: whatever was under way is not any more.
-    Restarted,
-    /// The alarm rang.
-    Woken,
-}
-
-/// What the machine wants done. In the order of a run's life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Effect {
-    /// Forget the text so far: a new edition begins.
-    Clear,
-    /// Make the state and the text so far durable, before anything that follows.
-    Save,
-    /// Ask the facilitator to verify.
-    Verify,
-    /// Ask Claude.
-    Ask,
-    /// Come back with [`Event::Lingered`] after [`GRACE`].
-    Linger,
-    /// Ask the facilitator to settle, unless the answer has broken off.
-    Settle,
-    /// Stop Claude.
-    Hush,
-    /// Write the ledger's row.
-    Record,
-}
-
-/// What a caller who holds this run's payment is told now.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum View {
-    /// Nothing yet: wait.
-    Wait,
-    /// This refusal, and no text.
-    Refuse(Refusal),
-    /// The text, as far as it has come.
-    Show,
-}
-
-/// How the text ends.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Ending {
-    /// Whole.
-    Done,
-    /// With this refusal.
-    Error(Refusal),
-}
-
 /// One run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Run {
@@ -194,6 +79,8 @@ pub struct Run {
     /// Claude calls made since it was paid.
     attempts: u8,
     receipt: Option<Receipt>,
+    /// Claude is to be asked again, but not yet.
+    backing_off: Option<ClaudeFault>,
     /// A settle went without an answer: from then on a "no" is not definite, for the money may have
     /// moved the first time.
     unanswered: bool,
@@ -212,6 +99,7 @@ impl Run {
             paid_attempts,
             attempts: 0,
             receipt: None,
+            backing_off: None,
             unanswered: false,
             owed: false,
             rested_at: 0,
@@ -245,10 +133,26 @@ impl Run {
         }
     }
 
+    /// How long to wait before Claude is asked again.
+    pub fn back_off(&self) -> Millis {
+        let again = u32::from(self.attempts.saturating_sub(3));
+        let own = BACK_OFF.saturating_mul(4u64.saturating_pow(again));
+        let asked_for = match self.backing_off {
+            Some(ClaudeFault::RateLimited { retry_after: Some(seconds) }) => u64::from(seconds).saturating_mul(1000),
+            _ => 0,
+        };
+        own.max(asked_for).min(BACK_OFF_MOST)
+    }
+
     /// Whether a settlement that has not been asked for yet had better not be: there is nothing to sell.
     pub fn should_withhold(&self) -> bool {
         let broken = matches!(self.state, State::Answering { settling: true, answer: Answer::Broken(_) });
         broken && !self.unanswered
+    }
+
+    /// Whether a settlement has been asked for (and its outcome is not known, or not yet).
+    pub fn is_settling(&self) -> bool {
+        matches!(self.state, State::Answering { settling: true, .. } | State::SettlementUnknown { .. })
     }
 
     /// Whether nothing of this run needs to be known: another presentation starts from nothing.
@@ -285,7 +189,16 @@ impl Run {
     /// Whether the run has been at rest for so long that it may be deleted.
     pub fn is_forgotten(&self, now: Millis) -> bool {
         let resting = !self.is_busy() && !self.owed && self.rested_at > 0;
-        resting && now >= self.rested_at.saturating_add(KEEP)
+        resting && now >= self.rested_at.saturating_add(self.keep())
+    }
+
+    fn keep(&self) -> Millis {
+        match &self.state {
+            State::New | State::Refused(Refusal::PaymentInvalid { .. } | Refusal::FacilitatorUnavailable) => {
+                KEEP_UNVERIFIED
+            }
+            _ => KEEP,
+        }
     }
 
     /// When to wake the run, if at all.
@@ -294,7 +207,7 @@ impl Run {
             State::New if self.rested_at == 0 => None,
             _ if self.is_busy() => Some(now.saturating_add(HEARTBEAT)),
             _ if self.owed => Some(now.saturating_add(RECORD_AGAIN)),
-            _ => Some(self.rested_at.saturating_add(KEEP)),
+            _ => Some(self.rested_at.saturating_add(self.keep())),
         }
     }
 
@@ -321,7 +234,7 @@ impl Run {
                     Policy::OnStart | Policy::OnResult => self.to(State::Presented, &[Clear, Save, Verify]),
                 }
             }
-            (State::Interrupted(fault), Event::Presented) => self.ask_again(fault),
+            (State::Interrupted(fault), Event::Presented) => self.ask_again(fault, false),
             (State::SettlementUnknown { answer }, Event::Presented) => {
                 self.to(State::Answering { settling: true, answer }, &[Save, Settle])
             }
@@ -369,7 +282,7 @@ impl Run {
                     Answer::Writing => self.to(State::Streaming, &[Save]),
                     Answer::Whole => self.rest(State::Delivered),
                     // Nothing was released yet, so a new edition can take the place of the broken one.
-                    Answer::Broken(fault) => self.ask_again(fault),
+                    Answer::Broken(fault) => self.ask_again(fault, true),
                 }
             }
             (State::Answering { settling: true, answer: Answer::Broken(fault) }, Event::SettleWithheld)
@@ -395,7 +308,8 @@ impl Run {
             (State::Streaming, Event::Broke { fault, .. }) if self.policy == Policy::Free => {
                 self.rest(State::Failed(fault))
             }
-            (State::Streaming, Event::Broke { fault, silent: true }) => self.ask_again(fault),
+            (State::Streaming, Event::Broke { fault, silent: true }) => self.ask_again(fault, true),
+            (State::Streaming, Event::BackedOff) if self.backing_off.take().is_some() => vec![Ask],
             (State::Streaming, Event::Broke { fault, silent: false }) => match self.may_ask_again(fault) {
                 true => self.rest(State::Interrupted(fault)),
                 false => self.rest(State::Refundable(fault)),
@@ -416,7 +330,7 @@ impl Run {
             (State::Streaming, Event::Restarted) if self.policy == Policy::Free => {
                 self.rest(State::Failed(ClaudeFault::CutOff))
             }
-            (State::Streaming, Event::Restarted) => self.ask_again(ClaudeFault::CutOff),
+            (State::Streaming, Event::Restarted) => self.ask_again(ClaudeFault::CutOff, true),
 
             // The alarm and the ledger.
             (_, Event::Recorded) => {
@@ -448,12 +362,15 @@ impl Run {
     }
 
     /// Paid, and the answer broke off before anyone saw text of it: ask again, or give up.
-    fn ask_again(&mut self, fault: ClaudeFault) -> Vec<Effect> {
+    fn ask_again(&mut self, fault: ClaudeFault, by_itself: bool) -> Vec<Effect> {
         if !self.may_ask_again(fault) {
             return self.rest(State::Refundable(fault));
         }
         self.attempts = self.attempts.saturating_add(1);
-        self.to(State::Streaming, &[Effect::Clear, Effect::Save, Effect::Ask])
+        // A moment's trouble is over at once; where it was not, it takes a while. A caller has waited already.
+        self.backing_off = (by_itself && self.attempts > 2).then_some(fault);
+        let ask = if self.backing_off.is_some() { Effect::BackOff } else { Effect::Ask };
+        self.to(State::Streaming, &[Effect::Clear, Effect::Save, ask])
     }
 }
 
