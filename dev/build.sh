@@ -19,7 +19,7 @@ is_current() { [ -f "$out/index.js" ] && [ "$now" = "$(cat "$out/.stamp" 2>/dev/
 
 # Every `wrangler dev` of the tests may call this at the same moment: the first builds, the others wait, then skip.
 # One lock for all folders, for they share target/; who has nothing to build does not wait for another folder's build.
-if ! is_current && command -v flock >/dev/null; then exec 9>.tools/build.lock; flock 9; fi
+if ! is_current && command -v flock >/dev/null; then exec 9>.tools/build.lock; flock -n 9 || { say "waiting for another build"; flock 9; }; fi
 if is_current; then
   say "$out/ is up to date"
   exit

@@ -8,13 +8,16 @@ cd "$(dirname "$0")/.."
 
 mkdir -p .tools/log
 # Two set-ups at once (say, two tests) would install over each other.
-if command -v flock >/dev/null; then exec 9>.tools/setup.lock; flock 9; fi
+if command -v flock >/dev/null; then
+  exec 9>.tools/setup.lock
+  flock -n 9 || { say "waiting for another set-up"; flock 9; }
+fi
 
 # run NAME COMMAND...: the output goes to a log; a line of it is shown every 10 s, its end on failure.
 run() {
   log=.tools/log/$1.log; shift
   "$@" >"$log" 2>&1 9>&- & pid=$!
-  trap 'kill "$pid" 2>/dev/null; exit 130' INT TERM
+  trap 'kill "$pid" 2>/dev/null; wait "$pid"; exit 130' INT TERM
   begun=$(date +%s); next=10
   while kill -0 "$pid" 2>/dev/null; do
     sleep 0.5; seconds=$(($(date +%s) - begun))

@@ -16,6 +16,8 @@ import { applySeeds, creators, examples, fakeClaudeKey, ownerToken, readDevVars,
 
 const root = fileURLToPath(new URL('../', import.meta.url));
 const stackFile = `${root}.dev/stack.json`;
+const lockFile = `${root}.dev/stack.pid`;
+let ours = false; // the lock, and with it stack.json
 const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
 const { values: options } = parseArgs({
@@ -34,10 +36,11 @@ let stopping;
 function stop(why, code) {
   stopping ??= (async () => {
     console.log(`\n${why}; stopping`);
-    rmSync(stackFile, { force: true });
+    if (ours) rmSync(stackFile, { force: true });
     for (const { name, close } of parts.reverse()) {
       await Promise.resolve(close()).catch((error) => console.error(`${name}: ${error.message}`));
     }
+    if (ours) rmSync(lockFile, { force: true });
     process.exit(code);
   })();
   return stopping;
@@ -70,6 +73,7 @@ async function freePort(preferred) {
 /** `wrangler dev`. Its process group is its own, so that workerd and a build in progress go with it. */
 async function startWorker(vars) {
   const port = await freePort(Number(options.port));
+  if (port !== Number(options.port)) console.log(`· port ${options.port} is taken, ${port} it is`);
   const args = ['dev', '--config', options.config, '--ip', '127.0.0.1', '--port', String(port), '--inspector-port', String(await freePort(0))];
   args.push('--persist-to', options['persist-to'], '--show-interactive-dev-session=false');
   for (const [name, value] of Object.entries(vars)) args.push('--var', `${name}:${value}`);
@@ -136,7 +140,30 @@ function watchParent() {
   }, 300).unref();
 }
 
+/** One stack in a checkout: a second would take the first one's state, ports and stack.json. */
+function lock() {
+  mkdirSync(`${root}.dev`, { recursive: true });
+  for (let tries = 0; tries < 2; tries++) {
+    try {
+      writeFileSync(lockFile, String(process.pid), { flag: 'wx' });
+      return (ours = true);
+    } catch {
+      const pid = Number(readFileSync(lockFile, 'utf8'));
+      let alive = pid > 0;
+      try {
+        process.kill(pid, 0);
+      } catch (error) {
+        alive = error.code === 'EPERM';
+      }
+      if (alive) throw new Error(`a stack is running already in this checkout (process ${pid})`);
+      rmSync(lockFile, { force: true }); // its owner was killed
+    }
+  }
+  throw new Error(`cannot take ${lockFile}`);
+}
+
 async function main() {
+  lock();
   const { JWT_SECRET: secret } = readDevVars(options.config.replace(/[^/]*$/, '.dev.vars').replace(/^(?!\/)/, `${root}`));
   if (!secret) throw new Error('no JWT_SECRET in .dev.vars; run `make setup`');
   const realKey = process.env.ANTHROPIC_API_KEY;

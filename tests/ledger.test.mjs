@@ -70,7 +70,7 @@ describe('the row', () => {
     assert.deepEqual(moved, { earned: 0n, runs: 0, delivered: 0, owner_tests: 1, input_tokens: 31, output_tokens: 17 });
   });
 
-  test('of a run that Claude failed: nothing charged, nothing earned, why; and it is the same row once it succeeds', async () => {
+  test('of a run that Claude failed: nothing charged, nothing earned, why; and another row once it succeeds', async () => {
     const payer = await stack.payer();
     const headers = await stack.signPayment(HAIKU, INPUT, payer);
     const good = stack.claude.script;
@@ -89,8 +89,8 @@ describe('the row', () => {
       async () => (await readSse(await stack.post(HAIKU, INPUT, headers))).done.run,
       (run) => stack.row(run, (r) => r.status === 'delivered'),
     );
-    assert.equal((await stack.rows('payer = ?', row.payer)).length, 1);
-    assert.deepEqual([then.runs, then.delivered, then.earned], [0, 1, HAIKU_PRICE]);
+    assert.equal((await stack.rows('payer = ?', row.payer)).length, 2);
+    assert.deepEqual([then.runs, then.delivered, then.earned], [1, 1, HAIKU_PRICE]);
   });
 
   test('of a run that broke off after its text was released, and was finished later: one row, earned once', async () => {

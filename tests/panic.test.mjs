@@ -98,11 +98,12 @@ for (const [name, headers] of [['streamed', {}], ['JSON', { accept: 'application
     assert.equal(await stack.balance(ann), 1_000_000n - HAIKU_PRICE);
     const rows = await until(async () => {
       const found = await stack.rows('payer IN (?, ?)', ann.address, bob.address);
-      return found.length === 2 && found;
+      return found.length === 3 && found;
     }, { what: 'a row of each run' });
     assert.deepEqual(rows.map((row) => [row.payer, row.amount, row.status]).sort(), [
       [ann.address, String(HAIKU_PRICE), 'delivered'],
       [bob.address, '0', 'failed'],
+      [bob.address, '0', 'failed'], // presented again
     ].sort());
 
     // The instance that panicked still sells.

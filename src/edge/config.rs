@@ -29,7 +29,7 @@ thread_local! {
 }
 
 /// The configuration in force. Where KV cannot be read, or holds a document that does not validate,
-/// the last good one stays in force.
+/// the last good one stays in force; an isolate that has seen none sells nothing.
 pub async fn load(env: &Env) -> Result<Rc<Config>, Refusal> {
     let now = clock::now();
     let cached = CACHE.with_borrow(|cache| {
@@ -64,8 +64,8 @@ async fn refresh(env: &Env, last_good: Option<Rc<Config>>, seen: Option<String>)
             return Ok((good.clone(), seen));
         }
         (Err(error), None) => {
-            worker::console_error!("config: KV cannot be read, vars apply: {error}");
-            None
+            worker::console_error!("config: KV cannot be read, and there is no last good config: {error}");
+            return Err(Refusal::Internal);
         }
     };
     let digest = text.as_deref().map(|t| sha256_hex(t.as_bytes()));
@@ -80,7 +80,9 @@ async fn refresh(env: &Env, last_good: Option<Rc<Config>>, seen: Option<String>)
         Ok(config) => Ok((Rc::new(config), Some(digest))),
         Err(error) => {
             worker::console_error!("config: the document in KV is invalid and changes nothing: {error}");
-            Ok((last_good.unwrap_or_else(|| Rc::new(vars)), Some(digest)))
+            // What the operator wanted is not known: better nothing is sold than on other terms.
+            let closed = Config { paused: true, revision: "invalid".to_owned(), ..vars };
+            Ok((last_good.unwrap_or_else(|| Rc::new(closed)), Some(digest)))
         }
     }
 }

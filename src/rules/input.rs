@@ -74,7 +74,8 @@ fn known(name: &str, template: &Template) -> Result<(), Refusal> {
     if template.parameters.iter().any(|p| p.name == name) {
         return Ok(());
     }
-    let names: Vec<&str> = template.parameters.iter().map(|p| p.name.as_str()).collect();
+    let message = template.allow_user_message.then_some(USER_MESSAGE);
+    let names: Vec<&str> = template.parameters.iter().map(|p| p.name.as_str()).chain(message).collect();
     let expected = match names.as_slice() {
         [] => "no parameters".to_owned(),
         names => format!("one of: {}", names.join(", ")),

@@ -266,7 +266,7 @@ impl Refusal {
             Self::TokenMissing => "Send a token: Authorization: Bearer <JWT>.".to_owned(),
             Self::TokenInvalid => "The token is not valid.".to_owned(),
             Self::NotOwner => "Only the template's owner may do this.".to_owned(),
-            Self::KeyMissing => "The creator has not stored a Claude key yet. Nothing was charged.".to_owned(),
+            Self::KeyMissing => "There is no usable Claude key for this template. Nothing was charged.".to_owned(),
             Self::KeyDisabled => "The creator has switched this off for now. Nothing was charged.".to_owned(),
             Self::ModelUnavailable => {
                 "The model behind this template is not available any more. Nothing was charged.".to_owned()
@@ -310,6 +310,7 @@ impl Refusal {
         let message = self.message();
         match (self, charged) {
             (Self::Claude(ClaudeFault::Declined), true) => format!("{message} The run is marked for refund."),
+            (Self::Claude(_), false) => format!("{message} Nothing was charged."),
             (Self::Claude(_), true) => {
                 format!("{message} The run is paid: present the same payment again, and do not sign another.")
             }
