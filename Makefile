@@ -8,8 +8,8 @@ build: setup
 	@dev/build.sh
 dev: build        # the whole system on this machine: worker, chain, facilitator, model
 	$(HOST) exec node dev/stack.mjs
-pay: setup        # pays for one run against `make dev`
-	$(HOST) exec node dev/pay.mjs
+pay:              # pays for one run against `make dev`, which has set everything up
+	$(HOST) exec node dev/pay.mjs $(ARGS)
 check: setup
 	$(HOST) set -ex; cargo fmt --check; cargo clippy --all-targets -- -D warnings; cargo test --test floors
 test: build

@@ -31,6 +31,7 @@ async function* events(body) {
 
 if (!existsSync(file)) fail('no running stack; start one with `make dev`');
 const stack = JSON.parse(readFileSync(file, 'utf8'));
+process.stdout.on('error', () => process.exit(0)); // make pay | head
 const resource = process.argv[2] ?? stack.resource;
 const input = process.argv[3] ?? JSON.stringify(examples[resource] ?? stack.example_input);
 const url = new URL(resource, stack.worker_url).href;

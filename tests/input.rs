@@ -105,7 +105,7 @@ fn white_space_is_a_value() {
 
 #[test]
 fn every_fault_names_its_field_what_was_expected_and_what_came() {
-    let many = "one of: topic, tone, length, mood";
+    let many = "one of: topic, tone, length, mood, user_message";
     for (body, fault, field, expected, received) in [
         ("{", InputFault::NotJson, "body", "a JSON object", "text that is not JSON"),
         ("[]", InputFault::NotAnObject, "body", "a JSON object", "an array"),
