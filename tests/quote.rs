@@ -2,11 +2,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use coinslot::rules::config::{Config, Eip712Domain, Limits, Network};
-use coinslot::rules::quote::{identify, match_payment, quote, read_payment, Payment, Quote};
+use coinslot::rules::quote::{identify, is_definite_no, match_payment, quote, read_payment, Payment, Quote};
 use coinslot::rules::refusal::Refusal;
 use coinslot::rules::template::{Parameter, Secret, Template};
 use coinslot::wire::amount::Amount;
-use coinslot::wire::x402::encode_header;
+use coinslot::wire::x402::{encode_header, SettleResponse};
 use serde_json::{json, Value};
 use std::collections::BTreeMap;
 
@@ -400,4 +400,41 @@ fn a_payment_that_no_longer_matches_is_still_named_the_same() {
     let named = identify(&presented, &quote).unwrap();
     assert_eq!((named.name, named.proof), (before.name, before.proof));
     assert!(identify(&presented, &make(&template(&[(BASE, WALLET)])).unwrap()).is_none(), "no offer, no name");
+}
+
+/// After the submission nothing a facilitator says is a no: the payer would be told to sign again.
+#[test]
+fn only_what_is_found_before_submitting_is_a_definite_no() {
+    let answer = |reason: &str, transaction: &str| SettleResponse {
+        success: false,
+        error_reason: (!reason.is_empty()).then(|| reason.to_owned()),
+        transaction: transaction.to_owned(),
+        network: SEPOLIA.to_owned(),
+        payer: None,
+    };
+    for reason in [
+        "insufficient_funds",
+        "invalid_exact_evm_insufficient_balance",
+        "invalid_exact_evm_payload_signature",
+        "invalid_exact_evm_payload_authorization_valid_before",
+        "invalid_network",
+        "unsupported_scheme",
+    ] {
+        assert!(is_definite_no(&answer(reason, "")), "{reason}");
+        assert!(!is_definite_no(&answer(reason, &format!("0x{}", "ab".repeat(32)))), "{reason} with a transaction");
+        assert!(!is_definite_no(&SettleResponse { success: true, ..answer(reason, "") }), "a yes is no no");
+    }
+    for reason in [
+        "",
+        "settlement_pending",
+        "transaction_failed",
+        "invalid_transaction_state",
+        "invalid_exact_evm_transaction_failed",
+        "invalid_exact_evm_nonce_already_used",
+        "unexpected_settle_error",
+        "Timed out while waiting for transaction to be confirmed.",
+        "whatever_comes_next",
+    ] {
+        assert!(!is_definite_no(&answer(reason, "")), "{reason}");
+    }
 }

@@ -137,7 +137,7 @@ impl Quote {
 /// paying the creator, by whoever was first to submit it.
 pub fn is_definite_no(answer: &x402::SettleResponse) -> bool {
     let reason = answer.error_reason.as_deref().unwrap_or_default();
-    let found_before = reason.starts_with("invalid_") || reason.starts_with("insufficient_");
+    let found_before = ["invalid_", "insufficient_", "unsupported_"].iter().any(|start| reason.starts_with(start));
     let submitted = ["nonce", "transaction", "settlement", "pending"].iter().any(|word| reason.contains(word));
     !answer.success && answer.transaction.is_empty() && found_before && !submitted
 }
