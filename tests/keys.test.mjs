@@ -138,6 +138,20 @@ describe('before any payment is asked for', () => {
     assert.equal(stack.claude.requests.at(-1).key, GOOD_KEY);
   });
 
+  test('switching writes no key: one that was replaced or deleted meanwhile cannot come back', async () => {
+    const { KV } = stack;
+    const before = await KV.get(`claude-key/${ada.id}`);
+    await call('PUT', { body: { isEnabled: false } });
+    assert.equal(await KV.get(`claude-key/${ada.id}`), before);
+    assert.equal((await call('GET')).body.isEnabled, false);
+    await stack.storeKey(ada, GOOD_KEY);
+    assert.equal((await call('GET')).body.isEnabled, true, 'a new key is on');
+    await call('PUT', { body: { isEnabled: false } });
+    await call('DELETE');
+    assert.deepEqual((await KV.list()).keys.filter(({ name }) => name.endsWith(ada.id)), []);
+    await stack.storeKey(ada, GOOD_KEY);
+  });
+
   test('a missing key is a 503', async () => {
     await call('DELETE');
     await notForSale('CREATOR_KEY_MISSING');

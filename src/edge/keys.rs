@@ -5,6 +5,7 @@ use super::{clock, fault};
 use crate::rules::refusal::Refusal;
 use crate::rules::template::Secret;
 use crate::wire::canonical::sha256_hex;
+use futures::future::try_join;
 use serde::{Deserialize, Serialize};
 use worker::Env;
 
@@ -22,28 +23,64 @@ pub struct KeyRecord {
     pub updated_at: u64,
 }
 
-fn name(creator_id: &str) -> String {
+/// What KV holds under `claude-switch/{creator}`: a later word on whether the key may be used. It is apart
+/// from the key, because KV may read a minute late: who switches must not write an old key back.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Switch {
+    is_enabled: bool,
+    /// Unix milliseconds.
+    updated_at: u64,
+}
+
+fn key_name(creator_id: &str) -> String {
     format!("claude-key/{creator_id}")
+}
+
+fn switch_name(creator_id: &str) -> String {
+    format!("claude-switch/{creator_id}")
 }
 
 /// The creator's record, if there is one.
 pub async fn load(env: &Env, creator_id: &str) -> Result<Option<KeyRecord>, Refusal> {
     let kv = env.kv("KV").map_err(fault("KV binding"))?;
-    kv.get(&name(creator_id)).json().await.map_err(fault("key record"))
+    let (key_name, switch_name) = (key_name(creator_id), switch_name(creator_id));
+    let (record, switch) =
+        try_join(kv.get(&key_name).json(), kv.get(&switch_name).json()).await.map_err(fault("key record"))?;
+    let (record, switch): (Option<KeyRecord>, Option<Switch>) = (record, switch);
+    Ok(record.map(|record| match switch.filter(|s| s.updated_at > record.updated_at) {
+        Some(Switch { is_enabled, updated_at }) => KeyRecord { is_enabled, updated_at, ..record },
+        None => record,
+    }))
 }
 
-/// Writes a record.
+/// Stores a key's record; what was said of the key before it counts no more.
 pub async fn store(env: &Env, creator_id: &str, record: &KeyRecord) -> Result<(), Refusal> {
-    let kv = env.kv("KV").map_err(fault("KV binding"))?;
-    let json = serde_json::to_string(record).map_err(fault("key record"))?;
-    let put = kv.put(&name(creator_id), json).map_err(fault("key record"))?;
-    put.execute().await.map_err(fault("key record"))
+    put(env, &key_name(creator_id), record).await?;
+    remove(env, &switch_name(creator_id)).await
 }
 
-/// Deletes the creator's record.
+/// Switches the stored key on or off from `now` (Unix milliseconds) on.
+pub async fn switch(env: &Env, creator_id: &str, is_enabled: bool, now: u64) -> Result<(), Refusal> {
+    put(env, &switch_name(creator_id), &Switch { is_enabled, updated_at: now }).await
+}
+
+/// Deletes what is stored for the creator.
 pub async fn delete(env: &Env, creator_id: &str) -> Result<(), Refusal> {
+    remove(env, &key_name(creator_id)).await?;
+    remove(env, &switch_name(creator_id)).await
+}
+
+async fn remove(env: &Env, name: &str) -> Result<(), Refusal> {
     let kv = env.kv("KV").map_err(fault("KV binding"))?;
-    kv.delete(&name(creator_id)).await.map_err(fault("key record"))
+    kv.delete(name).await.map_err(fault("key record"))
+}
+
+async fn put(env: &Env, name: &str, value: &impl Serialize) -> Result<(), Refusal> {
+    let kv = env.kv("KV").map_err(fault("KV binding"))?;
+    let json = serde_json::to_string(value).map_err(fault("key record"))?;
+    let put = kv.put(name, json).map_err(fault("key record"))?;
+    put.execute().await.map_err(fault("key record"))
 }
 
 impl KeyRecord {

@@ -44,17 +44,20 @@ pub async fn store(mut call: Call<'_>) -> Answer {
                 claude::accepts(&config, &key).await?;
             }
             let enabled = change.is_enabled.unwrap_or(true);
-            KeyRecord::seal(call.env, &creator, &key, enabled).await.map_err(fault("vault"))?
-        }
-        None => {
-            let stored = keys::load(call.env, &creator).await?;
-            let mut record = stored.ok_or_else(|| missing("apiKey"))?;
-            record.is_enabled = change.is_enabled.ok_or_else(|| missing("apiKey or isEnabled"))?;
-            record.updated_at = clock::now();
+            let record = KeyRecord::seal(call.env, &creator, &key, enabled).await.map_err(fault("vault"))?;
+            keys::store(call.env, &creator, &record).await?;
             record
         }
+        None => {
+            let mut stored = keys::load(call.env, &creator).await?.ok_or_else(|| missing("apiKey"))?;
+            let is_enabled = change.is_enabled.ok_or_else(|| missing("apiKey or isEnabled"))?;
+            // Always later than the key it is about, whatever the clocks of two colos say.
+            stored.updated_at = clock::now().max(stored.updated_at.saturating_add(1));
+            stored.is_enabled = is_enabled;
+            keys::switch(call.env, &creator, is_enabled, stored.updated_at).await?;
+            stored
+        }
     };
-    keys::store(call.env, &creator, &record).await?;
     told(Some(&record))
 }
 
