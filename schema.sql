@@ -84,8 +84,7 @@ BEGIN
     SELECT NEW.template_id, NEW.network, NEW.asset, CAST(NEW.amount AS INTEGER)
     WHERE NEW.owner_test = 0 AND NEW.tx IS NOT NULL
     ON CONFLICT (template_id, network, asset) DO UPDATE SET
-      amount = CASE WHEN amount > 9223372036854775807 - excluded.amount THEN 9223372036854775807
-                    ELSE amount + excluded.amount END;
+      amount = min(amount, 9223372036854775807 - excluded.amount) + excluded.amount;
 END;
 
 CREATE TRIGGER IF NOT EXISTS runs_changed AFTER UPDATE ON runs
@@ -99,6 +98,5 @@ BEGIN
     SELECT NEW.template_id, NEW.network, NEW.asset, CAST(NEW.amount AS INTEGER)
     WHERE NEW.owner_test = 0 AND NEW.tx IS NOT NULL AND OLD.tx IS NULL
     ON CONFLICT (template_id, network, asset) DO UPDATE SET
-      amount = CASE WHEN amount > 9223372036854775807 - excluded.amount THEN 9223372036854775807
-                    ELSE amount + excluded.amount END;
+      amount = min(amount, 9223372036854775807 - excluded.amount) + excluded.amount;
 END;
