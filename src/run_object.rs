@@ -7,11 +7,11 @@ use crate::edge::subscriber::{self, Writer};
 use crate::edge::vault::Vault;
 use crate::edge::{clock, config, fault};
 use crate::engine::Session;
-use crate::rules::dossier::{receipt_json, Dossier, Presentation, Representation};
+use crate::rules::dossier::{rejected_headers, settled_headers, Presentation, Representation, Ticket};
 use crate::rules::quote::Payment;
 use crate::rules::refusal::Refusal;
-use crate::rules::run::{Ending, Event, Policy, Receipt, Run, State as RunState, View};
-use crate::wire::{sse, x402};
+use crate::rules::run::{Ending, Event, Policy, Run, State as RunState, View};
+use crate::wire::sse;
 use serde_json::json;
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -94,7 +94,7 @@ impl RunObject {
 
     async fn presented(&self, presentation: Presentation) -> std::result::Result<Response, Refused> {
         let representation = presentation.representation;
-        let ticket = Ticket::of(&presentation);
+        let ticket = presentation.ticket();
         let session = self.take_up(presentation).await?;
         match representation {
             Representation::Stream => stream(&session, ticket).await,
@@ -159,25 +159,10 @@ impl RunObject {
     }
 }
 
-/// What a waiting caller came with. Should the object pass on to somebody else's run meanwhile (this one
-/// was refused), the caller must not be shown that.
-struct Ticket {
-    proof: Option<String>,
-    digest: String,
-}
-
-impl Ticket {
-    fn of(presentation: &Presentation) -> Self {
-        let proof = presentation.payment.as_ref().map(|p| p.proof.clone());
-        Self { proof, digest: presentation.digest.clone() }
-    }
-
-    fn fits(&self, session: &Session) -> bool {
-        let desk = session.desk.borrow();
-        let mine =
-            |d: &Rc<Dossier>| d.digest == self.digest && d.payment.as_ref().map(|p| &p.proof) == self.proof.as_ref();
-        desk.dossier.as_ref().is_some_and(mine)
-    }
+/// Whether the object's run is still the one that the caller came for. It may have passed on to somebody
+/// else's meanwhile (this one was refused), and the caller must not be shown that.
+fn is_for(session: &Session, ticket: &Ticket) -> bool {
+    session.desk.borrow().dossier.as_ref().is_some_and(|d| d.ticket() == *ticket)
 }
 
 /// What becomes of somebody who presents a payment to this object.
@@ -196,9 +181,9 @@ fn admit(session: &Session, presentation: &Presentation) -> Admission {
             Some(objection) => Admission::Refuse(objection.clone()),
         };
     };
-    let same_request = dossier.digest == presentation.digest;
-    match dossier.same_payment(presentation) {
-        true if same_request => Admission::Join,
+    let (ours, theirs) = (dossier.ticket(), presentation.ticket());
+    match ours.proof == theirs.proof {
+        true if ours == theirs => Admission::Join,
         true => Admission::Refuse(Refusal::PaymentReused),
         // Somebody else's signature under the same nonce. Until one of them is verified, neither
         // may keep the other out.
@@ -208,23 +193,17 @@ fn admit(session: &Session, presentation: &Presentation) -> Admission {
 }
 
 fn plain(refusal: Refusal) -> Refused {
-    Refused { refusal, run: None, settlement: None, charged: false }
+    Refused { refusal, run: None, settlement: Vec::new(), charged: false }
 }
 
 /// The refusal with what belongs to it: the run's id, and the failed settlement.
 fn refused(session: &Session, refusal: Refusal) -> Refused {
     let desk = session.desk.borrow();
     let payment = desk.dossier.as_ref().and_then(|d| d.payment.as_ref());
-    let settlement = match (&refusal, payment) {
-        _ if desk.run.receipt().is_some() => desk.run.receipt().map(receipt_json),
-        (Refusal::SettlementRejected { .. }, Some(payment)) => Some(json!({
-            "success": false,
-            "errorReason": refusal.x402_reason(),
-            "transaction": "",
-            "network": payment.network,
-            "payer": payment.payer,
-        })),
-        _ => None,
+    let settlement = match (desk.run.receipt(), &refusal, payment) {
+        (Some(receipt), ..) => settled_headers(receipt),
+        (None, Refusal::SettlementRejected { .. }, Some(payment)) => rejected_headers(payment, refusal.x402_reason()),
+        _ => Vec::new(),
     };
     let run = desk.dossier.as_ref().map(|d| d.run_id.clone());
     Refused { refusal, run, settlement, charged: desk.run.receipt().is_some() }
@@ -284,7 +263,7 @@ async fn wait_for(
 ) -> std::result::Result<(), Refused> {
     loop {
         let rings = session.bell.rings();
-        if !ticket.fits(session) {
+        if !is_for(session, ticket) {
             return Err(plain(Refusal::PaymentReused));
         }
         if ready(&session.desk.borrow().run) {
@@ -306,7 +285,7 @@ async fn follow(session: Rc<Session>, ticket: Ticket, writer: Writer) {
     let mut bookmark = Bookmark { position: 0, edition: 0 };
     loop {
         let rings = session.bell.rings();
-        if !ticket.fits(&session) {
+        if !is_for(&session, &ticket) {
             return writer.close().await;
         }
         let (chunk, last) = next_chunk(&session, &mut bookmark);
@@ -326,7 +305,11 @@ async fn follow(session: Rc<Session>, ticket: Ticket, writer: Writer) {
 fn next_chunk(session: &Session, bookmark: &mut Bookmark) -> (Vec<u8>, bool) {
     let desk = session.desk.borrow();
     let run_id = desk.dossier.as_ref().map(|d| d.run_id.clone());
-    let error = |refusal: &Refusal| json!({"type": "error", "code": refusal.code(), "message": refusal.message(), "run": run_id});
+    let charged = desk.run.receipt().is_some();
+    let error = |refusal: &Refusal| {
+        let message = refusal.message_when(charged);
+        json!({"type": "error", "code": refusal.code(), "message": message, "charged": charged, "run": run_id})
+    };
     if bookmark.position == 0 {
         bookmark.edition = desk.transcript.edition;
     }
@@ -361,19 +344,8 @@ fn headers(session: &Session, content_type: &str) -> Result<Headers> {
     if desk.run.policy() == Policy::Free {
         headers.set("x-owner-test", "true")?;
     }
-    if let Some(receipt) = desk.run.receipt() {
-        for (name, network) in payment_response_names(receipt) {
-            let mut json = receipt_json(receipt);
-            if let Some(map) = json.as_object_mut() {
-                map.insert("network".to_owned(), network.into());
-            }
-            headers.set(name, &x402::encode_header(&json))?;
-        }
+    for (name, value) in desk.run.receipt().into_iter().flat_map(settled_headers) {
+        headers.set(&name, &value)?;
     }
     Ok(headers)
-}
-
-/// The header of v2 and that of v1, each with the network in its own words.
-fn payment_response_names(receipt: &Receipt) -> [(&'static str, &str); 2] {
-    [("payment-response", &receipt.network), ("x-payment-response", &receipt.network_v1)]
 }

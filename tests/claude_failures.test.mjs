@@ -137,6 +137,8 @@ describe('after text was released', () => {
       const { value: error } = await events.next();
       assert.equal(error.type, 'error');
       assert.equal(error.code, code);
+      assert.equal(error.charged, true);
+      assert.match(error.message, /present the same payment again/);
       assert.equal(JSON.stringify(error).includes('upstream words'), false);
       assert.match(error.run, /^run_/);
       assert.equal((await events.next()).done, true, 'nothing follows the error');

@@ -407,6 +407,8 @@ describe('the order of things', () => {
     const settlement = decodeReceipt(response);
     assert.equal(settlement.success, false);
     assert.equal(settlement.errorReason, 'insufficient_funds');
+    const v1 = JSON.parse(Buffer.from(response.headers.get('x-payment-response'), 'base64'));
+    assert.deepEqual([settlement.network, v1.network], [NETWORK, 'base-sepolia']);
     const body = await response.text();
     assert.equal(body.includes('SECRET OF THE ANSWER'), false);
     assert.equal(JSON.parse(body).code, 'SETTLEMENT_REJECTED');

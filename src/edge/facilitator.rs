@@ -78,6 +78,11 @@ fn is_payer(named: Option<&str>, payment: &Payment) -> bool {
     named.is_none_or(|payer| Address::parse(payer) == Some(payment.payer))
 }
 
+/// Of the first facilitator: a valid config has one.
+fn address(config: &Config, path: &str) -> String {
+    http::join(config.facilitators.first().map(|f| f.url.as_str()).unwrap_or_default(), path)
+}
+
 async fn call(config: &Config, path: &str, payment: &Payment, limit: Duration) -> Result<(u16, String), CallError> {
     let request = FacilitatorRequest {
         x402_version: payment.x402_version,
@@ -85,14 +90,12 @@ async fn call(config: &Config, path: &str, payment: &Payment, limit: Duration) -
         payment_requirements: &payment.requirements,
     };
     let json = serde_json::to_string(&request).unwrap_or_default();
-    let base = config.facilitators.first().map(|f| f.url.as_str()).unwrap_or_default();
-    http::post_json(&http::join(base, path), &json, limit).await
+    http::post_json(&address(config, path), &json, limit).await
 }
 
 /// Whether the first facilitator answers at all.
 pub async fn is_reachable(config: &Config, limit: Duration) -> bool {
-    let base = config.facilitators.first().map(|f| f.url.as_str()).unwrap_or_default();
-    let url = http::join(base, "/supported");
-    let answer = http::read(worker::Method::Get, &url, worker::Headers::new(), None, limit).await;
+    let answer =
+        http::read(worker::Method::Get, &address(config, "/supported"), worker::Headers::new(), None, limit).await;
     answer.is_ok_and(|(status, _)| status == 200)
 }

@@ -4,7 +4,6 @@ use super::fault;
 use crate::rules::dossier::Presentation;
 use crate::rules::refusal::Refusal;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use worker::{Env, Request, Response, Result, Stub};
 
 /// The binding of the objects' namespace.
@@ -22,8 +21,8 @@ pub struct Refused {
     pub refusal: Refusal,
     /// The run, where one exists.
     pub run: Option<String>,
-    /// For `PAYMENT-RESPONSE`, where a settlement was asked for.
-    pub settlement: Option<Value>,
+    /// `PAYMENT-RESPONSE` in both versions, where a settlement was asked for: names and values.
+    pub settlement: Vec<(String, String)>,
     /// The run was paid for all the same.
     pub charged: bool,
 }

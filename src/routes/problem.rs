@@ -78,10 +78,8 @@ pub fn of_run(refused: &Refused, quote: Option<&Quote>) -> Result<Response> {
     if let Some(run) = &refused.run {
         headers.set("x-run-id", run)?;
     }
-    if let Some(settlement) = &refused.settlement {
-        let encoded = x402::encode_header(settlement);
-        headers.set("payment-response", &encoded)?;
-        headers.set("x-payment-response", &encoded)?;
+    for (name, value) in &refused.settlement {
+        headers.set(name, value)?;
     }
     Ok(response)
 }

@@ -62,11 +62,13 @@ async fn offer(mut call: Call<'_>, config: &Config, asked: Asked, template: Temp
     };
     let matched = quote::match_payment(&presented, &quote, &config.limits, clock::seconds());
     // A payment that cannot begin a run (any more) may have bought one already: its object knows.
-    let (payment, objection) = match (matched, quote::identify(&presented, &quote)) {
-        (Ok(payment), _) if !template.published => (payment, Some(Refusal::NotFound)),
-        (Ok(payment), _) => (payment, ready.err()),
-        (Err(refusal), Some(payment)) => (payment, Some(refusal)),
-        (Err(refusal), None) => return challenge(&refusal),
+    let (payment, objection) = match matched {
+        Ok(payment) if !template.published => (payment, Some(Refusal::NotFound)),
+        Ok(payment) => (payment, ready.err()),
+        Err(refusal) => match quote::identify(&presented, &quote) {
+            Some(payment) => (payment, Some(refusal)),
+            None => return challenge(&refusal),
+        },
     };
     let mut presentation = present(&asked, &body, config, template, input, Some(payment));
     presentation.objection = objection;

@@ -7,6 +7,7 @@ use super::refusal::Refusal;
 use super::run::{Millis, Policy, Receipt, Run};
 use super::template::{render, Secret, NEUTRAL_MESSAGE};
 use crate::wire::anthropic::{StopReason, Usage};
+use crate::wire::x402::encode_header;
 use serde::{Deserialize, Serialize};
 use serde_json::{json, Value};
 
@@ -75,6 +76,21 @@ pub struct Dossier {
     pub started_at: Millis,
 }
 
+/// What a caller came with: who holds the same payment and asks the same is shown the same run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ticket {
+    /// Of the whole signed payload, so that knowing a nonce is not enough. `None`: an owner's test.
+    pub proof: Option<String>,
+    /// See [`Presentation::digest`].
+    pub digest: String,
+}
+
+impl Ticket {
+    fn of(payment: &Option<Payment>, digest: &str) -> Self {
+        Self { proof: payment.as_ref().map(|p| p.proof.clone()), digest: digest.to_owned() }
+    }
+}
+
 /// What a run has used so far.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Tally {
@@ -107,6 +123,11 @@ impl Tally {
 }
 
 impl Presentation {
+    /// See [`Ticket`].
+    pub fn ticket(&self) -> Ticket {
+        Ticket::of(&self.payment, &self.digest)
+    }
+
     /// When money moves for this run.
     pub fn policy(&self) -> Policy {
         match (&self.payment, self.representation) {
@@ -141,11 +162,9 @@ impl Presentation {
 }
 
 impl Dossier {
-    /// Whether whoever presents `other` presents the same payment: the whole signed payload counts,
-    /// so that knowing a nonce is not enough.
-    pub fn same_payment(&self, other: &Presentation) -> bool {
-        let proof = |payment: &Option<Payment>| payment.as_ref().map(|p| p.proof.clone());
-        proof(&self.payment) == proof(&other.payment)
+    /// See [`Ticket`].
+    pub fn ticket(&self) -> Ticket {
+        Ticket::of(&self.payment, &self.digest)
     }
 
     /// The ledger's row of this run, at rest since `now`.
@@ -193,8 +212,35 @@ impl Dossier {
     }
 }
 
+/// The headers that tell of a settlement: v2's and v1's, each with the network in its own words.
+fn payment_response(settlement: &Value, network_v1: &str) -> Vec<(String, String)> {
+    let mut v1 = settlement.clone();
+    if let Some(map) = v1.as_object_mut() {
+        map.insert("network".to_owned(), network_v1.into());
+    }
+    let header = |name: &str, json: &Value| (name.to_owned(), encode_header(json));
+    vec![header("payment-response", settlement), header("x-payment-response", &v1)]
+}
+
+/// The headers of a settlement that was made.
+pub fn settled_headers(receipt: &Receipt) -> Vec<(String, String)> {
+    payment_response(&receipt_json(receipt), &receipt.network_v1)
+}
+
+/// The headers of a settlement that was refused, with x402's code for why.
+pub fn rejected_headers(payment: &Payment, reason: String) -> Vec<(String, String)> {
+    let settlement = json!({
+        "success": false,
+        "errorReason": reason,
+        "transaction": "",
+        "network": payment.network,
+        "payer": payment.payer,
+    });
+    payment_response(&settlement, &payment.network_v1)
+}
+
 /// A receipt as x402 v2 says it (5.3).
-pub fn receipt_json(receipt: &Receipt) -> Value {
+fn receipt_json(receipt: &Receipt) -> Value {
     json!({
         "success": true,
         "transaction": receipt.transaction,

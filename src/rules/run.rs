@@ -285,8 +285,8 @@ impl Run {
                     Answer::Broken(fault) => self.ask_again(fault, true),
                 }
             }
-            (State::Answering { settling: true, answer: Answer::Broken(fault) }, Event::SettleWithheld)
-                if !self.unanswered =>
+            (State::Answering { answer: Answer::Broken(fault), .. }, Event::SettleWithheld)
+                if self.should_withhold() =>
             {
                 self.rest(State::Failed(fault))
             }
