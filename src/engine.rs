@@ -6,12 +6,13 @@
 use crate::edge::bell::Bell;
 use crate::edge::store::{Loaded, Store};
 use crate::edge::vault::Vault;
-use crate::edge::{claude, clock, config, facilitator, fault, ledger};
+use crate::edge::{chain, claude, clock, config, facilitator, fault, ledger};
 use crate::rules::claude::{Reading, Step};
-use crate::rules::config::Limits;
+use crate::rules::config::{Config, Limits};
 use crate::rules::dossier::{Dossier, Question, Tally};
+use crate::rules::quote::Payment;
 use crate::rules::refusal::{ClaudeFault, Refusal};
-use crate::rules::run::{Effect, Event, Millis, Policy, Run, GRACE};
+use crate::rules::run::{Effect, Ending, Event, Evidence, Millis, Run, Terms, GRACE};
 use crate::rules::transcript::Transcript;
 use futures::future::{select, AbortHandle, Abortable, Either, LocalBoxFuture};
 use futures::stream::{FuturesUnordered, StreamExt};
@@ -56,6 +57,28 @@ pub struct Session {
     driving: Cell<bool>,
     hush: RefCell<Option<AbortHandle>>,
     grace: RefCell<Option<AbortHandle>>,
+    /// Callers who wait for the run or follow it.
+    listeners: Cell<usize>,
+}
+
+/// A caller who waits for a run or follows it; gone when dropped.
+pub struct Listener(Rc<Session>);
+
+impl Listener {
+    /// Somebody is there.
+    pub fn of(session: &Rc<Session>) -> Self {
+        session.listeners.set(session.listeners.get().saturating_add(1));
+        Self(session.clone())
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.0.listeners.set(self.0.listeners.get().saturating_sub(1));
+        if self.0.is_abandoned() {
+            self.0.tell(Event::Abandoned);
+        }
+    }
 }
 
 /// Ends a drive, also when it ends in a panic: nobody must wait for a driver who is gone.
@@ -78,7 +101,7 @@ impl Session {
                 Desk { run, dossier: Some(Rc::new(dossier)), question, tally, transcript, checkpointed_at: 0 }
             }
             None => Desk {
-                run: Run::new(Policy::Free, 0),
+                run: Run::new(Terms::free()),
                 dossier: None,
                 question: String::new(),
                 tally: Tally::default(),
@@ -95,6 +118,7 @@ impl Session {
             driving: Cell::new(false),
             hush: RefCell::default(),
             grace: RefCell::default(),
+            listeners: Cell::new(0),
         };
         if session.desk.borrow().run.is_busy() {
             session.tell(Event::Restarted);
@@ -103,10 +127,10 @@ impl Session {
     }
 
     /// Sets out on a run. The machine hears of it by [`Event::Presented`].
-    pub fn begin(&self, policy: Policy, limits: &Limits, dossier: Dossier, question: String) -> worker::Result<()> {
+    pub fn begin(&self, terms: Terms, dossier: Dossier, question: String) -> worker::Result<()> {
         self.store.begin(&dossier, &question)?;
         let mut desk = self.desk.borrow_mut();
-        desk.run = Run::new(policy, limits.paid_attempts);
+        desk.run = Run::new(terms);
         desk.tally = Tally::default();
         desk.dossier = Some(Rc::new(dossier));
         desk.question = question;
@@ -115,9 +139,14 @@ impl Session {
 
     /// Tells the machine; what it wants done is queued, and everybody hears the bell.
     pub fn tell(&self, event: Event) {
-        let effects = self.desk.borrow_mut().run.handle(event, clock::now());
+        let effects = self.desk.borrow_mut().run.handle(event, clock::moment());
         self.todo.borrow_mut().extend(effects);
         self.bell.ring();
+    }
+
+    /// Whether Claude works for nobody: nobody has paid, and nobody is there.
+    fn is_abandoned(&self) -> bool {
+        self.listeners.get() == 0 && self.desk.borrow().run.is_on_credit()
     }
 
     /// Whether a [`Session::drive`] is under way.
@@ -159,6 +188,7 @@ impl Session {
             }
             Effect::Save => self.save(),
             Effect::Verify => work.push(self.guarded(self.verify(), || Some(Event::VerifyRefused(Refusal::Internal)))),
+            Effect::Ask if self.is_abandoned() => self.tell(Event::Abandoned),
             Effect::Ask => {
                 let ask = stoppable(&self.hush, self.ask());
                 let silent = false; // text may be out: better told as broken off than written twice
@@ -168,7 +198,10 @@ impl Session {
             Effect::BackOff => work.push(self.guarded(self.back_off(), || Some(Event::BackedOff))),
             Effect::Settle if self.desk.borrow().run.should_withhold() => self.tell(Event::SettleWithheld),
             Effect::Settle => work.push(self.guarded(self.settle(), || Some(Event::SettleUnanswered))),
+            Effect::Look => work.push(self.guarded(self.look(), || Some(Event::Looked(Evidence::Nothing)))),
             Effect::Hush => stop(&self.hush),
+            // What nobody took the report of is reported again by the alarm.
+            Effect::Report => work.push(self.guarded(self.report(), || None)),
             // The row stays owed; the alarm writes it.
             Effect::Record => work.push(self.guarded(self.record(), || None)),
         }
@@ -201,7 +234,7 @@ impl Session {
         let mut desk = self.desk.borrow_mut();
         let desk = &mut *desk;
         log_fault(self.store.checkpoint(&mut desk.transcript));
-        log_fault(self.store.save(&desk.run, &desk.tally));
+        log_fault(self.store.save(&desk.run, &desk.tally, desk.transcript.edition));
         desk.checkpointed_at = clock::now();
     }
 
@@ -209,12 +242,63 @@ impl Session {
         self.desk.borrow().dossier.clone()
     }
 
+    /// The payment, with the configuration of this moment and the facilitator that was asked last.
+    async fn payment(&self) -> Option<(Rc<Config>, Payment, Option<String>)> {
+        let config = config::load(&self.env).await.ok()?;
+        let payment = self.dossier()?.payment.clone()?;
+        let before = self.desk.borrow().tally.facilitator.clone();
+        Some((config, payment, before))
+    }
+
+    fn asked(&self, facilitator: Option<String>) {
+        let mut desk = self.desk.borrow_mut();
+        desk.tally.facilitator = facilitator.or(desk.tally.facilitator.take());
+    }
+
     async fn verify(&self) {
-        let event = match (config::load(&self.env).await, self.dossier().as_ref().map(|d| &d.payment)) {
-            (Ok(config), Some(Some(payment))) => facilitator::verify(&config, payment).await,
-            _ => Event::VerifyRefused(Refusal::Internal),
+        let event = match self.payment().await {
+            Some((config, payment, _)) => {
+                let (event, facilitator) = facilitator::verify(&config, &payment).await;
+                self.asked(facilitator);
+                event
+            }
+            None => Event::VerifyRefused(Refusal::Internal),
         };
         self.tell(event);
+    }
+
+    /// Looks for what became of a settlement: on the chain, and where that says nothing, at the facilitators.
+    async fn look(&self) {
+        let evidence = match (self.payment().await, self.dossier()) {
+            (Some((config, payment, before)), Some(dossier)) => {
+                let network = config.networks.iter().find(|n| n.id == payment.network);
+                let on_chain = match network {
+                    Some(network) => chain::look(network, &payment, dossier.started_at).await,
+                    None => Evidence::Nothing,
+                };
+                match on_chain {
+                    Evidence::Nothing => facilitator::look(&config, &payment, before.as_deref()).await,
+                    found => found,
+                }
+            }
+            _ => Evidence::Nothing,
+        };
+        self.tell(Event::Looked(evidence));
+    }
+
+    async fn report(&self) {
+        let (receipt, fault) = {
+            let desk = self.desk.borrow();
+            (desk.run.receipt().cloned(), desk.run.ending())
+        };
+        let (Some((config, payment, _)), Some(receipt)) = (self.payment().await, receipt) else { return };
+        let reason = match fault {
+            Some(Ending::Error(refusal)) => refusal.code(),
+            _ => Refusal::Refundable.code(),
+        };
+        if facilitator::report(&self.env, &config, &payment, &receipt.transaction, reason).await {
+            self.tell(Event::Reported);
+        }
     }
 
     async fn linger(&self) {
@@ -229,10 +313,14 @@ impl Session {
     }
 
     async fn settle(&self) {
-        let event = match (config::load(&self.env).await, self.dossier().as_ref().map(|d| &d.payment)) {
-            (Ok(config), Some(Some(payment))) => facilitator::settle(&config, payment).await,
+        let event = match self.payment().await {
+            Some((config, payment, before)) => {
+                let (event, facilitator) = facilitator::settle(&config, &payment, before.as_deref()).await;
+                self.asked(facilitator);
+                event
+            }
             // Nothing was sent, but an answer that never comes is treated as unknown all the same.
-            _ => Event::SettleUnanswered,
+            None => Event::SettleUnanswered,
         };
         self.tell(event);
     }

@@ -23,6 +23,8 @@ enum Kept {
     Question,
     /// Tokens.
     Tally,
+    /// Which edition of the text it is.
+    Edition,
 }
 
 impl Kept {
@@ -32,6 +34,7 @@ impl Kept {
             Kept::Dossier => "dossier",
             Kept::Question => "question",
             Kept::Tally => "tally",
+            Kept::Edition => "edition",
         }
     }
 }
@@ -92,7 +95,7 @@ impl Store {
             dossier,
             question: self.get(Kept::Question)?.unwrap_or_default(),
             tally: self.get(Kept::Tally)?.unwrap_or_default(),
-            transcript: Transcript::restore(pieces),
+            transcript: Transcript::restore(self.get(Kept::Edition)?.unwrap_or_default(), pieces),
         }))
     }
 
@@ -105,9 +108,10 @@ impl Store {
         self.put(Kept::Question, &question)
     }
 
-    /// Keeps the machine and the tokens.
-    pub fn save(&self, run: &Run, tally: &Tally) -> Result<()> {
+    /// Keeps the machine, the tokens, and which edition of the text is being written.
+    pub fn save(&self, run: &Run, tally: &Tally, edition: u32) -> Result<()> {
         self.put(Kept::Run, run)?;
+        self.put(Kept::Edition, &edition)?;
         self.put(Kept::Tally, tally)
     }
 

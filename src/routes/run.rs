@@ -5,9 +5,10 @@
 
 use super::{problem, Answer, Call};
 use crate::edge::runs::{self, Answer as RunAnswer};
-use crate::edge::{clock, config, fault, jwt, keys, templates};
+use crate::edge::{clock, config, fault, jwt, keys, payers, templates};
 use crate::rules::config::Config;
 use crate::rules::dossier::{Presentation, Representation};
+use crate::rules::identifier::{self, Claim};
 use crate::rules::input::{self, Body};
 use crate::rules::quote::{self, Payment, Presented, Quote};
 use crate::rules::refusal::Refusal;
@@ -15,7 +16,7 @@ use crate::rules::template::Template;
 use crate::wire::accept::prefers_json;
 use crate::wire::canonical::digest;
 use serde_json::{json, Value};
-use worker::Request;
+use worker::{Env, Request};
 
 /// Runs the template, for a payer or for its owner.
 pub async fn create(call: Call<'_>, user: &str, slug: &str) -> Answer {
@@ -43,7 +44,7 @@ async fn offer(mut call: Call<'_>, config: &Config, asked: Asked, template: Temp
         let input = input?;
         asked.is_owner(&call, config, &template).await?;
         ready_to_run(&call, config, &template).await?;
-        return run(&call, present(&asked, &body, config, template, input, None), None).await;
+        return run(&call, present(&asked, &body, config, template, input, None)?, None).await;
     }
 
     // Whoever sends nothing wants to know the terms; indexers list only what answers 402.
@@ -55,11 +56,15 @@ async fn offer(mut call: Call<'_>, config: &Config, asked: Asked, template: Temp
         // Said before any payment is asked for.
         ready.clone()?;
     }
-    let quote = quote::quote(&template, &config.networks, &config.limits, &asked.url)?;
+    let quote = quote::quote(&template, config, &asked.url)?;
     let challenge = |refusal: &Refusal| problem::challenge(refusal, &quote).map_err(fault("challenge"));
     let (Some(presented), Some(input)) = (presented, input) else {
         return challenge(&Refusal::PaymentRequired);
     };
+    // Garbage costs nobody anything: no object, and no call of the facilitator.
+    if let Err(refusal) = quote::check_signature(&presented, &quote) {
+        return challenge(&refusal);
+    }
     let matched = quote::match_payment(&presented, &quote, &config.limits, clock::seconds());
     // A payment that cannot begin a run (any more) may have bought one already: its object knows.
     let (payment, objection) = match matched {
@@ -70,14 +75,40 @@ async fn offer(mut call: Call<'_>, config: &Config, asked: Asked, template: Temp
             None => return challenge(&refusal),
         },
     };
-    let mut presentation = present(&asked, &body, config, template, input, Some(payment));
+    let mut presentation = present(&asked, &body, config, template, input, Some(payment))?;
     presentation.objection = objection;
+    claim_identifiers(call.env, config, &asked, &presented, &presentation).await?;
     run(&call, presentation, Some(&quote)).await
+}
+
+/// An identifier stands for one payment of one request. It is claimed before anything is verified; what has
+/// been bought already needs no claim.
+async fn claim_identifiers(
+    env: &Env,
+    config: &Config,
+    asked: &Asked,
+    presented: &Presented,
+    presentation: &Presentation,
+) -> Result<(), Refusal> {
+    let in_header = identifier::of_header(asked.idempotency_key.as_deref())?;
+    let identifiers: Vec<&String> = presented.identifier.iter().chain(in_header.iter()).collect();
+    let (Some(payment), None) = (&presentation.payment, &presentation.objection) else {
+        return Ok(());
+    };
+    if identifiers.is_empty() && config.require_payment_identifier {
+        return Err(Refusal::IdentifierMissing);
+    }
+    for identifier in identifiers {
+        let claim = Claim::new(identifier, &presentation.digest, payment);
+        payers::claim(env, &payment.payer.to_string(), &claim).await?;
+    }
+    Ok(())
 }
 
 async fn run(call: &Call<'_>, presentation: Presentation, quote: Option<&Quote>) -> Answer {
     match runs::present(call.env, &presentation).await? {
         RunAnswer::Ready(response) => Ok(response),
+        RunAnswer::Ended => problem::ended().map_err(fault("answer")),
         RunAnswer::Refused(refused) => problem::of_run(&refused, quote).map_err(fault("problem")),
     }
 }
@@ -89,6 +120,7 @@ struct Asked {
     authorization: Option<String>,
     payment_v2: Option<String>,
     payment_v1: Option<String>,
+    idempotency_key: Option<String>,
     representation: Representation,
 }
 
@@ -104,6 +136,7 @@ impl Asked {
             authorization: header("authorization")?,
             payment_v2: header("payment-signature")?,
             payment_v1: header("x-payment")?,
+            idempotency_key: header("idempotency-key")?,
             representation: if json || no_stream { Representation::Json } else { Representation::Stream },
         })
     }
@@ -156,13 +189,19 @@ fn present(
     template: Template,
     input: input::Input,
     payment: Option<Payment>,
-) -> Presentation {
+) -> Result<Presentation, Refusal> {
     let body = match body {
         Body::Json(value) => value.clone(),
         Body::Empty | Body::Malformed => Value::Object(serde_json::Map::new()),
     };
     let most = config.models.iter().find(|m| m.id == template.model).map(|m| m.max_output);
-    Presentation {
+    let object = match &payment {
+        Some(payment) => payment.name.clone(),
+        None => format!("test_{}", runs::random_hex()?),
+    };
+    Ok(Presentation {
+        object,
+        release: template.release,
         template_id: template.id,
         creator_id: template.creator_id,
         max_tokens: template.max_tokens.min(most.unwrap_or(template.max_tokens)),
@@ -173,5 +212,5 @@ fn present(
         digest: digest(&json!(["POST", asked.target(), body])),
         representation: asked.representation,
         objection: None,
-    }
+    })
 }

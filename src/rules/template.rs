@@ -1,5 +1,6 @@
 //! Templates: what a creator publishes, and how its prompt is filled in.
 
+use super::run::Release;
 use crate::wire::amount::Price;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -81,6 +82,8 @@ pub struct Template {
     pub price: Price,
     /// Drafts exist for their owner only.
     pub published: bool,
+    /// When a stream's text is shown.
+    pub release: Release,
     /// Ended runs, owner tests left out.
     pub runs: u64,
 }

@@ -7,6 +7,7 @@ pub mod anthropic;
 pub mod base64;
 pub mod canonical;
 pub mod evm;
+pub mod evm_rpc;
 pub mod jwt;
 pub mod sse;
 pub mod x402;
