@@ -164,7 +164,9 @@ function judge(run, rows, paid) {
   const texts = run.told.filter(({ whole }) => whole).map(({ text }) => text);
   const seen = run.told.some(({ text }) => text);
   const refundable = booked.some((row) => ['refundable', 'refunded'].includes(row.status));
-  const end = paid.length === 0 ? (run.ends === 'given up' ? 'given up' : 'refused') : refundable ? 'refundable' : 'delivered';
+  const delivered = booked.some((row) => row.status === 'delivered') && texts.length > 0;
+  const unpaid = run.ends === 'given up' ? 'given up' : 'refused';
+  const end = !paid.length ? unpaid : refundable ? 'refundable' : delivered ? 'delivered' : 'paid for nothing';
   const asExpected = end === run.ends || (run.ends === 'given up' && end === 'refundable');
   const wrong = [
     [paid.length > 1, `charged ${paid.length} times`],
