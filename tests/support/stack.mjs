@@ -6,10 +6,12 @@
 // process's `fetch`, where a refused connection becomes an answer and an abort is lost. Here the calls
 // leave from workerd itself, as in production.
 import { execFile } from 'node:child_process';
+import { subscribe } from 'node:diagnostics_channel';
+import { once } from 'node:events';
 import { existsSync, mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { randomBytes } from 'node:crypto';
@@ -137,6 +139,12 @@ async function build() {
   ];
 }
 
+// Miniflare does not say which process its runtime is; node says which processes it starts.
+const started = [];
+subscribe('child_process', ({ process: child }) => void started.push(child));
+const isRunning = (child) => child.pid !== undefined && child.exitCode === null && child.signalCode === null;
+const runtimes = () => started.filter((child) => isRunning(child) && basename(child.spawnfile) === 'workerd');
+
 /**
  * Starts everything.
  *  `script`     what Claude answers (tests/support/claude.mjs)
@@ -162,6 +170,7 @@ export async function startStack({ script, config, vars = {}, blockTime = 'auto'
     closers.push(() => facilitator.close());
 
     const logs = [];
+    let [killed, revived] = [0, 0];
     const base = { VAULT_KEYS: vaultKey('k1'), JWT_SECRET, FACILITATOR_URL: facilitator.url, ANTHROPIC_BASE_URL: claude.url };
     const { workerOptions } = wrangler.unstable_getMiniflareWorkerOptions(`${root}wrangler.toml`);
     const options = (more) =>
@@ -170,6 +179,7 @@ export async function startStack({ script, config, vars = {}, blockTime = 'auto'
         host: '127.0.0.1',
         port: 0,
         cf: false,
+        unsafeHandleRuntimeRestart: () => void (revived += 1),
         handleStructuredLogs: (line) => void logs.push(line),
         handleUncaughtError: (error) => void logs.push({ level: 'uncaught', message: String(error?.stack ?? error), timestamp: Date.now() }),
         resourcePersistencePath: join(folder, 'state'),
@@ -209,6 +219,21 @@ export async function startStack({ script, config, vars = {}, blockTime = 'auto'
       async restart(more = {}) {
         await mf.setOptions(options(more));
         stack.url = String(await mf.ready).replace(/\/$/, '').replace('localhost', '127.0.0.1');
+        await bind();
+      },
+      /**
+       * kill -9, at this very moment. Miniflare starts another runtime at once, over the same storage and at
+       * the same address; `revive` waits for it. For test files with one stack.
+       */
+      async kill() {
+        const [runtime, ...others] = runtimes();
+        if (!runtime || others.length) throw new Error(`one runtime is to be killed, and there are ${runtimes().length}`);
+        killed += 1;
+        runtime.kill('SIGKILL');
+        await once(runtime, 'exit');
+      },
+      async revive() {
+        await until(() => revived === killed, { timeout: 20_000, what: 'another runtime' });
         await bind();
       },
       /** What the Worker has logged, as one text. */
