@@ -8,7 +8,7 @@ use super::http::{self, CallError};
 use super::{clock, fault};
 use crate::rules::breaker::Breaker;
 use crate::rules::config::{Config, Facilitator};
-use crate::rules::evidence::{self, is_definite_no, is_not_submitted, says_spent};
+use crate::rules::evidence::{self, is_definite_no, is_failure, is_not_submitted, says_spent};
 use crate::rules::quote::{Payment, SCHEME};
 use crate::rules::refusal::Refusal;
 use crate::rules::run::{Event, Evidence, Millis};
@@ -155,8 +155,12 @@ async fn ask_settle(config: &Config, url: &str, payment: &Payment) -> Asked {
         }
         answer if is_definite_no(answer) => Event::SettleRejected(reason_code(answer.error_reason.as_deref())),
         answer if says_spent(answer) => Event::SettleSpent,
+        answer if is_failure(answer) => {
+            worker::console_error!("facilitator: settle: neither a yes nor a definite no");
+            Event::SettleFailed
+        }
         _ => {
-            worker::console_error!("facilitator: settle: an answer that does not fit the payment");
+            worker::console_error!("facilitator: settle: pending, or an answer that does not fit the payment");
             Event::SettleUnanswered
         }
     })

@@ -21,6 +21,12 @@ pub fn is_definite_no(answer: &SettleResponse) -> bool {
     !answer.success && answer.transaction.is_empty() && found_before && !submitted
 }
 
+/// Whether it says that what was submitted has failed; not that it is still under way.
+pub fn is_failure(answer: &SettleResponse) -> bool {
+    let reason = answer.error_reason.as_deref().unwrap_or_default();
+    !answer.success && !["pending", "timeout", "timed_out"].iter().any(|word| reason.contains(word))
+}
+
 /// Whether it says that the nonce is spent already.
 pub fn says_spent(answer: &SettleResponse) -> bool {
     !answer.success && answer.transaction.is_empty() && names_spent_nonce(answer.error_reason.as_deref())

@@ -86,9 +86,11 @@ pub struct Run {
     receipt: Option<Receipt>,
     /// Claude is to be asked again, after this long.
     backing_off: Option<Millis>,
-    /// A settle went without an answer: from then on a "no" is not definite, for the money may have
-    /// moved the first time.
+    /// A settle went without a definite answer: from then on a "no" is not definite, for the money may
+    /// have moved the first time.
     unanswered: bool,
+    /// A settle went without any answer: if the payment is found spent, it was by that one.
+    silence: bool,
     /// A caller waits for what is being looked for.
     awaited: bool,
     /// The ledger is owed a row.
@@ -111,6 +113,7 @@ impl Run {
             receipt: None,
             backing_off: None,
             unanswered: false,
+            silence: false,
             awaited: false,
             owed: false,
             due: None,
@@ -202,6 +205,10 @@ impl Run {
             }
             (State::Answering { settling: true, .. }, Event::SettleRejected(reason)) => self.never(reason, moment),
             (State::Answering { settling: true, answer }, Event::SettleUnanswered) => {
+                (self.unanswered, self.silence) = (true, true);
+                self.unknown(answer, moment)
+            }
+            (State::Answering { settling: true, answer }, Event::SettleFailed) => {
                 self.unanswered = true;
                 self.unknown(answer, moment)
             }
@@ -214,8 +221,8 @@ impl Run {
                 let awaited = std::mem::take(&mut self.awaited);
                 match evidence {
                     Evidence::Paid(receipt) => self.settled(receipt, answer, moment),
-                    // Spent by whom? Where we never went without an answer, it was not by us.
-                    Evidence::Spent(receipt) if self.unanswered => self.settled(receipt, answer, moment),
+                    // Spent by whom? Where every settle was answered, it was not by us.
+                    Evidence::Spent(receipt) if self.silence => self.settled(receipt, answer, moment),
                     Evidence::Never(reason) => self.never(reason, moment),
                     // There is nothing to sell but a broken answer: only who asks for it again pays for it.
                     Evidence::Unspent if awaited || !matches!(answer, Answer::Broken(_)) => {
@@ -241,7 +248,7 @@ impl Run {
                 self.rest(State::Failed(ClaudeFault::CutOff), moment)
             }
             (State::Answering { settling: true, answer }, Event::Restarted) => {
-                self.unanswered = true;
+                (self.unanswered, self.silence) = (true, true);
                 let answer = after_restart(answer);
                 self.to(State::SettlementUnknown { looking: true, answer }, &[Save, Look])
             }

@@ -19,7 +19,7 @@ import { decodePaymentRequiredHeader, decodePaymentResponseHeader } from '@x402/
 import { ExactEvmScheme } from '@x402/evm/exact/client';
 import { wrapFetchWithPayment, x402Client } from '@x402/fetch';
 import { generatePrivateKey, privateKeyToAccount } from 'viem/accounts';
-import { CHAIN_ID, NETWORK, USDC, startChain } from '../../dev/chain.mjs';
+import { CHAIN_ID, NETWORK, USDC, networksVar, startChain } from '../../dev/chain.mjs';
 import { startFacilitator } from '../../dev/facilitator.mjs';
 import { creators, fakeClaudeKey, ownerToken, resourceOf, seedSql, templates } from '../../dev/seed.mjs';
 import { startClaude } from './claude.mjs';
@@ -171,7 +171,7 @@ export async function startStack({ script, config, vars = {}, blockTime = 'auto'
 
     const logs = [];
     let [killed, revived] = [0, 0];
-    const base = { VAULT_KEYS: vaultKey('k1'), JWT_SECRET, FACILITATOR_URL: facilitator.url, ANTHROPIC_BASE_URL: claude.url };
+    const base = { VAULT_KEYS: vaultKey('k1'), JWT_SECRET, FACILITATOR_URL: facilitator.url, ANTHROPIC_BASE_URL: claude.url, NETWORKS: networksVar(chain.url) };
     const { workerOptions } = wrangler.unstable_getMiniflareWorkerOptions(`${root}wrangler.toml`);
     const options = (more) =>
       convertV4MiniflareOptions({

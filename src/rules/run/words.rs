@@ -146,8 +146,10 @@ pub enum Event {
     Settled(Receipt),
     /// The facilitator says definitely that it did not.
     SettleRejected(Option<String>),
-    /// No definite answer.
+    /// No answer, or none that can be read.
     SettleUnanswered,
+    /// An answer that is neither a yes nor a definite no: what was submitted has failed, or may still.
+    SettleFailed,
     /// The facilitator says that the authorization is spent already.
     SettleSpent,
     /// The driver did not ask: the answer had broken off before.
