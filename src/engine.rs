@@ -149,6 +149,11 @@ impl Session {
         self.listeners.get() == 0 && self.desk.borrow().run.is_on_credit()
     }
 
+    /// Whether the machine wants something that nobody has begun to do.
+    pub fn has_todo(&self) -> bool {
+        !self.todo.borrow().is_empty()
+    }
+
     /// Whether a [`Session::drive`] is under way.
     pub fn is_driven(&self) -> bool {
         self.driving.get()

@@ -8,7 +8,7 @@ use crate::edge::{clock, config, fault, payers};
 use crate::engine::{Listener, Session};
 use crate::rules::dossier::{rejected_headers, run_id, settled_headers, Presentation, Representation};
 use crate::rules::refusal::Refusal;
-use crate::rules::run::{Event, Release, State as RunState};
+use crate::rules::run::{Event, Millis, Release, State as RunState};
 use answers::Told;
 use futures::future::{select, Either};
 use std::cell::RefCell;
@@ -100,8 +100,7 @@ impl RunObject {
         let Some(deadline) = deadline else {
             return Ok(());
         };
-        let wait = i64::try_from(deadline.saturating_sub(now)).unwrap_or(i64::MAX);
-        self.state.storage().set_alarm(wait.max(1)).await
+        self.state.storage().set_alarm(until(deadline, now)).await
     }
 
     async fn presented(&self, presentation: Presentation) -> std::result::Result<Response, Refused> {
@@ -156,6 +155,11 @@ impl RunObject {
             // Asked for anew after each wait: a run that was forgotten meanwhile has taken its session along.
             let session = self.session().map_err(fault("run storage")).map_err(plain)?;
             let rings = session.bell.rings();
+            if session.has_todo() {
+                // Of the run before, as it was found in storage: its row is still to be written.
+                self.set_going(&session).await.map_err(fault("alarm")).map_err(plain)?;
+                continue;
+            }
             match admit(&session, &presentation) {
                 Admission::Wait => session.bell.after(rings).await,
                 Admission::Refuse(refusal) => return Err(plain(refusal)),
@@ -186,10 +190,24 @@ impl RunObject {
         if session.is_driven() {
             return Ok(());
         }
-        let driver = session.clone();
-        self.state.wait_until(async move { driver.drive().await });
+        let (driver, storage) = (session.clone(), self.state.storage());
+        self.state.wait_until(async move {
+            driver.drive().await;
+            // What the machine waits for from here on may be due sooner than the heartbeat.
+            let now = clock::now();
+            let deadline = driver.desk.borrow().run.deadline(now);
+            if let Some(deadline) = deadline {
+                let set = storage.set_alarm(until(deadline, now)).await;
+                let _ = set.map_err(fault("alarm"));
+            }
+        });
         self.next_alarm(session).await
     }
+}
+
+/// Milliseconds until then, as the runtime wants them.
+fn until(deadline: Millis, now: Millis) -> i64 {
+    i64::try_from(deadline.saturating_sub(now)).unwrap_or(i64::MAX).max(1)
 }
 
 /// What becomes of somebody who presents a payment to this object.

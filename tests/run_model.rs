@@ -584,6 +584,10 @@ impl Model for Slot {
             if lossy && self.node {
                 // A node that cannot say how the nonce was spent, or says nothing.
                 actions.push(Action::Hear(Event::Looked(Evidence::Nothing)));
+                // A node that is behind.
+                if matches!(w.money, Money::Moved | Money::SpentOtherwise) && !w.expired {
+                    actions.push(Action::Hear(Event::Looked(Evidence::Unspent)));
+                }
             }
         }
         if w.recording.is_some() {
@@ -795,11 +799,13 @@ impl Slot {
                 w.ambiguous = true;
             }
             Event::SettleSpent => w.settling = Settling::No,
-            Event::Looked(Evidence::Nothing) if self.node => {
+            Event::Looked(evidence) => {
                 w.looking = false;
-                w.left.losses -= 1;
+                let spent = matches!(w.money, Money::Moved | Money::SpentOtherwise);
+                if self.node && (*evidence == Evidence::Nothing || (spent && *evidence == Evidence::Unspent)) {
+                    w.left.losses -= 1;
+                }
             }
-            Event::Looked(_) => w.looking = false,
             Event::Recorded => {
                 w.ledger = w.recording.take();
                 // A row that is out of date by now leaves the next one owed.

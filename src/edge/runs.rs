@@ -5,10 +5,12 @@ use super::fault;
 use super::subscriber;
 use crate::rules::dossier::{object_of, Presentation};
 use crate::rules::refusal::Refusal;
-use futures::future::{self, LocalBoxFuture};
+use futures::future::{self, Either, LocalBoxFuture};
 use futures::{FutureExt, StreamExt};
+use js_sys::{Function, Promise};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use wasm_bindgen_futures::JsFuture;
 use worker::{Env, Method, Request, RequestInit, Response, Result, Stub};
 
 /// The binding of the objects' namespace.
@@ -58,10 +60,9 @@ pub enum Answer {
 
 /// Presents a payment (or an owner's test) to its object.
 ///
-/// The object cannot see by itself that a caller has hung up before any answer: the runtime tells nobody.
-/// But this request's own body breaks off with the caller's connection, so it is kept open until the
-/// answer is there.
-pub async fn present(env: &Env, presentation: &Presentation) -> std::result::Result<Answer, Refusal> {
+/// The object cannot see that a caller has hung up before any answer; the front door can (`caller` is the
+/// caller's own request). It keeps the body of this one open until there is an answer or the caller is gone.
+pub async fn present(env: &Env, caller: &Request, presentation: &Presentation) -> std::result::Result<Answer, Refusal> {
     let stub = stub(env, &presentation.object)?;
     let mut line = serde_json::to_vec(presentation).map_err(fault("presentation"))?;
     line.push(b'\n');
@@ -69,9 +70,28 @@ pub async fn present(env: &Env, presentation: &Presentation) -> std::result::Res
     let mut init = RequestInit::new();
     init.with_method(Method::Post).with_body(Some(body.into()));
     let request = Request::new_with_init(HOST, &init).map_err(fault("run object"))?;
-    let (response, _) = future::join(stub.fetch_with_request(request), writer.write(&line)).await;
-    writer.close().await;
+    let hung_up = hung_up(caller);
+    let answer = stub.fetch_with_request(request);
+    let body = async {
+        let _ = writer.write(&line).await;
+        hung_up.await;
+        writer.close().await;
+        future::pending::<()>().await
+    };
+    let response = match future::select(std::pin::pin!(answer), std::pin::pin!(body)).await {
+        Either::Left((response, _)) => response,
+        Either::Right(_) => return Err(Refusal::Internal),
+    };
     read(response.map_err(fault("run object"))?).await
+}
+
+/// Resolves when the caller hangs up.
+async fn hung_up(caller: &Request) {
+    let signal = caller.inner().signal();
+    let mut on_abort = |resolve: Function, _| signal.set_onabort(Some(&resolve));
+    if !signal.aborted() {
+        let _ = JsFuture::from(Promise::new(&mut on_abort)).await;
+    }
 }
 
 /// Where a run stands.

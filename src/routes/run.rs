@@ -106,7 +106,7 @@ async fn claim_identifiers(
 }
 
 async fn run(call: &Call<'_>, presentation: Presentation, quote: Option<&Quote>) -> Answer {
-    match runs::present(call.env, &presentation).await? {
+    match runs::present(call.env, &call.request, &presentation).await? {
         RunAnswer::Ready(response) => Ok(response),
         RunAnswer::Ended => problem::ended().map_err(fault("answer")),
         RunAnswer::Refused(refused) => problem::of_run(&refused, quote).map_err(fault("problem")),

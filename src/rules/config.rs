@@ -137,6 +137,8 @@ pub struct Limits {
     pub value_chars: usize,
     /// The user message, in characters.
     pub user_message_chars: usize,
+    /// A filled-in prompt, in bytes: a template may repeat a value many times.
+    pub prompt_bytes: usize,
     /// `maxTimeoutSeconds` of our terms: covers generation and settlement.
     pub max_timeout_seconds: u64,
     /// What must be left of a payment's window, beyond `claude_begin_seconds`, when it is presented.
@@ -166,6 +168,7 @@ impl Default for Limits {
             body_bytes: 512 * 1024,
             value_chars: 20_000,
             user_message_chars: 50_000,
+            prompt_bytes: 4 << 20,
             max_timeout_seconds: 300,
             settle_margin_seconds: 6,
             verify_seconds: 10,
@@ -349,6 +352,7 @@ impl Config {
             "limits: maxTimeoutSeconds must exceed claudeBeginSeconds + settleMarginSeconds",
         )?;
         check((1..=16 << 20).contains(&l.body_bytes), "limits: bodyBytes is 1 to 16 MiB")?;
+        check((1..=16 << 20).contains(&l.prompt_bytes), "limits: promptBytes is 1 to 16 MiB")?;
         check(l.start_attempts >= 1, "limits: startAttempts is 0")?;
         check(l.paid_attempts >= 1, "limits: paidAttempts is 0")?;
         check(is_http_url(&self.anthropic.base_url), "anthropic: baseUrl is not http(s)")?;

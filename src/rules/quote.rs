@@ -283,7 +283,10 @@ impl Presented {
         };
         // Of the payload, what was read here is what goes on: no other transfer method rides along.
         let read = |name: &str| self.payload.get(name).cloned().map(|value| (name.to_owned(), value));
-        let signed: Map<String, Value> = ["signature", "authorization"].into_iter().filter_map(read).collect();
+        let mut signed: Map<String, Value> = ["signature", "authorization"].into_iter().filter_map(read).collect();
+        if let Some(Value::Object(authorization)) = signed.get_mut("authorization") {
+            authorization.retain(|name, _| Authorization::MEMBERS.contains(&name.as_str()));
+        }
         let mut payload = self.raw.clone();
         if let Some(map) = payload.as_object_mut() {
             map.insert("payload".to_owned(), Value::Object(signed.clone()));

@@ -91,6 +91,8 @@ pub struct Run {
     unanswered: bool,
     /// A settle went without any answer: if the payment is found spent, it was by that one.
     silence: bool,
+    /// The facilitator has just said that the payment is spent.
+    said_spent: bool,
     /// A caller waits for what is being looked for.
     awaited: bool,
     /// The ledger is owed a row.
@@ -114,6 +116,7 @@ impl Run {
             backing_off: None,
             unanswered: false,
             silence: false,
+            said_spent: false,
             awaited: false,
             owed: false,
             due: None,
@@ -185,10 +188,10 @@ impl Run {
                 self.to(answering(true, Answer::Broken(fault)), &[Save])
             }
             (State::SettlementUnknown { looking, .. }, Event::Ended) => {
-                self.to(State::SettlementUnknown { looking, answer: Answer::Whole }, &[Save])
+                self.to(State::SettlementUnknown { looking, answer: Answer::Whole }, &[Save, Record])
             }
             (State::SettlementUnknown { looking, .. }, Event::Broke { fault, .. }) => {
-                self.to(State::SettlementUnknown { looking, answer: Answer::Broken(fault) }, &[Save])
+                self.to(State::SettlementUnknown { looking, answer: Answer::Broken(fault) }, &[Save, Record])
             }
 
             // The money.
@@ -213,17 +216,22 @@ impl Run {
                 self.unknown(answer, moment)
             }
             (State::Answering { settling: true, answer }, Event::SettleSpent) => {
+                self.said_spent = true;
                 self.to(State::SettlementUnknown { looking: true, answer }, &[Save, Look])
             }
 
             // What became of a settlement that nobody told us of.
             (State::SettlementUnknown { looking: true, answer }, Event::Looked(evidence)) => {
                 let awaited = std::mem::take(&mut self.awaited);
+                let said_spent = std::mem::take(&mut self.said_spent);
                 match evidence {
                     Evidence::Paid(receipt) => self.settled(receipt, answer, moment),
                     // Spent by whom? Where every settle was answered, it was not by us.
                     Evidence::Spent(receipt) if self.silence => self.settled(receipt, answer, moment),
                     Evidence::Never(reason) => self.never(reason, moment),
+                    // The node has not seen yet what the facilitator has: asked again at once, both would say
+                    // the same again.
+                    Evidence::Unspent if said_spent => self.unknown(answer, moment),
                     // There is nothing to sell but a broken answer: only who asks for it again pays for it.
                     Evidence::Unspent if awaited || !matches!(answer, Answer::Broken(_)) => {
                         self.to(answering(true, answer), &[Save, Settle])

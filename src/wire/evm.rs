@@ -192,6 +192,9 @@ pub struct PayloadError(pub &'static str);
 const MAX_SIGNATURE: usize = 8 * 1024;
 
 impl Authorization {
+    /// What is signed.
+    pub const MEMBERS: [&'static str; 6] = ["from", "to", "value", "validAfter", "validBefore", "nonce"];
+
     /// Reads `{signature, authorization{from,to,value,validAfter,validBefore,nonce}}`.
     pub fn read(payload: &Map<String, Value>) -> Result<Self, PayloadError> {
         let inner = payload.get("authorization").and_then(Value::as_object);

@@ -11,8 +11,10 @@ use coinslot::rules::input::{validate, Body};
 use coinslot::rules::owner::{candidates, claims_hold, takes_secret};
 use coinslot::rules::quote::{identify, match_payment, quote, read_payment, Payment, Quote};
 use coinslot::rules::refusal::{Detail, Refusal};
+use coinslot::rules::run::Release;
 use coinslot::rules::template::{is_parameter_name, render, Parameter, Secret, Template, USER_MESSAGE};
 use coinslot::wire::canonical::digest;
+use coinslot::wire::evm::Authorization;
 use coinslot::wire::sse::{Event, Parser, TooLong};
 use coinslot::wire::x402::{decode_header, encode_header, MAX_HEADER};
 use coinslot::wire::{accept, base64, jwt};
@@ -108,6 +110,7 @@ fn template_of(parameters: Vec<Parameter>, allow_user_message: bool, networks: &
         max_tokens: 100,
         price: "0.01".parse().unwrap(),
         published: true,
+        release: Release::Settled,
         runs: 0,
     }
 }
@@ -115,7 +118,7 @@ fn template_of(parameters: Vec<Parameter>, allow_user_message: bool, networks: &
 /// What one run costs, on both networks.
 pub static QUOTE: LazyLock<Quote> = LazyLock::new(|| {
     let template = template_of(vec![], true, &[BASE, SEPOLIA]);
-    quote(&template, &Config::built_in().networks, &Limits::default(), URL).unwrap()
+    quote(&template, &Config::built_in(), URL).unwrap()
 });
 
 /// A payment for our own terms, in version 2 or 1.
@@ -173,7 +176,7 @@ fn assert_on_our_terms(payment: &Payment, sent: &Value) {
     assert!(same(&signed["to"], WALLET), "recipient");
     assert!(same(&signed["from"], &payment.payer.to_string()), "payer");
     assert_eq!(signed["value"], "10000", "value");
-    assert_eq!((payment.amount, payment.asset.as_str()), (offer.v2.amount, offer.v2.asset.as_str()));
+    assert_eq!((payment.amount, payment.asset.to_string()), (offer.v2.amount, offer.v2.asset.clone()));
     let seconds = |name: &str| match &signed[name] {
         Value::String(text) => text.parse::<u128>().unwrap_or(u128::MAX),
         other => u128::from(other.as_u64().unwrap()),
@@ -205,7 +208,11 @@ fn assert_on_our_terms(payment: &Payment, sent: &Value) {
     assert_eq!(payment.requirements, terms.unwrap(), "our terms go on, not their echo");
     let goes_on = payment.payload["payload"].as_object().unwrap();
     assert!(goes_on.keys().eq(["authorization", "signature"]), "nothing rides along");
-    assert!(goes_on.iter().all(|(name, value)| sent["payload"][name] == *value));
+    assert_eq!(goes_on["signature"], sent["payload"]["signature"]);
+    let signed = goes_on["authorization"].as_object().unwrap();
+    assert!(signed.keys().all(|name| Authorization::MEMBERS.contains(&name.as_str())), "nor among what is signed");
+    assert!(signed.iter().all(|(name, value)| sent["payload"]["authorization"][name] == *value));
+    assert_eq!(signed.len(), Authorization::MEMBERS.len());
     assert_eq!(payment.payload["accepted"], *accepted);
 }
 
@@ -523,8 +530,15 @@ pub fn json_body(case: &[u8]) {
     let (read, body) = (serde_json::from_slice::<Value>(&bytes), Body::read(&bytes));
     match (&read, &body) {
         (_, Body::Empty) => assert!(bytes.trim_ascii().is_empty() || read.is_ok_and(|v| v == json!({}))),
-        (Ok(read), Body::Json(value)) => assert_eq!(read, value),
-        (Err(_), Body::Malformed) => {}
+        (Ok(read), Body::Json(value)) => {
+            let strings = |v: &Value| {
+                v.as_object()
+                    .map(|m| m.iter().map(|(k, v)| (k.clone(), v.as_str().map(str::to_owned))).collect::<Vec<_>>())
+            };
+            assert_eq!(strings(&read), strings(value));
+        }
+        // What lies below the first level is not looked at: deep nesting and huge numbers pass as what they are.
+        (Err(_), Body::Malformed | Body::Json(_)) => {}
         other => panic!("{other:?}"),
     }
     match validate(&body, &template, &limits()) {
@@ -618,7 +632,7 @@ pub fn config_document(case: &[u8]) {
     }
     let networks: Vec<&str> = config.networks.iter().map(|n| n.id.as_str()).collect();
     let template = template_of(vec![], true, &networks);
-    match quote(&template, &config.networks, l, URL) {
+    match quote(&template, &config, URL) {
         Ok(quote) => assert!(quote.offers().iter().all(|o| o.v2.amount.0 > 0 && networks.contains(&&*o.v2.network))),
         Err(refusal) => assert_eq!(refusal, Refusal::NotForSale),
     }
