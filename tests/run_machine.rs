@@ -1010,6 +1010,54 @@ fn a_run_comes_back_from_its_stored_form() {
     }
 }
 
+// What is not as it should be yet.
+
+#[test]
+#[ignore = "rested_at stays 0: no deadline, so the object and its sealed question are kept for ever"]
+fn a_run_that_a_restart_has_taken_back_to_new_is_forgotten_too() {
+    let run = after(Policy::OnStart, &[Event::Presented, Event::Restarted]);
+    assert_eq!(run.state(), &State::New);
+    assert_eq!(run.deadline(NOW), Some(NOW + KEEP_UNVERIFIED));
+    assert!(run.is_forgotten(NOW + KEEP_UNVERIFIED));
+}
+
+#[test]
+#[ignore = "only the first wait is saved: an object that is loaded again for each alarm reports every two minutes"]
+fn the_schedule_of_reports_outlives_the_object() {
+    let mut run = refundable();
+    let effects = run.handle(Event::Woken, at(NOW + 30_000));
+    let (save, report) = (effects.iter().position(|e| *e == Save), effects.iter().position(|e| *e == Report));
+    assert!(save.is_some() && save < report, "{effects:?}");
+}
+
+#[test]
+#[ignore = "the call that was only waited for is counted, and the run given up one call early"]
+fn a_restart_in_the_middle_of_a_wait_costs_no_call() {
+    let mut run = settling(&[settled(), broke(true), broke(true)]);
+    assert_eq!(run.back_off(), 2_000, "two of three calls were made");
+    step(&mut run, Event::Restarted);
+    assert_eq!(run.state(), &State::Streaming);
+}
+
+#[test]
+#[ignore = "a wait of our own beyond START_BACK_OFF_MOST ends the run, though Claude asked for none"]
+fn more_than_four_calls_before_the_payment_are_made_where_they_are_allowed() {
+    let mut run = under(Terms { start_attempts: 6, ..terms(Policy::OnResult) }, &[Event::Presented, Event::Verified]);
+    let mut calls = 1;
+    while step(&mut run, broke(true)).1 == State::Verified {
+        step(&mut run, Event::BackedOff);
+        calls += 1;
+    }
+    assert_eq!(calls, 6);
+}
+
+#[test]
+#[ignore = "kept for a day: only PaymentInvalid and FacilitatorUnavailable are kept for a minute"]
+fn a_payment_that_could_not_be_verified_for_a_fault_of_ours_is_forgotten_after_a_minute_too() {
+    let run = after(Policy::OnStart, &[Event::Presented, Event::VerifyRefused(Refusal::Internal)]);
+    assert!(run.is_forgotten(NOW + KEEP_UNVERIFIED));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(300) })]
 
