@@ -532,6 +532,15 @@ fn an_unknown_settlement_is_given_up_a_day_after_it_became_so() {
 }
 
 #[test]
+fn a_look_that_is_under_way_is_waited_for_before_anything_is_forgotten() {
+    let mut run = unknown_since_now();
+    assert_eq!(run.handle(Event::Woken, at(NOW + KEEP)), [Look]);
+    assert!(!run.is_forgotten(NOW + KEEP));
+    run.handle(looked(Evidence::Nothing), at(NOW + KEEP));
+    assert!(run.is_forgotten(NOW + KEEP));
+}
+
+#[test]
 fn a_run_under_way_is_joined_also_while_evidence_is_waited_for() {
     let mut run = settling(&[Event::SettleUnanswered]);
     assert_eq!(run.deadline(NOW), Some(NOW + 2_000), "what is due goes first");
@@ -681,6 +690,18 @@ fn a_refund_that_nobody_takes_the_report_of_is_forgotten_after_a_day() {
         }
     }
     assert_eq!(now, NOW + KEEP);
+}
+
+#[test]
+fn reports_start_on_their_own_schedule_however_long_the_settlement_took_to_be_known() {
+    let mut run = settling(&[declined(), Event::SettleUnanswered, Event::Recorded]);
+    waits_between_looks(&mut run, NOW, 5, LONG);
+    let now = VALID_UNTIL;
+    run.handle(Event::Woken, at(now));
+    run.handle(looked(Evidence::Paid(receipt())), at(now));
+    assert_eq!(run.state(), &State::Refundable(ClaudeFault::Declined));
+    run.handle(Event::Recorded, at(now));
+    assert_eq!(run.deadline(now), Some(now + 30_000));
 }
 
 /// The row says what the alarm has found: both are due at once.
