@@ -4,6 +4,7 @@
 use coinslot::rules::config::Limits;
 use coinslot::rules::input::{validate, Body, Input};
 use coinslot::rules::refusal::{Detail, InputFault, Refusal};
+use coinslot::rules::run::Release;
 use coinslot::rules::template::{Parameter, Secret, Template};
 use proptest::prelude::*;
 use serde_json::{json, Value};
@@ -27,6 +28,7 @@ fn template(parameters: Vec<Parameter>, allow_user_message: bool) -> Template {
         max_tokens: 100,
         price: "0.01".parse().unwrap(),
         published: true,
+        release: Release::Settled,
         runs: 0,
     }
 }

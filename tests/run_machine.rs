@@ -1,16 +1,29 @@
-//! The run machine: its paths one by one, and then every order of events, losses and crashes.
+//! The run machine: its paths one by one. Every order of events is `run_model.rs`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use coinslot::rules::refusal::{ClaudeFault, Refusal};
 use coinslot::rules::run::{
-    Answer, Effect, Ending, Event, Policy, Receipt, Run, State, View, HEARTBEAT, KEEP, RECORD_AGAIN,
+    Answer, Effect, Ending, Event, Evidence, Millis, Moment, Policy, Receipt, Release, Run, State, Terms, View,
+    EVIDENCE_LAG, HEARTBEAT, KEEP, KEEP_UNVERIFIED, LOOK_LATER, RECORD_AGAIN, REPORT_AGAIN_MOST,
 };
-use std::collections::{BTreeSet, HashSet, VecDeque};
-use std::panic::{catch_unwind, AssertUnwindSafe};
-use Effect::{Ask, BackOff, Clear, Hush, Linger, Record, Save, Settle, Verify};
+use proptest::prelude::*;
+use Effect::{Ask, BackOff, Clear, Hush, Linger, Look, Record, Report, Save, Settle, Verify};
 
-const NOW: u64 = 1_000_000;
+const NOW: Millis = 1_000_000_000;
+/// The payment can be settled until then.
+const VALID_UNTIL: Millis = NOW + 300_000;
 const CUT: ClaudeFault = ClaudeFault::CutOff;
+/// Dice that leave a wait as long as it can be, and dice that halve it.
+const LONG: u16 = u16::MAX;
+const SHORT: u16 = 0;
+
+fn at(now: Millis) -> Moment {
+    Moment { now, dice: LONG }
+}
+
+fn terms(policy: Policy) -> Terms {
+    Terms { policy, release: Release::Settled, start_attempts: 3, paid_attempts: 3, valid_until: VALID_UNTIL }
+}
 
 fn receipt() -> Receipt {
     let text = str::to_owned;
@@ -21,28 +34,53 @@ fn broke(silent: bool) -> Event {
     Event::Broke { fault: CUT, silent }
 }
 
+/// An end that waiting does not mend.
+fn declined() -> Event {
+    Event::Broke { fault: ClaudeFault::Declined, silent: true }
+}
+
 fn settled() -> Event {
     Event::Settled(receipt())
 }
 
-fn rejected() -> Event {
-    Event::SettleRejected(Some("insufficient_funds".to_owned()))
+fn funds() -> Option<String> {
+    Some("insufficient_funds".to_owned())
 }
 
-/// A run with three paid attempts that has been told these events.
-fn after(policy: Policy, events: &[Event]) -> Run {
-    let mut run = Run::new(policy, 3);
-    events.iter().for_each(|event| drop(run.handle(event.clone(), NOW)));
+fn rejected() -> Event {
+    Event::SettleRejected(funds())
+}
+
+fn looked(evidence: Evidence) -> Event {
+    Event::Looked(evidence)
+}
+
+/// A run under these terms that has been told these events.
+fn under(terms: Terms, events: &[Event]) -> Run {
+    let mut run = Run::new(terms);
+    events.iter().for_each(|event| drop(run.handle(event.clone(), at(NOW))));
     run
+}
+
+fn after(policy: Policy, events: &[Event]) -> Run {
+    under(terms(policy), events)
 }
 
 /// Tells one more event and gives back what is wanted and where the run is then.
 fn step(run: &mut Run, event: Event) -> (Vec<Effect>, State) {
-    (run.handle(event, NOW), run.state().clone())
+    step_at(run, event, NOW)
+}
+
+fn step_at(run: &mut Run, event: Event, now: Millis) -> (Vec<Effect>, State) {
+    (run.handle(event, at(now)), run.state().clone())
 }
 
 fn answering(settling: bool, answer: Answer) -> State {
     State::Answering { settling, answer }
+}
+
+fn unknown(looking: bool, answer: Answer) -> State {
+    State::SettlementUnknown { looking, answer }
 }
 
 /// Presented, verified, begun, first text: on `OnStart`, settling.
@@ -50,15 +88,27 @@ const fn to_settling() -> [Event; 4] {
     [Event::Presented, Event::Verified, Event::Began, Event::Wrote]
 }
 
+/// A stream that is being settled, and more.
+fn settling(more: &[Event]) -> Run {
+    after(Policy::OnStart, &[&to_settling()[..], more].concat())
+}
+
 fn streaming() -> Run {
-    let run = after(Policy::OnStart, &[&to_settling()[..], &[settled()]].concat());
+    let run = settling(&[settled()]);
     assert_eq!(run.state(), &State::Streaming);
+    run
+}
+
+/// A paid run that was given up at [`NOW`] and is recorded.
+fn refundable() -> Run {
+    let run = settling(&[settled(), declined(), Event::Recorded]);
+    assert_eq!(run.state(), &State::Refundable(ClaudeFault::Declined));
     run
 }
 
 #[test]
 fn a_stream_is_verified_asked_settled_at_its_first_text_and_delivered() {
-    let mut run = Run::new(Policy::OnStart, 3);
+    let mut run = Run::new(terms(Policy::OnStart));
     assert_eq!(step(&mut run, Event::Presented), (vec![Clear, Save, Verify], State::Presented));
     assert_eq!(step(&mut run, Event::Verified), (vec![Save, Ask], State::Verified));
     assert_eq!(step(&mut run, Event::Began), (vec![Linger], answering(false, Answer::Writing)));
@@ -91,7 +141,7 @@ fn a_document_is_settled_only_when_it_is_whole() {
 
 #[test]
 fn an_owners_test_is_asked_and_shown_without_any_payment() {
-    let mut run = Run::new(Policy::Free, 3);
+    let mut run = Run::new(Terms::free());
     assert_eq!(step(&mut run, Event::Presented), (vec![Clear, Save, Ask], State::Verified));
     assert_eq!(step(&mut run, Event::Began), (vec![Save], State::Streaming));
     assert_eq!(run.view(), View::Show);
@@ -101,7 +151,7 @@ fn an_owners_test_is_asked_and_shown_without_any_payment() {
 
 #[test]
 fn a_stream_that_ends_before_its_settlement_is_delivered_when_it_is_settled() {
-    let mut run = after(Policy::OnStart, &to_settling());
+    let mut run = settling(&[]);
     assert_eq!(step(&mut run, Event::Ended), (vec![Save], answering(true, Answer::Whole)));
     assert_eq!(run.view(), View::Wait);
     assert_eq!(step(&mut run, settled()), (vec![Save, Record], State::Delivered));
@@ -122,32 +172,137 @@ fn a_payment_that_does_not_verify_is_refused_and_may_come_again() {
     assert_eq!(step(&mut run, Event::Presented).0, [Clear, Save, Verify]);
 }
 
+/// Runs of which Claude has been asked, and which are not paid: before its answer, and in the middle of it.
+fn on_credit() -> Vec<Run> {
+    let asked = [Event::Presented, Event::Verified];
+    let begun = [Event::Presented, Event::Verified, Event::Began];
+    [Policy::OnStart, Policy::OnResult].iter().flat_map(|p| [after(*p, &asked), after(*p, &begun)]).collect()
+}
+
 #[test]
 fn a_failure_before_the_settlement_costs_nothing_and_the_same_payment_may_try_again() {
-    for policy in [Policy::OnStart, Policy::OnResult] {
-        for events in [&[Event::Presented, Event::Verified][..], &[Event::Presented, Event::Verified, Event::Began]] {
-            let mut run = after(policy, events);
-            assert_eq!(step(&mut run, broke(true)), (vec![Save, Record], State::Failed(CUT)));
-            assert_eq!(run.view(), View::Refuse(Refusal::Claude(CUT)));
-            assert!(run.is_blank() && run.receipt().is_none());
-            assert_eq!(step(&mut run, Event::Presented).0, [Clear, Save, Verify]);
+    for mut run in on_credit() {
+        assert_eq!(step(&mut run, declined()), (vec![Save, Record], State::Failed(ClaudeFault::Declined)));
+        assert_eq!(run.view(), View::Refuse(Refusal::Claude(ClaudeFault::Declined)));
+        assert!(run.is_blank() && run.receipt().is_none());
+        assert_eq!(step(&mut run, Event::Presented).0, [Clear, Save, Verify]);
+    }
+}
+
+#[test]
+fn a_fault_that_passes_is_given_time_to_before_anything_is_charged() {
+    for mut run in on_credit() {
+        for wait in [500, 2_000] {
+            assert_eq!(step(&mut run, broke(true)), (vec![Clear, Save, BackOff], State::Verified));
+            assert_eq!((run.back_off(), run.view()), (wait, View::Wait));
+            assert_eq!(step(&mut run, Event::BackedOff).0, [Ask]);
+            assert_eq!(step(&mut run, Event::BackedOff).0, [], "once");
+        }
+        assert_eq!(step(&mut run, broke(true)), (vec![Save, Record], State::Failed(CUT)), "after the third call");
+        assert_eq!(step(&mut run, Event::Presented).0, [Clear, Save, Verify]);
+        step(&mut run, Event::Verified);
+        assert_eq!(step(&mut run, broke(true)).0, [Clear, Save, BackOff], "a new presentation has three calls again");
+        assert_eq!(run.back_off(), 500);
+    }
+}
+
+#[test]
+fn a_run_that_may_be_asked_once_is_not_asked_again() {
+    let once = Terms { start_attempts: 1, ..terms(Policy::OnResult) };
+    let mut run = under(once, &[Event::Presented, Event::Verified]);
+    assert_eq!(step(&mut run, broke(true)).1, State::Failed(CUT));
+}
+
+#[test]
+fn an_answer_that_was_begun_anew_is_settled_like_any_other() {
+    let mut run = after(Policy::OnStart, &[Event::Presented, Event::Verified, broke(true), Event::BackedOff]);
+    assert_eq!(step(&mut run, Event::Began), (vec![Linger], answering(false, Answer::Writing)));
+    assert_eq!(step(&mut run, Event::Wrote), (vec![Save, Settle], answering(true, Answer::Writing)));
+    step(&mut run, settled());
+    assert_eq!(step(&mut run, broke(true)).0, [Clear, Save, Ask], "the paid calls are counted from the payment on");
+    assert_eq!(step(&mut run, broke(true)).0, [Clear, Save, BackOff]);
+}
+
+/// What becomes of a run of three calls that Claude turns away with this fault the first time.
+fn turned_away(fault: ClaudeFault, dice: u16) -> Option<Millis> {
+    let mut run = after(Policy::OnResult, &[Event::Presented, Event::Verified]);
+    let effects = run.handle(Event::Broke { fault, silent: true }, Moment { now: NOW, dice });
+    match run.state() {
+        State::Verified => Some(run.back_off()),
+        state => {
+            assert_eq!((effects, state), (vec![Save, Record], &State::Failed(fault)));
+            None
         }
     }
 }
 
 #[test]
+fn only_a_fault_that_passes_soon_is_waited_for_before_the_money_moves() {
+    use ClaudeFault as C;
+    for fault in [C::Overloaded, C::Upstream, C::Unreachable, C::Broken, C::CutOff] {
+        assert_eq!(turned_away(fault, LONG), Some(500), "{fault:?}");
+    }
+    for fault in [C::KeyInvalid, C::Permission, C::Billing, C::ModelRetired, C::TooLong, C::Rejected, C::Declined] {
+        assert_eq!(turned_away(fault, LONG), None, "{fault:?}");
+    }
+    assert_eq!(turned_away(C::TimedOut, LONG), None, "the caller has waited long enough");
+    let limited = |retry_after| turned_away(C::RateLimited { retry_after }, LONG);
+    assert_eq!(limited(None), None, "a spend cap");
+    assert_eq!((limited(Some(0)), limited(Some(1)), limited(Some(8))), (Some(500), Some(1_000), Some(8_000)));
+    assert_eq!((limited(Some(9)), limited(Some(u32::MAX))), (None, None), "the caller is told instead");
+}
+
+#[test]
+fn the_dice_take_off_half_of_a_wait_at_the_most() {
+    assert_eq!((turned_away(CUT, SHORT), turned_away(CUT, LONG)), (Some(250), Some(500)));
+    let limited = ClaudeFault::RateLimited { retry_after: Some(3) };
+    assert_eq!(turned_away(limited, SHORT), Some(3_000), "and nothing of what Anthropic asks for");
+}
+
+#[test]
+fn an_owners_test_is_not_asked_again() {
+    let mut run = under(Terms { start_attempts: 3, ..Terms::free() }, &[Event::Presented]);
+    assert_eq!(step(&mut run, broke(true)), (vec![Save, Record], State::Failed(CUT)));
+    for silent in [true, false] {
+        let mut run = under(Terms::free(), &[Event::Presented, Event::Began]);
+        assert_eq!(step(&mut run, broke(silent)), (vec![Save, Record], State::Failed(CUT)));
+    }
+}
+
+#[test]
+fn claude_is_stopped_when_nobody_has_paid_and_nobody_is_there() {
+    let gone = State::Failed(ClaudeFault::CallerGone);
+    let waiting = after(Policy::OnStart, &[Event::Presented, Event::Verified, broke(true)]);
+    let free = under(Terms::free(), &[Event::Presented, Event::Began]);
+    for mut run in on_credit().into_iter().chain([waiting, free]) {
+        assert!(run.is_on_credit());
+        assert_eq!(step(&mut run, Event::Abandoned), (vec![Hush, Save, Record], gone.clone()));
+        assert!(run.is_blank() && run.receipt().is_none());
+        assert_eq!(step(&mut run, Event::BackedOff).0, [], "nor is it asked later");
+    }
+}
+
+#[test]
+fn a_run_goes_on_without_callers_once_its_settlement_has_been_asked_for() {
+    for run in one_of_each().into_iter().filter(|run| !run.is_on_credit()) {
+        let mut left = run.clone();
+        assert_eq!(left.handle(Event::Abandoned, at(NOW + 1)), [], "{:?}", run.state());
+        assert_eq!(left, run);
+    }
+}
+
+#[test]
 fn a_settlement_not_yet_asked_for_is_withheld_when_the_answer_has_broken_off() {
-    let mut run = after(Policy::OnStart, &to_settling());
+    let mut run = settling(&[]);
     assert!(!run.should_withhold());
     assert_eq!(step(&mut run, broke(false)).1, answering(true, Answer::Broken(CUT)));
     assert!(run.should_withhold());
-    assert_eq!(step(&mut run, Event::SettleWithheld), (vec![Save, Record], State::Failed(CUT)));
+    assert_eq!(step(&mut run, Event::SettleWithheld), (vec![Hush, Save, Record], State::Failed(CUT)));
 }
 
 #[test]
 fn a_settlement_that_may_have_moved_the_money_is_never_withheld() {
-    let events = [&to_settling()[..], &[Event::SettleUnanswered, broke(true), Event::Presented]].concat();
-    let mut run = after(Policy::OnStart, &events);
+    let mut run = settling(&[Event::SettleUnanswered, broke(true), Event::Presented, looked(Evidence::Unspent)]);
     assert_eq!(run.state(), &answering(true, Answer::Broken(CUT)));
     assert!(!run.should_withhold());
     assert_eq!(step(&mut run, Event::SettleWithheld), (vec![], answering(true, Answer::Broken(CUT))));
@@ -155,30 +310,258 @@ fn a_settlement_that_may_have_moved_the_money_is_never_withheld() {
 
 #[test]
 fn a_rejected_settlement_stops_claude_and_shows_nothing() {
-    let mut run = after(Policy::OnStart, &to_settling());
-    let refusal = Refusal::SettlementRejected { reason: Some("insufficient_funds".to_owned()) };
+    let mut run = settling(&[]);
+    let refusal = Refusal::SettlementRejected { reason: funds() };
     assert_eq!(step(&mut run, rejected()), (vec![Hush, Save, Record], State::Refused(refusal.clone())));
     assert_eq!(run.view(), View::Refuse(refusal));
+    assert!(run.receipt().is_none());
     assert_eq!(step(&mut run, Event::Ended).0, [], "what Claude still says goes nowhere");
 }
 
+/// What was not known of the settlement before says nothing of the next.
 #[test]
-fn an_unanswered_settlement_is_asked_again_by_the_same_payment_and_a_no_is_then_not_believed() {
-    let mut run = after(Policy::OnStart, &to_settling());
-    let unknown = |answer| State::SettlementUnknown { answer };
-    assert_eq!(step(&mut run, Event::SettleUnanswered), (vec![Save, Record], unknown(Answer::Writing)));
+fn a_refused_payment_that_comes_again_starts_from_nothing() {
+    let mut run =
+        settling(&[Event::SettleUnanswered, Event::Presented, looked(Evidence::Never(None)), Event::Recorded]);
+    assert!(run.is_blank());
+    step(&mut run, Event::Presented);
+    assert_eq!(run, after(Policy::OnStart, &[Event::Presented]));
+    to_settling()[1..].iter().for_each(|event| drop(step(&mut run, event.clone())));
+    assert_eq!(step(&mut run, rejected()).1, State::Refused(Refusal::SettlementRejected { reason: funds() }));
+}
+
+// The outcome of a settlement that nobody told us of.
+
+#[test]
+fn after_an_unanswered_settlement_a_no_is_not_believed_and_evidence_is_looked_for() {
+    let mut run = settling(&[]);
+    assert_eq!(step(&mut run, Event::SettleUnanswered), (vec![Save, Record], unknown(false, Answer::Writing)));
     assert_eq!(run.view(), View::Refuse(Refusal::SettlementUnknown));
-    assert!(run.is_busy() && !run.is_blank());
-    assert_eq!(step(&mut run, Event::Ended), (vec![Save], unknown(Answer::Whole)));
-    assert_eq!(step(&mut run, Event::Presented), (vec![Save, Settle], answering(true, Answer::Whole)));
-    assert_eq!(step(&mut run, rejected()), (vec![Save, Record], unknown(Answer::Whole)));
-    assert_eq!(step(&mut run, Event::Presented).0, [Save, Settle]);
-    assert_eq!(step(&mut run, settled()), (vec![Save, Record], State::Delivered));
+    assert!(run.is_busy() && !run.is_blank(), "Claude goes on");
+    assert_eq!(step(&mut run, Event::Ended), (vec![Save], unknown(false, Answer::Whole)));
+    assert_eq!(run.ending(), Some(Ending::Error(Refusal::SettlementUnknown)));
+    assert_eq!(step(&mut run, Event::Presented), (vec![Look], unknown(true, Answer::Whole)));
+    assert_eq!((run.view(), run.ending()), (View::Wait, None), "the caller waits for what is found");
+    assert_eq!(step(&mut run, looked(Evidence::Unspent)), (vec![Save, Settle], answering(true, Answer::Whole)));
+    assert_eq!(step(&mut run, rejected()), (vec![Save], unknown(false, Answer::Whole)), "it is in the ledger already");
+    assert_eq!(step(&mut run, Event::Presented).0, [Look]);
+    assert_eq!(step(&mut run, looked(Evidence::Paid(receipt()))), (vec![Save, Record], State::Delivered));
 }
 
 #[test]
+fn an_answer_that_goes_on_while_evidence_is_looked_for_is_taken_as_far_as_it_comes() {
+    for (event, answer) in [(Event::Ended, Answer::Whole), (broke(true), Answer::Broken(CUT))] {
+        let mut run = settling(&[Event::SettleUnanswered, Event::Presented]);
+        assert_eq!(step(&mut run, event), (vec![Save], unknown(true, answer)));
+    }
+}
+
+#[test]
+fn a_nonce_that_is_spent_already_is_looked_into_at_once() {
+    let mut run = settling(&[]);
+    assert_eq!(step(&mut run, Event::SettleSpent), (vec![Save, Look], unknown(true, Answer::Writing)));
+    assert_eq!(run.view(), View::Wait);
+}
+
+/// How far Claude's answer can be, and what tells it.
+fn answers() -> [(Answer, Vec<Event>); 3] {
+    [(Answer::Writing, vec![]), (Answer::Whole, vec![Event::Ended]), (Answer::Broken(CUT), vec![broke(false)])]
+}
+
+/// Every run that looks for evidence: with its answer, whether a settlement of ours went unanswered, and whether
+/// a caller waits.
+fn looking() -> Vec<(Run, Answer, bool, bool)> {
+    let mut all = Vec::new();
+    for (answer, said) in answers() {
+        for (unanswered, lost) in [(true, Event::SettleUnanswered), (false, Event::SettleSpent)] {
+            for awaited in [true, false] {
+                let mut run = settling(&said);
+                step(&mut run, lost.clone());
+                let call = if awaited { Event::Presented } else { Event::Woken };
+                let due = run.deadline(NOW).unwrap();
+                step_at(&mut run, Event::Recorded, NOW);
+                run.handle(call, at(due));
+                assert_eq!(run.state(), &unknown(true, answer.clone()));
+                all.push((run, answer.clone(), unanswered, awaited));
+            }
+        }
+    }
+    assert_eq!(all.len(), 12);
+    all
+}
+
+/// Where the run goes from here when the money has moved.
+fn paid(answer: &Answer) -> (Vec<Effect>, State) {
+    match answer {
+        Answer::Writing => (vec![Save], State::Streaming),
+        Answer::Whole => (vec![Save, Record], State::Delivered),
+        Answer::Broken(_) => (vec![Clear, Save, Ask], State::Streaming),
+    }
+}
+
+#[test]
+fn a_transfer_that_the_chain_shows_is_paid_whoever_asked_for_it() {
+    for (mut run, answer, ..) in looking() {
+        assert_eq!(step(&mut run, looked(Evidence::Paid(receipt()))), paid(&answer));
+        assert_eq!(run.receipt(), Some(&receipt()));
+    }
+}
+
+/// Who takes "spent" for "paid" gives a run away: the payer may have spent the nonce on themselves.
+#[test]
+fn a_nonce_that_is_spent_is_paid_only_where_a_settlement_of_ours_went_unanswered() {
+    for (mut run, answer, unanswered, _) in looking() {
+        let (effects, state) = step(&mut run, looked(Evidence::Spent(receipt())));
+        match unanswered {
+            true => assert_eq!((effects, state), paid(&answer)),
+            false => {
+                assert_eq!(state, unknown(false, answer));
+                assert_eq!((effects[0], run.receipt()), (Save, None));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_nonce_that_is_not_spent_is_settled_again_unless_there_is_nothing_to_sell_and_nobody_to_buy() {
+    for (mut run, answer, _, awaited) in looking() {
+        let broken = matches!(answer, Answer::Broken(_));
+        let (effects, state) = step(&mut run, looked(Evidence::Unspent));
+        match broken && !awaited {
+            true => assert_eq!((effects[0], state), (Save, unknown(false, answer))),
+            false => assert_eq!((effects, state), (vec![Save, Settle], answering(true, answer))),
+        }
+        assert_eq!(run.receipt(), None);
+    }
+}
+
+#[test]
+fn who_waits_for_one_look_is_not_thought_to_wait_for_the_next() {
+    let mut run = settling(&[broke(true), Event::SettleUnanswered, Event::Presented, looked(Evidence::Nothing)]);
+    let due = run.deadline(NOW).unwrap();
+    assert_eq!(step_at(&mut run, Event::Woken, due).0[0], Look);
+    assert_eq!(step_at(&mut run, looked(Evidence::Unspent), due).1, unknown(false, Answer::Broken(CUT)));
+}
+
+#[test]
+fn a_caller_who_comes_while_evidence_is_looked_for_waits_for_it_too() {
+    let mut run = settling(&[broke(true), Event::SettleSpent]);
+    assert_eq!(step(&mut run, Event::Presented), (vec![], unknown(true, Answer::Broken(CUT))));
+    assert_eq!(step(&mut run, looked(Evidence::Unspent)), (vec![Save, Settle], answering(true, Answer::Broken(CUT))));
+}
+
+#[test]
+fn a_payment_that_can_be_settled_no_more_is_refused_and_claude_is_stopped() {
+    let expired = Some("invalid_exact_evm_payload_authorization_valid_before".to_owned());
+    for (mut run, ..) in looking() {
+        let refused = State::Refused(Refusal::SettlementRejected { reason: expired.clone() });
+        assert_eq!(step(&mut run, looked(Evidence::Never(expired.clone()))), (vec![Hush, Save, Record], refused));
+        assert_eq!(run.receipt(), None);
+    }
+}
+
+#[test]
+fn where_nothing_is_found_it_is_looked_for_later() {
+    for (mut run, answer, ..) in looking() {
+        let (effects, state) = step(&mut run, looked(Evidence::Nothing));
+        assert_eq!((effects[0], state), (Save, unknown(false, answer)));
+        assert_eq!(run.view(), View::Refuse(Refusal::SettlementUnknown));
+    }
+}
+
+/// An unknown settlement with a whole answer, recorded.
+fn unknown_since_now() -> Run {
+    let run = settling(&[Event::Ended, Event::SettleUnanswered, Event::Recorded]);
+    assert_eq!(run.state(), &unknown(false, Answer::Whole));
+    run
+}
+
+/// Looks again and again, each time with nothing found, and gives back the waits in between.
+fn waits_between_looks(run: &mut Run, mut now: Millis, looks: usize, dice: u16) -> Vec<Millis> {
+    let mut waits = Vec::new();
+    for _ in 0..looks {
+        let due = run.deadline(now).unwrap();
+        waits.push(due - now);
+        assert_eq!(run.handle(Event::Woken, Moment { now: due - 1, dice }), [], "not before it is due");
+        assert_eq!(run.handle(Event::Woken, Moment { now: due, dice }), [Look]);
+        assert_eq!(run.handle(looked(Evidence::Nothing), Moment { now: due, dice }), [Save], "no row is owed again");
+        now = due;
+    }
+    waits
+}
+
+#[test]
+fn evidence_is_looked_for_ever_more_rarely() {
+    let waits = waits_between_looks(&mut unknown_since_now(), NOW, 6, LONG);
+    assert_eq!(waits, [2_000, 8_000, 32_000, 60_000, 60_000, 60_000]);
+    let waits = waits_between_looks(&mut unknown_since_now(), NOW, 5, SHORT);
+    assert_eq!(waits, [2_000, 4_000, 16_000, 60_000, 60_000], "the dice take off half");
+}
+
+#[test]
+fn once_the_payments_time_is_up_the_chain_is_asked_a_few_times_an_hour() {
+    let last = VALID_UNTIL + EVIDENCE_LAG;
+    for (now, wait) in [(last, 8_000), (last + 1, LOOK_LATER)] {
+        let mut run = unknown_since_now();
+        assert_eq!(run.handle(Event::Woken, at(now)), [Look]);
+        run.handle(looked(Evidence::Nothing), at(now));
+        assert_eq!(run.deadline(now), Some(now + wait));
+    }
+}
+
+#[test]
+fn an_unknown_settlement_is_given_up_a_day_after_it_became_so() {
+    let mut run = unknown_since_now();
+    let mut now = NOW;
+    let mut looks = 0;
+    for _ in 0..500 {
+        if run.is_forgotten(now) {
+            break;
+        }
+        let due = run.deadline(now).unwrap();
+        assert!(due > now && due <= NOW + KEEP, "{due}");
+        now = due;
+        if run.handle(Event::Woken, at(now)) == [Look] {
+            looks += 1;
+            assert!(!run.is_forgotten(now), "not while it looks");
+            run.handle(looked(Evidence::Nothing), at(now));
+        }
+    }
+    assert_eq!(now, NOW + KEEP);
+    assert!((140..170).contains(&looks), "{looks}");
+}
+
+#[test]
+fn a_look_that_is_under_way_is_waited_for_before_anything_is_forgotten() {
+    let mut run = unknown_since_now();
+    assert_eq!(run.handle(Event::Woken, at(NOW + KEEP)), [Look]);
+    assert!(!run.is_forgotten(NOW + KEEP));
+    run.handle(looked(Evidence::Nothing), at(NOW + KEEP));
+    assert!(run.is_forgotten(NOW + KEEP));
+}
+
+#[test]
+fn a_run_under_way_is_joined_also_while_evidence_is_waited_for() {
+    let mut run = settling(&[Event::SettleUnanswered]);
+    assert_eq!(run.deadline(NOW), Some(NOW + 2_000), "what is due goes first");
+    run.handle(Event::Woken, at(NOW + 2_000));
+    assert_eq!(run.deadline(NOW + 2_000), Some(NOW + 2_000 + HEARTBEAT), "it looks");
+}
+
+#[test]
+fn a_settlement_asked_for_again_is_looked_into_again_when_it_too_goes_unanswered() {
+    let mut run = unknown_since_now();
+    run.handle(Event::Woken, at(NOW + 2_000));
+    assert_eq!(step_at(&mut run, looked(Evidence::Unspent), NOW + 2_000).0, [Save, Settle]);
+    assert_eq!(step_at(&mut run, Event::SettleUnanswered, NOW + 3_000), (vec![Save], unknown(false, Answer::Whole)));
+    assert_eq!(run.deadline(NOW + 3_000), Some(NOW + 3_000 + 8_000), "and not sooner than the last time");
+}
+
+// Claude, once the money has moved.
+
+#[test]
 fn an_answer_that_broke_off_before_its_settlement_is_written_anew_once_settled() {
-    let mut run = after(Policy::OnStart, &to_settling());
+    let mut run = settling(&[]);
     assert_eq!(step(&mut run, broke(false)).0, [Save]);
     assert_eq!(step(&mut run, settled()), (vec![Clear, Save, Ask], State::Streaming));
     assert_eq!(step(&mut run, Event::Began).0, []);
@@ -193,7 +576,7 @@ fn a_paid_answer_that_breaks_off_unseen_is_asked_again_as_often_as_allowed_and_t
     assert_eq!(run.back_off(), 2_000);
     assert_eq!(step(&mut run, Event::BackedOff).0, [Ask]);
     assert_eq!(step(&mut run, Event::BackedOff).0, [], "once");
-    assert_eq!(step(&mut run, broke(true)), (vec![Save, Record], State::Refundable(CUT)));
+    assert_eq!(step(&mut run, broke(true)), (vec![Save, Record, Report], State::Refundable(CUT)));
     assert_eq!(run.view(), View::Refuse(Refusal::Refundable));
     assert_eq!(step(&mut run, Event::Presented).0, [], "final");
     assert!(run.receipt().is_some());
@@ -211,30 +594,219 @@ fn a_paid_answer_that_breaks_off_in_sight_is_interrupted_and_the_same_payment_ge
 }
 
 #[test]
-fn a_paid_answer_that_claude_declines_is_not_asked_again() {
-    for silent in [true, false] {
-        let mut run = streaming();
-        let declined = Event::Broke { fault: ClaudeFault::Declined, silent };
-        assert_eq!(step(&mut run, declined).1, State::Refundable(ClaudeFault::Declined));
+fn an_interrupted_run_goes_on_by_itself_when_its_time_has_come() {
+    let mut run = streaming();
+    let mut now = NOW;
+    for wait in [2_000, 8_000] {
+        assert_eq!(step_at(&mut run, broke(false), now).1, State::Interrupted(CUT));
+        assert_eq!(step_at(&mut run, Event::Recorded, now).0, [Save]);
+        assert_eq!(run.deadline(now), Some(now + wait));
+        assert_eq!(step_at(&mut run, Event::Woken, now + wait - 1).0, []);
+        assert_eq!(step_at(&mut run, Event::Woken, now + wait), (vec![Clear, Save, Ask], State::Streaming));
+        assert_eq!(step_at(&mut run, Event::Woken, now + wait).0, [], "once");
+        now += wait;
+    }
+    assert_eq!(step_at(&mut run, broke(false), now).1, State::Refundable(CUT));
+}
+
+#[test]
+fn an_interrupted_run_that_is_presented_goes_on_at_once_and_not_a_second_time_when_due() {
+    let mut run = settling(&[settled(), broke(false), Event::Presented]);
+    assert_eq!(run.deadline(NOW), Some(NOW + HEARTBEAT));
+    assert_eq!(step_at(&mut run, Event::Woken, NOW + 2_000).0, []);
+}
+
+/// The wait after a paid answer has broken off with this fault: in sight, and unseen the second time.
+fn paid_waits(fault: ClaudeFault, dice: u16) -> (Millis, Millis) {
+    let moment = Moment { now: NOW, dice };
+    let (mut seen, mut unseen) = (streaming(), settling(&[settled(), broke(true)]));
+    seen.handle(Event::Broke { fault, silent: false }, moment);
+    unseen.handle(Event::Broke { fault, silent: true }, moment);
+    (seen.deadline(NOW).unwrap() - NOW, unseen.back_off())
+}
+
+#[test]
+fn a_paid_run_waits_as_long_as_claude_asks_for_and_half_a_minute_at_the_most() {
+    let limited = |retry_after| ClaudeFault::RateLimited { retry_after };
+    assert_eq!(paid_waits(CUT, LONG), (2_000, 2_000));
+    assert_eq!(paid_waits(CUT, SHORT), (1_000, 1_000));
+    assert_eq!(paid_waits(limited(Some(7)), SHORT), (7_000, 7_000));
+    assert_eq!(paid_waits(limited(Some(3_600)), LONG), (30_000, 30_000));
+    for fault in [limited(None), ClaudeFault::TimedOut, ClaudeFault::KeyInvalid] {
+        assert_eq!(paid_waits(fault, LONG), (2_000, 2_000), "money has moved: {fault:?} is tried again all the same");
     }
 }
 
 #[test]
-fn an_owners_test_that_breaks_off_has_failed_and_is_not_asked_again() {
+fn a_paid_answer_that_claude_declines_is_not_asked_again() {
     for silent in [true, false] {
-        let mut run = after(Policy::Free, &[Event::Presented, Event::Began]);
-        assert_eq!(step(&mut run, broke(silent)), (vec![Save, Record], State::Failed(CUT)));
+        let mut run = streaming();
+        let declined = Event::Broke { fault: ClaudeFault::Declined, silent };
+        assert_eq!(step(&mut run, declined), (vec![Save, Record, Report], State::Refundable(ClaudeFault::Declined)));
+    }
+    let mut run = settling(&[declined()]);
+    assert_eq!(step(&mut run, settled()).1, State::Refundable(ClaudeFault::Declined), "nor one declined before");
+}
+
+// The report of a refund.
+
+#[test]
+fn a_refund_is_reported_until_somebody_takes_the_report() {
+    let mut run = refundable();
+    let (mut now, mut waits) = (NOW, Vec::new());
+    for _ in 0..6 {
+        let due = run.deadline(now).unwrap();
+        waits.push(due - now);
+        assert_eq!(step_at(&mut run, Event::Woken, due - 1).0, []);
+        assert!(step_at(&mut run, Event::Woken, due).0.contains(&Report));
+        now = due;
+    }
+    let most = REPORT_AGAIN_MOST;
+    assert_eq!(waits, [30_000, 120_000, 480_000, 1_920_000, most, most]);
+    assert_eq!(step_at(&mut run, Event::Reported, now), (vec![Save, Record], State::Reported(ClaudeFault::Declined)));
+    assert_eq!((run.view(), run.receipt()), (View::Refuse(Refusal::Refundable), Some(&receipt())));
+    assert_eq!(run.ending(), Some(Ending::Error(Refusal::Claude(ClaudeFault::Declined))));
+    assert_eq!(step_at(&mut run, Event::Recorded, now).0, [Save]);
+    assert_eq!(step_at(&mut run, Event::Woken, now + KEEP).0, [], "it is not reported again");
+    assert!(run.is_forgotten(now + KEEP) && !run.is_forgotten(now + KEEP - 1), "a day after that");
+}
+
+#[test]
+fn the_dice_spread_reports_too() {
+    let mut run = streaming();
+    run.handle(declined(), Moment { now: NOW, dice: SHORT });
+    step(&mut run, Event::Recorded);
+    assert_eq!(run.deadline(NOW), Some(NOW + 15_000));
+}
+
+#[test]
+fn a_refund_that_nobody_takes_the_report_of_is_forgotten_after_a_day() {
+    let mut run = refundable();
+    let mut now = NOW;
+    for _ in 0..100 {
+        if !run.is_forgotten(now) {
+            now = run.deadline(now).unwrap();
+            run.handle(Event::Woken, at(now));
+        }
+    }
+    assert_eq!(now, NOW + KEEP);
+}
+
+#[test]
+fn reports_start_on_their_own_schedule_however_long_the_settlement_took_to_be_known() {
+    let mut run = settling(&[declined(), Event::SettleUnanswered, Event::Recorded]);
+    waits_between_looks(&mut run, NOW, 5, LONG);
+    let now = VALID_UNTIL;
+    run.handle(Event::Woken, at(now));
+    run.handle(looked(Evidence::Paid(receipt())), at(now));
+    assert_eq!(run.state(), &State::Refundable(ClaudeFault::Declined));
+    run.handle(Event::Recorded, at(now));
+    assert_eq!(run.deadline(now), Some(now + 30_000));
+}
+
+/// The row says what the alarm has found: both are due at once.
+#[test]
+fn the_alarm_reports_and_records_in_one_go() {
+    let mut run = settling(&[settled(), declined()]);
+    let (effects, _) = step_at(&mut run, Event::Woken, NOW + 30_000);
+    assert!(effects.contains(&Report) && effects.contains(&Record), "{effects:?}");
+}
+
+// Text that is shown before it is paid for.
+
+fn verified_release() -> Terms {
+    Terms { release: Release::Verified, ..terms(Policy::OnStart) }
+}
+
+fn early(more: &[Event]) -> Run {
+    under(verified_release(), &[&to_settling()[..], more].concat())
+}
+
+#[test]
+fn text_may_be_shown_as_soon_as_it_is_there_and_its_payment_verified() {
+    let mut run = Run::new(verified_release());
+    for event in [Event::Presented, Event::Verified, Event::Began] {
+        step(&mut run, event);
+        assert_eq!((run.view(), run.is_outstanding()), (View::Wait, false), "{:?}", run.state());
+    }
+    step(&mut run, Event::Wrote);
+    assert_eq!((run.view(), run.ending(), run.is_outstanding()), (View::Show, None, true));
+    step(&mut run, Event::Ended);
+    assert_eq!((run.view(), run.ending(), run.is_outstanding()), (View::Show, None, true), "no end before it is paid");
+    step(&mut run, settled());
+    assert_eq!((run.view(), run.ending(), run.is_outstanding()), (View::Show, Some(Ending::Done), false));
+}
+
+#[test]
+fn text_shown_early_stays_in_sight_while_nobody_knows_whether_it_is_paid() {
+    let mut run = early(&[Event::SettleUnanswered]);
+    assert_eq!((run.view(), run.ending(), run.is_outstanding()), (View::Show, None, true), "Claude goes on");
+    for (event, ending) in [
+        (Event::Ended, Some(Ending::Error(Refusal::SettlementUnknown))),
+        (Event::Presented, None),
+        (looked(Evidence::Nothing), Some(Ending::Error(Refusal::SettlementUnknown))),
+    ] {
+        step(&mut run, event);
+        assert_eq!((run.view(), run.ending(), run.is_outstanding()), (View::Show, ending, true));
+    }
+    assert_eq!(step(&mut run, Event::Presented).0, [Look]);
+    assert_eq!(step(&mut run, looked(Evidence::Spent(receipt()))).1, State::Delivered);
+    assert!(!run.is_outstanding());
+}
+
+#[test]
+fn text_shown_early_and_never_paid_is_outstanding_for_as_long_as_it_is_remembered() {
+    let mut run = early(&[]);
+    assert_eq!(step(&mut run, rejected()).0, [Hush, Save, Record]);
+    let refusal = Refusal::SettlementRejected { reason: funds() };
+    assert_eq!((run.view(), run.ending()), (View::Refuse(refusal.clone()), Some(Ending::Error(refusal))));
+    assert!(run.is_outstanding());
+}
+
+#[test]
+fn nothing_else_is_ever_outstanding() {
+    let document = |release| under(Terms { release, ..terms(Policy::OnResult) }, &to_settling());
+    let mut whole = document(Release::Verified);
+    step(&mut whole, Event::Ended);
+    assert_eq!((whole.view(), whole.is_outstanding()), (View::Wait, false), "a document is not shown in part");
+    let unverified = Event::VerifyRefused(Refusal::PaymentInvalid { reason: None });
+    assert!(!under(verified_release(), &[Event::Presented, unverified]).is_outstanding());
+    for run in one_of_each() {
+        assert!(!run.is_outstanding(), "{:?}", run.state());
     }
 }
+
+/// A new edition would take back what has been read.
+#[test]
+fn text_shown_early_that_broke_off_before_it_was_paid_is_interrupted_and_not_rewritten() {
+    for (silent, paid) in [
+        (false, vec![settled()]),
+        (true, vec![Event::SettleUnanswered, Event::Presented, looked(Evidence::Paid(receipt()))]),
+    ] {
+        let mut run = early(&[&[broke(silent)], &paid[..]].concat());
+        assert_eq!(run.state(), &State::Interrupted(CUT));
+        assert_eq!((run.view(), run.ending()), (View::Show, Some(Ending::Error(Refusal::Claude(CUT)))));
+        assert_eq!(run.receipt(), Some(&receipt()));
+        assert_eq!(step(&mut run, Event::Presented), (vec![Clear, Save, Ask], State::Streaming));
+    }
+}
+
+#[test]
+fn text_shown_early_that_claude_declined_is_refundable_once_paid() {
+    let mut run = early(&[declined()]);
+    assert_eq!(step(&mut run, settled()), (vec![Save, Record, Report], State::Refundable(ClaudeFault::Declined)));
+}
+
+// Every state.
 
 /// One run in each state, reached as it is reached.
 fn one_of_each() -> Vec<Run> {
     let on = |policy, more: &[Event]| after(policy, &[&[Event::Presented, Event::Verified][..], more].concat());
-    let settling = |more: &[Event]| after(Policy::OnStart, &[&to_settling()[..], more].concat());
     vec![
-        Run::new(Policy::OnStart, 3),
+        Run::new(terms(Policy::OnStart)),
         after(Policy::OnStart, &[Event::Presented]),
         on(Policy::OnStart, &[]),
+        on(Policy::OnStart, &[broke(true)]),
         on(Policy::OnStart, &[Event::Began]),
         on(Policy::OnResult, &[Event::Began]),
         settling(&[]),
@@ -243,12 +815,46 @@ fn one_of_each() -> Vec<Run> {
         settling(&[settled()]),
         settling(&[settled(), Event::Ended]),
         settling(&[rejected()]),
-        on(Policy::OnStart, &[broke(true)]),
+        after(Policy::OnStart, &[Event::Presented, Event::VerifyRefused(Refusal::FacilitatorUnavailable)]),
+        on(Policy::OnStart, &[declined()]),
         settling(&[Event::SettleUnanswered]),
         settling(&[Event::Ended, Event::SettleUnanswered]),
+        settling(&[broke(true), Event::SettleUnanswered]),
+        settling(&[Event::SettleSpent]),
+        settling(&[Event::Ended, Event::SettleSpent]),
+        settling(&[broke(true), Event::SettleSpent]),
         settling(&[settled(), broke(false)]),
-        settling(&[settled(), Event::Broke { fault: ClaudeFault::Declined, silent: true }]),
-        after(Policy::Free, &[Event::Presented, Event::Began]),
+        settling(&[settled(), declined()]),
+        settling(&[settled(), declined(), Event::Reported]),
+        under(Terms::free(), &[Event::Presented]),
+        under(Terms::free(), &[Event::Presented, Event::Began]),
+    ]
+}
+
+/// Everything that can be told, one of each kind.
+fn events() -> Vec<Event> {
+    vec![
+        Event::Presented,
+        Event::Verified,
+        Event::VerifyRefused(Refusal::Internal),
+        Event::Began,
+        Event::Wrote,
+        Event::Lingered,
+        Event::Ended,
+        broke(true),
+        settled(),
+        rejected(),
+        Event::SettleUnanswered,
+        Event::SettleSpent,
+        Event::SettleWithheld,
+        Event::BackedOff,
+        Event::Abandoned,
+        looked(Evidence::Paid(receipt())),
+        looked(Evidence::Spent(receipt())),
+        looked(Evidence::Unspent),
+        looked(Evidence::Never(None)),
+        looked(Evidence::Nothing),
+        Event::Reported,
     ]
 }
 
@@ -256,76 +862,75 @@ fn one_of_each() -> Vec<Run> {
 fn presenting_again_does_something_only_where_something_is_to_be_done() {
     for run in one_of_each() {
         let mut again = run.clone();
-        let effects = again.handle(Event::Presented, NOW);
+        let effects = again.handle(Event::Presented, at(NOW));
+        let free = run.terms().policy == Policy::Free;
         let expected: &[Effect] = match run.state() {
+            State::New | State::Refused(_) | State::Failed(_) if free => &[Clear, Save, Ask],
             State::New | State::Refused(_) | State::Failed(_) => &[Clear, Save, Verify],
-            State::SettlementUnknown { .. } => &[Save, Settle],
+            State::SettlementUnknown { looking: false, .. } => &[Look],
             State::Interrupted(_) => &[Clear, Save, Ask],
             _ => &[],
         };
         assert_eq!(effects, expected, "{:?}", run.state());
-        if expected.is_empty() {
+        // A run that looks remembers that somebody waits.
+        if expected.is_empty() && !matches!(run.state(), State::SettlementUnknown { .. }) {
             assert_eq!(again, run);
         }
+    }
+}
+
+/// The states in which an event of this kind is news.
+fn is_news(run: &Run, event: &Event) -> bool {
+    use Event as E;
+    let streams = run.terms().policy == Policy::OnStart;
+    match (run.state(), event) {
+        (State::New | State::Refused(_) | State::Failed(_) | State::Interrupted(_), E::Presented) => true,
+        (State::SettlementUnknown { .. }, E::Presented | E::Ended | E::Broke { .. }) => true,
+        (State::SettlementUnknown { looking, .. }, E::Looked(_)) => *looking,
+        (State::Presented, E::Verified | E::VerifyRefused(_)) => true,
+        (State::Verified, E::Began | E::Broke { .. } | E::Abandoned) => true,
+        (State::Verified | State::Streaming, E::BackedOff) => run.back_off() > 0,
+        (State::Answering { settling: false, .. }, E::Wrote | E::Lingered) => streams,
+        (State::Answering { settling: false, .. }, E::Ended | E::Broke { .. } | E::Abandoned) => true,
+        (State::Answering { settling: true, .. }, E::Ended | E::Broke { .. }) => true,
+        (State::Answering { settling: true, .. }, E::Settled(_) | E::SettleRejected(_)) => true,
+        (State::Answering { settling: true, .. }, E::SettleUnanswered | E::SettleSpent) => true,
+        (State::Answering { settling: true, answer: Answer::Broken(_) }, E::SettleWithheld) => true,
+        (State::Streaming, E::Ended | E::Broke { .. }) => true,
+        (State::Streaming, E::Abandoned) => run.terms().policy == Policy::Free,
+        (State::Refundable(_), E::Reported) => true,
+        _ => false,
     }
 }
 
 #[test]
 fn an_event_that_comes_late_twice_or_out_of_place_changes_nothing() {
     for run in one_of_each() {
-        let expected: Vec<Event> = match run.state() {
-            State::Presented => vec![Event::Verified, Event::VerifyRefused(Refusal::Internal)],
-            State::Verified => vec![Event::Began, broke(true)],
-            State::Answering { settling: false, .. } => vec![Event::Wrote, Event::Lingered, Event::Ended, broke(true)],
-            State::Answering { settling: true, .. } => {
-                vec![Event::Ended, broke(true), settled(), rejected(), Event::SettleUnanswered, Event::SettleWithheld]
-            }
-            State::Streaming => vec![Event::Ended, broke(true)],
-            State::SettlementUnknown { .. } => vec![Event::Ended, broke(true)],
-            _ => vec![],
-        };
-        for event in [
-            Event::Verified,
-            Event::VerifyRefused(Refusal::Internal),
-            Event::Began,
-            Event::Wrote,
-            Event::Lingered,
-            Event::Ended,
-            broke(true),
-            settled(),
-            rejected(),
-            Event::SettleUnanswered,
-            Event::SettleWithheld,
-        ] {
-            if expected.contains(&event) {
-                continue;
-            }
-            let mut late = run.clone();
-            assert_eq!(late.handle(event.clone(), NOW + 1), [], "{event:?} in {:?}", run.state());
-            assert_eq!(late, run, "{event:?}");
+        for event in events() {
+            let mut told = run.clone();
+            let effects = told.handle(event.clone(), at(NOW + 1));
+            let news = is_news(&run, &event);
+            assert_eq!(!effects.is_empty() || told != run, news, "{event:?} in {:?}", run.state());
         }
     }
 }
 
 #[test]
 fn a_restart_finds_each_state_and_goes_on_from_there() {
-    let lost = || Answer::Broken(CUT);
+    let lost = |answer: &Answer| match answer {
+        Answer::Writing => Answer::Broken(CUT),
+        answer => answer.clone(),
+    };
     for run in one_of_each() {
         let mut restarted = run.clone();
         let (effects, state) = step(&mut restarted, Event::Restarted);
         let expected = match run.state() {
             State::Presented => (vec![Save], State::New),
             State::Verified | State::Answering { settling: false, .. } => (vec![Save, Record], State::Failed(CUT)),
-            State::Answering { settling: true, answer: Answer::Writing } => {
-                (vec![Save, Record], State::SettlementUnknown { answer: lost() })
+            State::Answering { settling: true, answer } | State::SettlementUnknown { answer, .. } => {
+                (vec![Save, Look], unknown(true, lost(answer)))
             }
-            State::Answering { settling: true, answer } => {
-                (vec![Save, Record], State::SettlementUnknown { answer: answer.clone() })
-            }
-            State::SettlementUnknown { answer: Answer::Writing } => {
-                (vec![], State::SettlementUnknown { answer: lost() })
-            }
-            State::Streaming if run.policy() == Policy::Free => (vec![Save, Record], State::Failed(CUT)),
+            State::Streaming if run.terms().policy == Policy::Free => (vec![Save, Record], State::Failed(CUT)),
             State::Streaming => (vec![Clear, Save, Ask], State::Streaming),
             resting => (vec![], resting.clone()),
         };
@@ -333,9 +938,33 @@ fn a_restart_finds_each_state_and_goes_on_from_there() {
     }
 }
 
+/// The settlement that was under way may have moved the money, and nobody will tell.
+#[test]
+fn a_settlement_that_a_restart_has_cut_off_counts_as_unanswered() {
+    let mut run = settling(&[Event::Ended, Event::Restarted]);
+    assert_eq!(step(&mut run, looked(Evidence::Spent(receipt()))).1, State::Delivered);
+    let mut run = settling(&[Event::Ended, Event::Restarted, looked(Evidence::Unspent)]);
+    assert_eq!(step(&mut run, rejected()).1, unknown(false, Answer::Whole), "a no is not believed");
+}
+
+#[test]
+fn a_restart_makes_nothing_of_ours_out_of_a_nonce_that_somebody_else_has_spent() {
+    let mut run = settling(&[Event::Ended, Event::SettleSpent, Event::Restarted]);
+    assert_eq!(step(&mut run, looked(Evidence::Spent(receipt()))).1, unknown(false, Answer::Whole));
+}
+
+#[test]
+fn a_paid_run_that_is_cut_off_by_restarts_is_given_up_after_as_many_calls() {
+    let mut run = streaming();
+    assert_eq!(step(&mut run, Event::Restarted).0, [Clear, Save, Ask]);
+    assert_eq!(step(&mut run, Event::Restarted).0, [Clear, Save, BackOff]);
+    step(&mut run, Event::BackedOff);
+    assert_eq!(step(&mut run, Event::Restarted), (vec![Save, Record, Report], State::Refundable(CUT)));
+}
+
 #[test]
 fn a_row_is_owed_until_it_is_recorded_and_the_alarm_asks_for_it() {
-    let mut run = after(Policy::OnStart, &[&to_settling()[..], &[settled(), Event::Ended]].concat());
+    let mut run = settling(&[settled(), Event::Ended]);
     assert_eq!(run.deadline(NOW), Some(NOW + RECORD_AGAIN));
     assert_eq!(step(&mut run, Event::Woken).0, [Record]);
     assert!(!run.is_forgotten(NOW + 2 * KEEP), "not before it is recorded");
@@ -346,12 +975,68 @@ fn a_row_is_owed_until_it_is_recorded_and_the_alarm_asks_for_it() {
 }
 
 #[test]
+fn a_row_that_is_owed_is_not_asked_for_while_the_run_goes_on_again() {
+    let mut run = settling(&[settled(), broke(false), Event::Presented]);
+    assert_eq!(step(&mut run, Event::Woken).0, [], "the row would say that it is running");
+    step(&mut run, Event::Ended);
+    assert_eq!(step(&mut run, Event::Woken).0, [Record]);
+}
+
+#[test]
+fn what_was_never_verified_is_forgotten_after_a_minute() {
+    for refusal in [Refusal::PaymentInvalid { reason: None }, Refusal::FacilitatorUnavailable] {
+        let run = after(Policy::OnStart, &[Event::Presented, Event::VerifyRefused(refusal)]);
+        assert_eq!(run.deadline(NOW), Some(NOW + KEEP_UNVERIFIED), "and no row is owed");
+        assert!(!run.is_forgotten(NOW + KEEP_UNVERIFIED - 1) && run.is_forgotten(NOW + KEEP_UNVERIFIED));
+    }
+}
+
+#[test]
+fn what_is_at_rest_for_good_is_forgotten_after_a_day() {
+    let resting = one_of_each().into_iter().filter(|run| !run.is_busy() && *run.state() != State::New);
+    let mut seen = 0;
+    for mut run in resting.filter(|run| !matches!(run.state(), State::Refused(Refusal::FacilitatorUnavailable))) {
+        step(&mut run, Event::Recorded);
+        assert!(!run.is_forgotten(NOW + KEEP - 1) && run.is_forgotten(NOW + KEEP), "{:?}", run.state());
+        assert!(run.deadline(NOW).unwrap() <= NOW + KEEP);
+        seen += 1;
+    }
+    assert_eq!(seen, 8);
+}
+
+#[test]
 fn a_busy_run_is_woken_to_be_joined_and_a_blank_one_not_at_all() {
-    assert_eq!(Run::new(Policy::OnStart, 3).deadline(NOW), None);
+    assert_eq!(Run::new(terms(Policy::OnStart)).deadline(NOW), None);
+    assert!(!Run::new(terms(Policy::OnStart)).is_forgotten(Millis::MAX));
     for run in one_of_each().into_iter().filter(Run::is_busy) {
-        assert_eq!(run.deadline(NOW), Some(NOW + HEARTBEAT));
-        assert_eq!(run.clone().handle(Event::Woken, NOW), []);
+        let due = if *run.state() == unknown(false, Answer::Writing) { 2_000 } else { HEARTBEAT };
+        assert_eq!(run.deadline(NOW), Some(NOW + due), "{:?}", run.state());
+        assert_eq!(run.clone().handle(Event::Woken, at(NOW)), []);
         assert!(!run.is_forgotten(NOW + 2 * KEEP));
+    }
+}
+
+/// What callers, routes and the payer's object ask of a run: for each state, as it is.
+#[test]
+fn a_run_says_of_itself_what_its_state_means() {
+    for run in one_of_each() {
+        let (settling, credit, last, blank) = match run.state() {
+            State::New => (false, false, false, true),
+            State::Presented => (false, false, false, false),
+            State::Verified | State::Answering { settling: false, .. } => (false, true, false, false),
+            State::Answering { settling: true, .. } | State::SettlementUnknown { .. } => (true, false, false, false),
+            State::Streaming => (false, run.terms().policy == Policy::Free, false, false),
+            State::Delivered => (false, false, true, false),
+            State::Refused(_) | State::Failed(_) => (false, false, true, true),
+            State::Interrupted(_) => (false, false, false, false),
+            State::Refundable(_) | State::Reported(_) => (false, false, true, false),
+        };
+        let said = (run.is_settling(), run.is_on_credit(), run.is_final(), run.is_blank());
+        assert_eq!(said, (settling, credit, last, blank), "{:?}", run.state());
+        let shown = matches!(run.state(), State::Streaming | State::Delivered | State::Interrupted(_));
+        assert_eq!(run.view() == View::Show, shown, "only what is paid (or free) is shown: {:?}", run.state());
+        assert!(run.is_busy() || run.view() != View::Wait || *run.state() == State::New, "nobody waits for nothing");
+        assert!(!run.is_final() || run.ending().is_some(), "{:?}", run.state());
     }
 }
 
@@ -363,358 +1048,85 @@ fn a_run_comes_back_from_its_stored_form() {
     }
 }
 
-// Every order of events. The world around the machine: what is queued, what is under way, what is
-// stored, and what is true whether or not the machine knows.
-
-/// How far Claude's current answer is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-enum Asked {
-    No,
-    Waiting,
-    Begun,
-    Wrote,
-}
-
-#[derive(Clone, Debug)]
-struct World {
-    run: Run,
-    /// As [`Effect::Save`] left it, with what was known then.
-    stored: (Run, Known),
-    todo: VecDeque<Effect>,
-    verifying: bool,
-    asked: Asked,
-    lingering: bool,
-    backing_off: bool,
-    settling: bool,
-    recording: bool,
-    /// The money is gone from the payer's wallet.
-    moved: bool,
-    /// A settlement may have been asked for without its answer having been heard.
-    ambiguous: bool,
-    known: Known,
-}
-
-/// What has been heard since the run last began from nothing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Known {
-    /// The facilitator has answered for certain.
-    definite: bool,
-    /// Claude has begun.
-    begun: bool,
-    /// Claude has ended.
-    ended: bool,
-}
-
-impl World {
-    fn new(policy: Policy) -> Self {
-        let run = Run::new(policy, 2);
-        World {
-            stored: (run.clone(), Known::default()),
-            run,
-            todo: VecDeque::new(),
-            verifying: false,
-            asked: Asked::No,
-            lingering: false,
-            backing_off: false,
-            settling: false,
-            recording: false,
-            moved: false,
-            ambiguous: false,
-            known: Known::default(),
-        }
-    }
-
-    /// The driver queues what the machine wants.
-    fn tell(mut self, event: Event) -> Self {
-        let effects = self.run.handle(event, NOW);
-        self.todo.extend(effects);
-        self
-    }
-
-    /// Everything that can happen next.
-    fn successors(&self) -> Vec<World> {
-        let mut next = vec![self.presented(), self.clone().tell(Event::Woken)];
-        next.extend(self.crashes());
-        if let Some(worlds) = self.effect() {
-            next.extend(worlds);
-        }
-        if self.verifying {
-            let done = World { verifying: false, ..self.clone() };
-            next.push(done.clone().tell(Event::Verified));
-            next.push(done.tell(Event::VerifyRefused(Refusal::FacilitatorUnavailable)));
-        }
-        next.extend(self.claude());
-        if self.lingering {
-            next.push(World { lingering: false, ..self.clone() }.tell(Event::Lingered));
-        }
-        if self.backing_off {
-            next.push(World { backing_off: false, ..self.clone() }.tell(Event::BackedOff));
-        }
-        next.extend(self.facilitator());
-        if self.recording {
-            let done = World { recording: false, ..self.clone() };
-            next.push(done.clone());
-            next.push(done.tell(Event::Recorded));
-        }
-        next
-    }
-
-    fn presented(&self) -> World {
-        let mut world = self.clone();
-        if world.run.is_blank() {
-            world.known = Known::default();
-        }
-        world.tell(Event::Presented)
-    }
-
-    /// The object dies: memory is gone, what was under way is not any more, what is stored is found.
-    fn crashes(&self) -> Vec<World> {
-        let (run, known) = self.stored.clone();
-        let found = World {
-            // Who finds "settling" stored cannot know whether it was asked for.
-            ambiguous: self.ambiguous || matches!(run.state(), State::Answering { settling: true, .. }),
-            moved: self.moved,
-            stored: self.stored.clone(),
-            run,
-            known,
-            ..World::new(self.run.policy())
-        };
-        // The driver tells only a busy run of it; the machine must bear it in any state.
-        let told = found.clone().tell(Event::Restarted);
-        if found.run.is_busy() {
-            vec![told]
-        } else {
-            vec![found, told]
-        }
-    }
-
-    /// The driver does the next effect.
-    fn effect(&self) -> Option<Vec<World>> {
-        let mut world = self.clone();
-        let effect = world.todo.pop_front()?;
-        match effect {
-            Clear => world.lingering = false,
-            Save => world.stored = (world.run.clone(), world.known),
-            Verify => {
-                assert!(!world.verifying, "verify is asked twice at a time");
-                world.verifying = true;
-            }
-            Ask => {
-                assert_eq!(world.asked, Asked::No, "two calls of Claude at a time");
-                world.asked = Asked::Waiting;
-            }
-            Linger => world.lingering = true,
-            BackOff => world.backing_off = true,
-            Settle if world.run.should_withhold() => world = world.tell(Event::SettleWithheld),
-            Settle => return Some(world.settle()),
-            Hush => world.asked = Asked::No,
-            Record => world.recording = true,
-        }
-        Some(vec![world])
-    }
-
-    fn settle(mut self) -> Vec<World> {
-        assert!(!self.settling, "settle is asked twice at a time");
-        assert!(!self.known.definite, "settle is asked again after a definite answer");
-        assert!(!self.stored.0.is_blank(), "settle is asked before anything of it is stored");
-        match self.run.policy() {
-            Policy::Free => panic!("an owner's test is settled"),
-            Policy::OnStart => assert!(self.known.begun, "settle is asked before Claude has begun"),
-            Policy::OnResult => assert!(self.known.ended, "settle is asked before the result is whole"),
-        }
-        self.settling = true;
-        vec![World { moved: true, ..self.clone() }, self]
-    }
-
-    /// What Claude can say now.
-    fn claude(&self) -> Vec<World> {
-        let becomes = |asked| World { asked, ..self.clone() };
-        let mut next = Vec::new();
-        match self.asked {
-            Asked::No => return next,
-            Asked::Waiting => next
-                .push(World { known: Known { begun: true, ..self.known }, ..becomes(Asked::Begun) }.tell(Event::Began)),
-            Asked::Begun | Asked::Wrote => {
-                next.push(
-                    World { known: Known { ended: true, ..self.known }, ..becomes(Asked::No) }.tell(Event::Ended),
-                );
-                let first = self.asked == Asked::Begun;
-                let declined = Event::Broke { fault: ClaudeFault::Declined, silent: first };
-                next.push(becomes(Asked::No).tell(declined));
-                if first {
-                    next.push(becomes(Asked::Wrote).tell(Event::Wrote));
-                }
-            }
-        }
-        next.push(becomes(Asked::No).tell(broke(self.asked != Asked::Wrote)));
-        next
-    }
-
-    /// What the facilitator can say now, without lying: a no is definite only where nothing was in doubt.
-    fn facilitator(&self) -> Vec<World> {
-        if !self.settling {
-            return vec![];
-        }
-        let done = World { settling: false, ..self.clone() };
-        let mut next = vec![World { ambiguous: true, ..done.clone() }.tell(Event::SettleUnanswered)];
-        if self.moved {
-            next.push(World { known: Known { definite: true, ..self.known }, ..done.clone() }.tell(settled()));
-        }
-        if !self.moved || self.ambiguous {
-            next.push(World { known: Known { definite: !self.ambiguous, ..self.known }, ..done }.tell(rejected()));
-        }
-        next
-    }
-
-    fn check(&self) {
-        let paid = self.run.policy() != Policy::Free;
-        let has_receipt = self.run.receipt().is_some();
-        if paid && self.run.view() == View::Show {
-            assert!(has_receipt, "shown before it is settled");
-        }
-        assert!(!has_receipt || self.moved, "a receipt for money that has not moved");
-        assert!(!(has_receipt && self.run.is_blank()), "a blank run holds a receipt");
-        if self.moved {
-            assert!(!self.run.is_blank(), "the money has moved and the run says that nothing has happened");
-            assert!(!self.stored.0.is_blank(), "the money has moved and nothing of it is stored");
-        }
-        if self.todo.is_empty() {
-            self.check_settled_down();
-        }
-    }
-
-    /// With nothing left to do, whatever the run waits for is under way, and nothing else is.
-    fn check_settled_down(&self) {
-        let asked = self.asked != Asked::No;
-        let (verifying, asking, settling) = match self.run.state() {
-            State::Presented => (true, false, false),
-            State::Verified | State::Streaming | State::Answering { settling: false, .. } => (false, true, false),
-            State::Answering { settling: true, answer } => (false, *answer == Answer::Writing, true),
-            State::SettlementUnknown { answer } => (false, *answer == Answer::Writing, false),
-            _ => (false, false, false),
-        };
-        assert_eq!(
-            (self.verifying, asked, self.settling),
-            (verifying, asking, settling),
-            "something hangs, or is lost"
-        );
-        assert_eq!(self.run.is_busy(), verifying || asking || settling);
-        let durable = |run: &Run| (run.state().clone(), run.receipt().cloned());
-        if !self.run.is_busy() && !matches!(self.run.state(), State::SettlementUnknown { .. }) {
-            assert_eq!(durable(&self.stored.0), durable(&self.run), "a run at rest is stored");
-        }
-    }
-}
-
-/// The state's name, without what it carries.
-fn name(state: &State) -> String {
-    let debug = format!("{state:?}");
-    debug.split([' ', '(']).next().unwrap().to_owned()
-}
-
-/// Visits every world that can be reached; gives back how many, and which states the run was in.
-fn explore(policy: Policy) -> (usize, BTreeSet<String>) {
-    // Each world with the one it came from: a broken promise is told with its story.
-    let mut worlds = vec![(World::new(policy), 0)];
-    let mut seen: HashSet<String> = HashSet::new();
-    let mut names = BTreeSet::new();
-    let mut at = 0;
-    while at < worlds.len() {
-        let world = worlds[at].0.clone();
-        names.insert(name(world.run.state()));
-        let looked = catch_unwind(AssertUnwindSafe(|| {
-            world.check();
-            world.successors()
-        }));
-        let Ok(successors) = looked else {
-            panic!("a promise is broken (see above) in:\n{}", story(&worlds, at));
-        };
-        for successor in successors.into_iter().filter(|w| w.todo.len() <= QUEUE) {
-            if seen.insert(format!("{successor:?}")) {
-                worlds.push((successor, at));
-            }
-        }
-        at += 1;
-        assert!(at < 1_000_000, "the exploration does not close");
-    }
-    println!("{policy:?}: {} worlds, all explored", worlds.len());
-    (worlds.len(), names)
-}
-
-/// How a world came about, one line a world.
-fn story(worlds: &[(World, usize)], mut at: usize) -> String {
-    let mut lines = Vec::new();
-    loop {
-        let (w, from) = &worlds[at];
-        lines.push(format!(
-            "{:?} {:?} asked {:?} settling {} known {:?} todo {:?}",
-            w.run.state(),
-            w.run.receipt().is_some(),
-            w.asked,
-            w.settling,
-            w.known,
-            w.todo
-        ));
-        if at == 0 {
-            lines.reverse();
-            return lines.join("\n");
-        }
-        at = *from;
-    }
-}
-
-/// More effects than this never wait at a time: the driver does them before it waits for anything.
-const QUEUE: usize = 6;
+// What is not as it should be yet.
 
 #[test]
-fn every_order_of_events_keeps_the_promises_of_a_stream() {
-    let (worlds, names) = explore(Policy::OnStart);
-    assert!(worlds > 1000);
-    let all = [
-        "Answering",
-        "Delivered",
-        "Failed",
-        "Interrupted",
-        "New",
-        "Presented",
-        "Refundable",
-        "Refused",
-        "SettlementUnknown",
-        "Streaming",
-        "Verified",
-    ];
-    assert_eq!(names, all.map(str::to_owned).into(), "every state but Refunded, which nothing reports yet");
+#[ignore = "rested_at stays 0: no deadline, so the object and its sealed question are kept for ever"]
+fn a_run_that_a_restart_has_taken_back_to_new_is_forgotten_too() {
+    let run = after(Policy::OnStart, &[Event::Presented, Event::Restarted]);
+    assert_eq!(run.state(), &State::New);
+    assert_eq!(run.deadline(NOW), Some(NOW + KEEP_UNVERIFIED));
+    assert!(run.is_forgotten(NOW + KEEP_UNVERIFIED));
 }
 
 #[test]
-fn every_order_of_events_keeps_the_promises_of_a_document() {
-    let (worlds, names) = explore(Policy::OnResult);
-    assert!(worlds > 1000);
-    assert!(names.contains("Delivered") && names.contains("SettlementUnknown"));
+#[ignore = "only the first wait is saved: an object that is loaded again for each alarm reports every two minutes"]
+fn the_schedule_of_reports_outlives_the_object() {
+    let mut run = refundable();
+    let effects = run.handle(Event::Woken, at(NOW + 30_000));
+    let (save, report) = (effects.iter().position(|e| *e == Save), effects.iter().position(|e| *e == Report));
+    assert!(save.is_some() && save < report, "{effects:?}");
 }
 
 #[test]
-fn every_order_of_events_keeps_the_promises_of_an_owners_test() {
-    let (worlds, names) = explore(Policy::Free);
-    assert!(worlds > 100);
-    let all = ["Delivered", "Failed", "New", "Streaming", "Verified"];
-    assert_eq!(names, all.map(str::to_owned).into());
+#[ignore = "the call that was only waited for is counted, and the run given up one call early"]
+fn a_restart_in_the_middle_of_a_wait_costs_no_call() {
+    let mut run = settling(&[settled(), broke(true), broke(true)]);
+    assert_eq!(run.back_off(), 2_000, "two of three calls were made");
+    step(&mut run, Event::Restarted);
+    assert_eq!(run.state(), &State::Streaming);
 }
 
-/// The exploration can fail: a world that breaks a promise is told.
 #[test]
-fn the_exploration_would_notice_a_broken_promise() {
-    let noticed = |world: World| catch_unwind(move || world.check()).is_err();
-    let base = World {
-        run: streaming(),
-        stored: (streaming(), Known::default()),
-        asked: Asked::Wrote,
-        moved: true,
-        ..World::new(Policy::OnStart)
-    };
-    assert!(!noticed(base.clone()));
-    assert!(noticed(World { moved: false, ..base.clone() }));
-    assert!(noticed(World { asked: Asked::No, ..base.clone() }));
-    assert!(noticed(World { run: Run::new(Policy::OnStart, 2), ..base.clone() }));
-    assert!(noticed(World { stored: (Run::new(Policy::OnStart, 2), Known::default()), ..base }));
+#[ignore = "a wait of our own beyond START_BACK_OFF_MOST ends the run, though Claude asked for none"]
+fn more_than_four_calls_before_the_payment_are_made_where_they_are_allowed() {
+    let mut run = under(Terms { start_attempts: 6, ..terms(Policy::OnResult) }, &[Event::Presented, Event::Verified]);
+    let mut calls = 1;
+    for _ in 0..10 {
+        if step(&mut run, broke(true)).1 == State::Verified {
+            step(&mut run, Event::BackedOff);
+            calls += 1;
+        }
+    }
+    assert_eq!(calls, 6);
+}
+
+#[test]
+#[ignore = "kept for a day: only PaymentInvalid and FacilitatorUnavailable are kept for a minute"]
+fn a_payment_that_could_not_be_verified_for_a_fault_of_ours_is_forgotten_after_a_minute_too() {
+    let run = after(Policy::OnStart, &[Event::Presented, Event::VerifyRefused(Refusal::Internal)]);
+    assert!(run.is_forgotten(NOW + KEEP_UNVERIFIED));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(300) })]
+
+    /// Whatever the dice say, callers that failed together neither come back at once nor wait beyond the limits.
+    #[test]
+    fn every_wait_is_between_half_and_the_whole(dice in any::<u16>()) {
+        let within = |wait: Millis, longest: Millis| (longest / 2..=longest).contains(&wait);
+        prop_assert!(within(turned_away(CUT, dice).unwrap(), 500));
+        let (seen, unseen) = paid_waits(CUT, dice);
+        prop_assert!(within(seen, 2_000) && within(unseen, 2_000));
+        let looks = waits_between_looks(&mut unknown_since_now(), NOW, 4, dice);
+        prop_assert!(within(looks[1], 8_000) && within(looks[2], 32_000) && looks[3] == 60_000, "{looks:?}");
+    }
+
+    /// No time and no terms, however far off, make the arithmetic of waits go wrong.
+    #[test]
+    fn no_time_overflows(now in any::<u64>(), valid_until in any::<u64>(), dice in any::<u16>(), rounds in 0usize..260) {
+        let terms = Terms { valid_until, start_attempts: u8::MAX, paid_attempts: u8::MAX, ..terms(Policy::OnStart) };
+        let moment = Moment { now, dice };
+        let mut run = Run::new(terms);
+        let tell = |run: &mut Run, event: Event| drop((run.handle(event, moment), run.deadline(now), run.is_forgotten(now)));
+        [Event::Presented, Event::Verified].into_iter().for_each(|event| tell(&mut run, event));
+        (0..rounds).for_each(|_| tell(&mut run, broke(true)));
+        [Event::Presented, Event::Verified, Event::Began, Event::Wrote, Event::SettleUnanswered].into_iter().for_each(|event| tell(&mut run, event));
+        for _ in 0..rounds {
+            tell(&mut run, Event::Presented);
+            tell(&mut run, looked(Evidence::Nothing));
+        }
+        tell(&mut run, settled());
+        (0..rounds).for_each(|_| tell(&mut run, broke(true)));
+    }
 }
