@@ -324,8 +324,7 @@ impl Session {
                 self.asked(facilitator);
                 event
             }
-            // Nothing was sent, but an answer that never comes is treated as unknown all the same.
-            None => Event::SettleUnanswered,
+            None => Event::SettleNotSent,
         };
         self.tell(event);
     }

@@ -103,7 +103,7 @@ impl RunObject {
         self.state.storage().set_alarm(until(deadline, now)).await
     }
 
-    async fn presented(&self, presentation: Presentation) -> std::result::Result<Response, Refused> {
+    async fn presented(&self, presentation: Presentation) -> std::result::Result<Response, Box<Refused>> {
         let representation = presentation.representation;
         let to = Told::Presenter(presentation.ticket());
         let (session, listener) = self.take_up(presentation).await?;
@@ -114,20 +114,20 @@ impl RunObject {
     }
 
     /// The session, where it is that of this run.
-    fn of_run(&self, run: &str) -> std::result::Result<Rc<Session>, Refused> {
+    fn of_run(&self, run: &str) -> std::result::Result<Rc<Session>, Box<Refused>> {
         let session = self.session().map_err(fault("run storage")).map_err(plain)?;
         let is_it = session.desk.borrow().dossier.as_ref().is_some_and(|d| d.run_id == run);
         is_it.then_some(session).ok_or_else(|| plain(Refusal::NotFound))
     }
 
-    async fn followed(&self, run: &str, last_event_id: Option<u64>) -> std::result::Result<Response, Refused> {
+    async fn followed(&self, run: &str, last_event_id: Option<u64>) -> std::result::Result<Response, Box<Refused>> {
         let session = self.of_run(run)?;
         let listener = Listener::of(&session);
         answers::stream(&session, listener, Told::Holder(run.to_owned()), last_event_id).await
     }
 
     /// What other objects of ours ask of this one.
-    fn glanced(&self) -> std::result::Result<Response, Refused> {
+    fn glanced(&self) -> std::result::Result<Response, Box<Refused>> {
         let session = self.session().map_err(fault("run storage")).map_err(plain)?;
         let desk = session.desk.borrow();
         let glance = Glance {
@@ -139,7 +139,7 @@ impl RunObject {
     }
 
     /// Joins the run that this payment already is, or sets out on it.
-    async fn take_up(&self, presentation: Presentation) -> std::result::Result<(Rc<Session>, Listener), Refused> {
+    async fn take_up(&self, presentation: Presentation) -> std::result::Result<(Rc<Session>, Listener), Box<Refused>> {
         let config = config::load(&self.env).await.map_err(plain)?;
         // Each start is a run of its own in the ledger, also after one that failed.
         let run_id = run_id(&presentation.object, &runs::random_hex().map_err(plain)?);
@@ -237,12 +237,12 @@ fn admit(session: &Session, presentation: &Presentation) -> Admission {
     }
 }
 
-fn plain(refusal: Refusal) -> Refused {
-    Refused { refusal, run: None, settlement: Vec::new(), charged: false }
+fn plain(refusal: Refusal) -> Box<Refused> {
+    Box::new(Refused { refusal, run: None, settlement: Vec::new(), charged: false })
 }
 
 /// The refusal with what belongs to it: the run's id, and the failed settlement.
-fn refused(session: &Session, refusal: Refusal) -> Refused {
+fn refused(session: &Session, refusal: Refusal) -> Box<Refused> {
     let desk = session.desk.borrow();
     let payment = desk.dossier.as_ref().and_then(|d| d.payment.as_ref());
     let settlement = match (desk.run.receipt(), &refusal, payment) {
@@ -251,5 +251,5 @@ fn refused(session: &Session, refusal: Refusal) -> Refused {
         _ => Vec::new(),
     };
     let run = desk.dossier.as_ref().map(|d| d.run_id.clone());
-    Refused { refusal, run, settlement, charged: desk.run.receipt().is_some() }
+    Box::new(Refused { refusal, run, settlement, charged: desk.run.receipt().is_some() })
 }

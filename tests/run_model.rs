@@ -92,6 +92,8 @@ enum Settling {
     Silent,
     /// The transaction is submitted.
     Submitted,
+    /// Nobody takes the request.
+    NotSent,
     /// Refused before anything was submitted.
     Refused,
     /// The nonce was found spent.
@@ -461,7 +463,7 @@ impl World {
     /// What the ledger has to say of a run at rest.
     fn row(&self) -> Option<Row> {
         match self.run.state() {
-            State::New | State::Refused(Refusal::FacilitatorUnavailable) => self.ledger.clone(),
+            State::New | State::Refused(Refusal::PaymentInvalid { .. }) => self.ledger.clone(),
             state => Some((name(state), self.run.receipt().is_some())),
         }
     }
@@ -529,7 +531,9 @@ impl Model for Slot {
                 (Effect::Settle, Money::SpentOtherwise) => &[Settling::Spent],
                 (Effect::Settle, _) if w.expired && lossy => &[Settling::Silent, Settling::Refused],
                 (Effect::Settle, _) if w.expired => &[Settling::Refused],
-                (Effect::Settle, _) if lossy => &[Settling::Silent, Settling::Submitted, Settling::Refused],
+                (Effect::Settle, _) if lossy => {
+                    &[Settling::Silent, Settling::NotSent, Settling::Submitted, Settling::Refused]
+                }
                 (Effect::Settle, _) => &[Settling::Submitted, Settling::Refused],
                 _ => &[Settling::No],
             };
@@ -545,7 +549,7 @@ impl Model for Slot {
         }
         if w.verifying {
             actions.push(Action::Hear(Event::Verified));
-            actions.push(Action::Hear(Event::VerifyRefused(Refusal::FacilitatorUnavailable)));
+            actions.push(Action::Hear(Event::VerifyRefused(Refusal::PaymentInvalid { reason: None })));
         }
         self.claude(w, actions);
         if w.lingering {
@@ -557,6 +561,7 @@ impl Model for Slot {
         match w.settling {
             Settling::No => {}
             Settling::Silent => actions.push(Action::Lose(Lost::Settle)),
+            Settling::NotSent => actions.push(Action::Hear(Event::SettleNotSent)),
             Settling::Refused => actions.push(Action::Hear(Event::SettleRejected(None))),
             Settling::Spent => actions.push(Action::Hear(Event::SettleSpent)),
             Settling::Submitted => {
@@ -645,7 +650,7 @@ impl Model for Slot {
             }
             Action::Crash => w.crash(self),
             Action::Do(settling) => {
-                if settling == Settling::Silent {
+                if matches!(settling, Settling::Silent | Settling::NotSent) {
                     next.left.losses -= 1;
                 }
                 next.effect(self, settling)
@@ -798,7 +803,7 @@ impl Slot {
                 w.settling = Settling::No;
                 w.ambiguous = true;
             }
-            Event::SettleSpent => w.settling = Settling::No,
+            Event::SettleSpent | Event::SettleNotSent => w.settling = Settling::No,
             Event::Looked(evidence) => {
                 w.looking = false;
                 let spent = matches!(w.money, Money::Moved | Money::SpentOtherwise);

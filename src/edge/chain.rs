@@ -44,7 +44,8 @@ async fn look_at(url: &str, payment: &Payment, since: Millis) -> Option<Evidence
     let blocks = seconds.saturating_mul(BLOCKS_PER_SECOND).saturating_add(SLACK).min(MOST_BLOCKS);
     let from = block.number.saturating_sub(blocks);
     let query = evm_rpc::spending_of(asset, payer, nonce, from, block.number);
-    let logs: Vec<Log> = ask(url, &query).await.unwrap_or_default();
+    // A node that refuses the query has not said that there is nothing.
+    let logs: Vec<Log> = ask(url, &query).await?;
     let Some(log) = logs.first() else {
         return Some(of_spent(payment, "", &[]));
     };

@@ -113,43 +113,32 @@ async fn ask_verify(config: &Config, facilitator: &Facilitator, payment: &Paymen
 /// Asks for the money to be moved: the facilitator that verified it, and others only where it cannot have
 /// submitted anything. Anything but a clear yes or a clear no is no answer: the money may have moved.
 pub async fn settle(config: &Config, payment: &Payment, before: Option<&str>) -> (Event, Option<String>) {
-    let mut last = (Event::SettleUnanswered, None);
     for facilitator in candidates(config, payment, before) {
-        let asked = ask_settle(config, &facilitator.url, payment).await;
-        let (event, submitted) = match asked {
-            Asked::Answered(event) => (event, true),
-            Asked::NotSubmitted => (Event::SettleUnanswered, false),
-        };
-        last = (event, Some(facilitator.url.clone()));
-        if submitted {
-            break;
+        let event = ask_settle(config, &facilitator.url, payment).await;
+        if event != Event::SettleNotSent {
+            return (event, Some(facilitator.url.clone()));
         }
     }
-    last
+    (Event::SettleNotSent, None)
 }
 
-enum Asked {
-    Answered(Event),
-    NotSubmitted,
-}
-
-async fn ask_settle(config: &Config, url: &str, payment: &Payment) -> Asked {
+async fn ask_settle(config: &Config, url: &str, payment: &Payment) -> Event {
     let limit = Duration::from_secs(config.limits.settle_seconds);
     let (status, text) = match call(url, "/settle", payment, limit).await {
         Ok(answer) => answer,
         Err(error) => {
             worker::console_error!("facilitator: settle: {error}");
-            return Asked::Answered(Event::SettleUnanswered);
+            return Event::SettleUnanswered;
         }
     };
     let Ok(answer) = serde_json::from_str::<SettleResponse>(&text) else {
         worker::console_error!("facilitator: settle: HTTP {status} without a settle response");
         return match is_not_submitted(status) {
-            true => Asked::NotSubmitted,
-            false => Asked::Answered(Event::SettleUnanswered),
+            true => Event::SettleNotSent,
+            false => Event::SettleUnanswered,
         };
     };
-    Asked::Answered(match &answer {
+    match &answer {
         SettleResponse { success: true, .. } if status == 200 && fits(&answer, payment) => {
             Event::Settled(evidence::receipt(payment, answer.transaction))
         }
@@ -163,7 +152,7 @@ async fn ask_settle(config: &Config, url: &str, payment: &Payment) -> Asked {
             worker::console_error!("facilitator: settle: pending, or an answer that does not fit the payment");
             Event::SettleUnanswered
         }
-    })
+    }
 }
 
 fn fits(answer: &SettleResponse, payment: &Payment) -> bool {

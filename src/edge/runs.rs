@@ -70,19 +70,18 @@ pub async fn present(env: &Env, caller: &Request, presentation: &Presentation) -
     let mut init = RequestInit::new();
     init.with_method(Method::Post).with_body(Some(body.into()));
     let request = Request::new_with_init(HOST, &init).map_err(fault("run object"))?;
-    let hung_up = hung_up(caller);
     let answer = stub.fetch_with_request(request);
-    let body = async {
+    let until_gone = async {
         let _ = writer.write(&line).await;
-        hung_up.await;
-        writer.close().await;
-        future::pending::<()>().await
+        hung_up(caller).await;
     };
-    let response = match future::select(std::pin::pin!(answer), std::pin::pin!(body)).await {
-        Either::Left((response, _)) => response,
-        Either::Right(_) => return Err(Refusal::Internal),
+    let response = match future::select(std::pin::pin!(answer), std::pin::pin!(until_gone)).await {
+        Either::Left((response, _)) => Some(response),
+        Either::Right(_) => None,
     };
-    read(response.map_err(fault("run object"))?).await
+    writer.close().await;
+    // Of a caller who is gone nobody reads what is said here.
+    read(response.ok_or(Refusal::Internal)?.map_err(fault("run object"))?).await
 }
 
 /// Resolves when the caller hangs up.

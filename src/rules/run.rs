@@ -172,7 +172,9 @@ impl Run {
             (State::Verified | State::Answering { settling: false, .. }, Event::Broke { fault, .. }) => {
                 self.start_again(fault, moment)
             }
-            (State::Verified | State::Streaming, Event::BackedOff) if self.backing_off.take().is_some() => vec![Ask],
+            (State::Verified | State::Streaming, Event::BackedOff) if self.backing_off.take().is_some() => {
+                vec![Save, Ask]
+            }
 
             // Nobody has paid and nobody is there.
             (State::Verified | State::Answering { settling: false, .. }, Event::Abandoned) => {
@@ -183,14 +185,16 @@ impl Run {
             }
 
             // Claude, while the money moves.
-            (State::Answering { settling: true, .. }, Event::Ended) => self.to(answering(true, Answer::Whole), &[Save]),
-            (State::Answering { settling: true, .. }, Event::Broke { fault, .. }) => {
+            (State::Answering { settling: true, answer: Answer::Writing }, Event::Ended) => {
+                self.to(answering(true, Answer::Whole), &[Save])
+            }
+            (State::Answering { settling: true, answer: Answer::Writing }, Event::Broke { fault, .. }) => {
                 self.to(answering(true, Answer::Broken(fault)), &[Save])
             }
-            (State::SettlementUnknown { looking, .. }, Event::Ended) => {
+            (State::SettlementUnknown { looking, answer: Answer::Writing }, Event::Ended) => {
                 self.to(State::SettlementUnknown { looking, answer: Answer::Whole }, &[Save, Record])
             }
-            (State::SettlementUnknown { looking, .. }, Event::Broke { fault, .. }) => {
+            (State::SettlementUnknown { looking, answer: Answer::Writing }, Event::Broke { fault, .. }) => {
                 self.to(State::SettlementUnknown { looking, answer: Answer::Broken(fault) }, &[Save, Record])
             }
 
@@ -211,6 +215,10 @@ impl Run {
                 (self.unanswered, self.silence) = (true, true);
                 self.unknown(answer, moment)
             }
+            (State::Answering { settling: true, answer }, Event::SettleNotSent) => match self.unanswered {
+                true => self.unknown(answer, moment),
+                false => hushed(self.rest(State::Refused(Refusal::FacilitatorUnavailable), moment)),
+            },
             (State::Answering { settling: true, answer }, Event::SettleFailed) => {
                 self.unanswered = true;
                 self.unknown(answer, moment)
@@ -251,7 +259,10 @@ impl Run {
             (State::Streaming, Event::Broke { fault, silent: false }) => self.interrupt(fault, moment),
 
             // After a restart: nothing is under way.
-            (State::Presented, Event::Restarted) => self.to(State::New, &[Save]),
+            (State::Presented, Event::Restarted) => {
+                self.rested_at = moment.now;
+                self.to(State::New, &[Save])
+            }
             (State::Verified | State::Answering { settling: false, .. }, Event::Restarted) => {
                 self.rest(State::Failed(ClaudeFault::CutOff), moment)
             }
@@ -261,13 +272,19 @@ impl Run {
                 self.to(State::SettlementUnknown { looking: true, answer }, &[Save, Look])
             }
             (State::SettlementUnknown { answer, .. }, Event::Restarted) => {
+                self.awaited = false;
                 let answer = after_restart(answer);
                 self.to(State::SettlementUnknown { looking: true, answer }, &[Save, Look])
             }
             (State::Streaming, Event::Restarted) if self.terms.policy == Policy::Free => {
                 self.rest(State::Failed(ClaudeFault::CutOff), moment)
             }
-            (State::Streaming, Event::Restarted) => self.ask_again(ClaudeFault::CutOff, Some(self.attempts), moment),
+            (State::Streaming, Event::Restarted) => {
+                // A call that was waited for has not been made.
+                let waited = u8::from(self.backing_off.take().is_some());
+                self.attempts = self.attempts.saturating_sub(waited);
+                self.ask_again(ClaudeFault::CutOff, Some(self.attempts), moment)
+            }
 
             // The ledger, the refund and the alarm.
             (_, Event::Recorded) => {
@@ -305,7 +322,7 @@ impl Run {
     /// Claude failed before anything was charged: a fault that passes is given time to.
     fn start_again(&mut self, fault: ClaudeFault, moment: Moment) -> Vec<Effect> {
         let again = self.attempts < self.terms.start_attempts && self.terms.policy != Policy::Free;
-        let wait = back_off(START_BACK_OFF, self.attempts.saturating_sub(1), moment);
+        let wait = back_off(START_BACK_OFF, self.attempts.saturating_sub(1), START_BACK_OFF_MOST, moment);
         match fault.passes_in(wait).filter(|wait| again && *wait <= START_BACK_OFF_MOST) {
             None => self.rest(State::Failed(fault), moment),
             Some(wait) => {
@@ -340,7 +357,7 @@ impl Run {
         let first = self.due.is_none();
         let rounds = self.rounds;
         let over = moment.now > self.terms.valid_until.saturating_add(EVIDENCE_LAG);
-        let wait = if over { LOOK_LATER } else { back_off(BACK_OFF, rounds, moment).min(LOOK_AGAIN_MOST) };
+        let wait = if over { LOOK_LATER } else { back_off(BACK_OFF, rounds, LOOK_AGAIN_MOST, moment) };
         let state = State::SettlementUnknown { looking: false, answer };
         let effects = match first {
             true => self.rest(state, moment),
@@ -364,7 +381,7 @@ impl Run {
         }
         // A moment's trouble is over at once; where it was not, it takes a while.
         let wait = calls.filter(|calls| *calls > 1).map(|calls| {
-            let wait = back_off(BACK_OFF, calls.saturating_sub(2), moment);
+            let wait = back_off(BACK_OFF, calls.saturating_sub(2), BACK_OFF_MOST, moment);
             fault.passes_in(wait).unwrap_or(wait).min(BACK_OFF_MOST)
         });
         self.attempts = self.attempts.saturating_add(1);
@@ -380,7 +397,7 @@ impl Run {
             return self.give_up(fault, moment);
         }
         let effects = self.rest(State::Interrupted(fault), moment);
-        let wait = back_off(BACK_OFF, self.attempts.saturating_sub(1), moment);
+        let wait = back_off(BACK_OFF, self.attempts.saturating_sub(1), BACK_OFF_MOST, moment);
         let wait = fault.passes_in(wait).unwrap_or(wait).min(BACK_OFF_MOST);
         self.due = Some(moment.now.saturating_add(wait));
         effects
@@ -394,7 +411,7 @@ impl Run {
     }
 
     fn report(&mut self, moment: Moment) -> Effect {
-        let wait = back_off(REPORT_AGAIN, self.rounds, moment).min(REPORT_AGAIN_MOST);
+        let wait = back_off(REPORT_AGAIN, self.rounds, REPORT_AGAIN_MOST, moment);
         self.rounds = self.rounds.saturating_add(1);
         self.due = Some(moment.now.saturating_add(wait));
         Effect::Report
@@ -407,7 +424,10 @@ impl Run {
             State::SettlementUnknown { looking: false, answer } if is_due => {
                 self.to(State::SettlementUnknown { looking: true, answer }, &[Effect::Look])
             }
-            State::Refundable(_) if is_due => vec![self.report(moment)],
+            State::Refundable(_) if is_due => {
+                let report = self.report(moment);
+                vec![Effect::Save, report]
+            }
             _ => vec![],
         };
         if self.owed && !self.is_busy() {
@@ -433,10 +453,10 @@ fn after_restart(answer: Answer) -> Answer {
     }
 }
 
-/// Four times longer each time, of which the dice may take off half: callers that failed together do
+/// Four times longer each time, up to `most`, of which the dice may take off half: what failed together does
 /// not come back together.
-fn back_off(base: Millis, times: u8, moment: Moment) -> Millis {
-    let longest = base.saturating_mul(4u64.saturating_pow(u32::from(times)));
+fn back_off(base: Millis, times: u8, most: Millis, moment: Moment) -> Millis {
+    let longest = base.saturating_mul(4u64.saturating_pow(u32::from(times))).min(most);
     let half = longest / 2;
     half.saturating_add(half.saturating_mul(u64::from(moment.dice)) / u64::from(u16::MAX))
 }

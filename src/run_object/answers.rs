@@ -13,7 +13,7 @@ use serde_json::{json, Value};
 use std::rc::Rc;
 use worker::{Headers, Response, ResponseBody, Result};
 
-type Answer = std::result::Result<Response, Refused>;
+type Answer = std::result::Result<Response, Box<Refused>>;
 
 /// Who is told. The object may pass on to somebody else's run meanwhile (this one was refused), and they
 /// must not be shown that.
@@ -111,7 +111,11 @@ fn json_response(session: &Session, json: Option<Value>) -> Answer {
     Ok(response.with_headers(headers))
 }
 
-async fn wait_for(session: &Session, told: &Told, ready: impl Fn(&Run) -> bool) -> std::result::Result<(), Refused> {
+async fn wait_for(
+    session: &Session,
+    told: &Told,
+    ready: impl Fn(&Run) -> bool,
+) -> std::result::Result<(), Box<Refused>> {
     loop {
         let rings = session.bell.rings();
         if !told.may_see(session) {

@@ -120,7 +120,8 @@ impl Run {
 
     fn forgotten_at(&self) -> Millis {
         let keep = match &self.state {
-            State::New | State::Refused(Refusal::PaymentInvalid { .. } | Refusal::FacilitatorUnavailable) => {
+            State::New => KEEP_UNVERIFIED,
+            State::Refused(Refusal::PaymentInvalid { .. } | Refusal::FacilitatorUnavailable | Refusal::Internal) => {
                 KEEP_UNVERIFIED
             }
             _ => KEEP,

@@ -148,6 +148,8 @@ pub enum Event {
     SettleRejected(Option<String>),
     /// No answer, or none that can be read.
     SettleUnanswered,
+    /// Nobody was asked, or whoever was did not take the request.
+    SettleNotSent,
     /// An answer that is neither a yes nor a definite no: what was submitted has failed, or may still.
     SettleFailed,
     /// The facilitator says that the authorization is spent already.
