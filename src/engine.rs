@@ -12,7 +12,7 @@ use crate::rules::config::{Config, Limits};
 use crate::rules::dossier::{Dossier, Question, Tally};
 use crate::rules::quote::Payment;
 use crate::rules::refusal::{ClaudeFault, Refusal};
-use crate::rules::run::{Effect, Ending, Event, Evidence, Millis, Run, Terms, GRACE};
+use crate::rules::run::{Effect, Event, Evidence, Millis, Run, Terms, GRACE};
 use crate::rules::transcript::Transcript;
 use futures::future::{select, AbortHandle, Abortable, Either, LocalBoxFuture};
 use futures::stream::{FuturesUnordered, StreamExt};
@@ -294,13 +294,10 @@ impl Session {
     async fn report(&self) {
         let (receipt, fault) = {
             let desk = self.desk.borrow();
-            (desk.run.receipt().cloned(), desk.run.ending())
+            (desk.run.receipt().cloned(), desk.run.fault())
         };
         let (Some((config, payment, _)), Some(receipt)) = (self.payment().await, receipt) else { return };
-        let reason = match fault {
-            Some(Ending::Error(refusal)) => refusal.code(),
-            _ => Refusal::Refundable.code(),
-        };
+        let reason = fault.map_or(Refusal::Refundable, Refusal::Claude).code();
         if facilitator::report(&self.env, &config, &payment, &receipt.transaction, reason).await {
             self.tell(Event::Reported);
         }

@@ -34,7 +34,7 @@ impl worker::DurableObject for PayerObject {
     }
 
     async fn fetch(&self, mut request: Request) -> Result<Response> {
-        let ask: Ask = serde_json::from_str(&request.text().await?)?;
+        let ask: Ask = serde_json::from_slice(&request.bytes().await?)?;
         let sql = self.storage()?;
         let told = match ask {
             Ask::Claim { claim, instead_of } => self.claim(&sql, &claim, instead_of.as_deref())?,
@@ -63,6 +63,7 @@ struct Held {
 #[derive(Deserialize)]
 struct Place {
     object: String,
+    since: String,
 }
 
 impl PayerObject {
@@ -102,8 +103,9 @@ impl PayerObject {
         for object in freed {
             sql.exec("DELETE FROM places WHERE object = ?", vec![object.as_str().into()])?;
         }
-        let taken = sql.exec("SELECT object FROM places", None)?.to_array::<Place>()?;
-        let others: Vec<String> = taken.into_iter().map(|p| p.object).filter(|o| o != object).collect();
+        let taken = sql.exec("SELECT object, since FROM places", None)?.to_array::<Place>()?;
+        let others = taken.into_iter().filter(|place| place.object != object);
+        let others: Vec<_> = others.map(|place| (place.object, place.since.parse().unwrap_or_default())).collect();
         if others.len() >= usize::try_from(places).unwrap_or(usize::MAX) {
             return Ok(Told::Taken(others));
         }

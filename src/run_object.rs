@@ -133,7 +133,7 @@ impl RunObject {
         let glance = Glance {
             new: *desk.run.state() == RunState::New,
             failed: desk.run.is_blank() && *desk.run.state() != RunState::New,
-            outstanding: desk.run.is_outstanding(),
+            cleared: desk.run.is_cleared(),
         };
         Response::from_json(&glance).map_err(fault("glance")).map_err(plain)
     }

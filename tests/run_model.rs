@@ -690,7 +690,7 @@ impl Model for Slot {
                     world
                 };
                 let mut woken = (0..5).fold(World { now: NOW, ..next }, woken);
-                woken.breaks(ALARMS, woken.todo.is_empty());
+                woken.breaks(ALARMS, woken.todo.iter().all(|effect| *effect == Effect::Save));
                 World { now: NOW, ..woken }
             }
         };

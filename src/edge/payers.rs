@@ -1,7 +1,8 @@
 //! Payer objects, seen from outside: one Durable Object for each payer, which keeps what is true of several
 //! of their payments at once. Which payment an identifier belongs to, and whose text is out unpaid.
 
-use super::{clock, fault, runs};
+use super::runs::{self, Glance};
+use super::{clock, fault};
 use crate::rules::dossier::Presentation;
 use crate::rules::identifier::Claim;
 use crate::rules::refusal::Refusal;
@@ -46,8 +47,8 @@ pub enum Told {
         /// Since when.
         since: Millis,
     },
-    /// All places are taken, by these objects.
-    Taken(Vec<String>),
+    /// All places are taken, by these objects, each since when.
+    Taken(Vec<(String, Millis)>),
 }
 
 /// Claims an identifier for a payment. It stays claimed as long as something has come of that payment.
@@ -59,15 +60,18 @@ pub async fn claim(env: &Env, payer: &str, claim: &Claim) -> std::result::Result
         Told::Taken(_) => return Err(Refusal::IdentifierReused),
     };
     let glance = runs::glance(env, &object).await?;
-    // An object that knows of nothing may hear of its payment this very moment.
-    let forgotten = glance.new && clock::now() > since.saturating_add(KEEP_UNVERIFIED);
-    match glance.failed || forgotten {
+    match glance.failed || is_forgotten(glance, since) {
         false => Err(Refusal::IdentifierReused),
         true => match tell(env, payer, &ask(Some(object))).await? {
             Told::Granted => Ok(()),
             Told::Held { .. } | Told::Taken(_) => Err(Refusal::IdentifierReused),
         },
     }
+}
+
+/// An object that knows of nothing may hear of its payment this very moment; not a minute later.
+fn is_forgotten(glance: Glance, since: Millis) -> bool {
+    glance.new && clock::now() > since.saturating_add(KEEP_UNVERIFIED)
 }
 
 /// When this run's text may be shown: at once if the payer has a place left among those not settled yet.
@@ -80,9 +84,9 @@ pub async fn release(env: &Env, presentation: &Presentation, places: u32) -> Rel
         Ok(Told::Taken(by)) => by,
         Ok(Told::Held { .. }) | Err(_) => return Release::Settled,
     };
-    let looks = taken.into_iter().map(|object| async move {
-        let glance = runs::glance(env, &object).await;
-        glance.is_ok_and(|glance| !glance.outstanding).then_some(object)
+    let looks = taken.into_iter().map(|(object, since)| async move {
+        let glance = runs::glance(env, &object).await.ok()?;
+        (glance.cleared || is_forgotten(glance, since)).then_some(object)
     });
     let freed: Vec<String> = join_all(looks).await.into_iter().flatten().collect();
     if freed.is_empty() {

@@ -44,8 +44,8 @@ pub struct Glance {
     pub new: bool,
     /// Nothing has come of its run: whatever was reserved for it is free again.
     pub failed: bool,
-    /// Its text is out, and not paid for.
-    pub outstanding: bool,
+    /// It is paid, or has come to nothing without its text having been shown.
+    pub cleared: bool,
 }
 
 /// What the run object answers.

@@ -63,6 +63,20 @@ impl Run {
         released && (unpaid || self.is_settling())
     }
 
+    /// Whether it is decided: paid, or come to nothing without a debt.
+    pub fn is_cleared(&self) -> bool {
+        self.receipt.is_some() || (self.is_blank() && self.state != State::New && !self.is_outstanding())
+    }
+
+    /// Why Claude gave no whole answer, where that is how the run ended.
+    pub fn fault(&self) -> Option<ClaudeFault> {
+        match &self.state {
+            State::Interrupted(fault) | State::Failed(fault) => Some(*fault),
+            State::Refundable(fault) | State::Reported(fault) => Some(*fault),
+            _ => None,
+        }
+    }
+
     /// Whether nothing of this run needs to be known: another presentation starts from nothing.
     pub fn is_blank(&self) -> bool {
         matches!(self.state, State::New | State::Refused(_) | State::Failed(_))
@@ -90,9 +104,12 @@ impl Run {
         let claude = |fault: &ClaudeFault| Some(Ending::Error(Refusal::Claude(*fault)));
         match &self.state {
             State::Delivered => Some(Ending::Done),
-            State::Interrupted(fault) | State::Refundable(fault) | State::Reported(fault) | State::Failed(fault) => {
+            State::Interrupted(fault) | State::Failed(fault) => claude(fault),
+            // What Claude declines it says so; of anything else the caller needs to know what comes of the money.
+            State::Refundable(fault @ ClaudeFault::Declined) | State::Reported(fault @ ClaudeFault::Declined) => {
                 claude(fault)
             }
+            State::Refundable(_) | State::Reported(_) => Some(Ending::Error(Refusal::Refundable)),
             State::Refused(refusal) => Some(Ending::Error(refusal.clone())),
             State::SettlementUnknown { looking: false, answer: Answer::Whole | Answer::Broken(_) } => {
                 Some(Ending::Error(Refusal::SettlementUnknown))
