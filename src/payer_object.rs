@@ -34,7 +34,7 @@ impl worker::DurableObject for PayerObject {
     }
 
     async fn fetch(&self, mut request: Request) -> Result<Response> {
-        let ask: Ask = serde_json::from_slice(&request.bytes().await?)?;
+        let ask: Ask = serde_json::from_str(&request.text().await?)?;
         let sql = self.storage()?;
         let told = match ask {
             Ask::Claim { claim, instead_of } => self.claim(&sql, &claim, instead_of.as_deref())?,

@@ -106,7 +106,7 @@ async fn read_fault(mut response: Response, limit: Duration) -> ClaudeFault {
     let id = header("request-id").unwrap_or_default();
     let status = response.status_code();
     let text = clock::within(limit, response.text()).await;
-    let body = text.and_then(Result::ok).and_then(|t| serde_json::from_slice::<ErrorBody>(t.as_bytes()).ok());
+    let body = text.and_then(Result::ok).and_then(|t| serde_json::from_str::<ErrorBody>(&t).ok());
     let fault = fault_of(status, body.as_ref(), retry_after);
     worker::console_warn!("claude: HTTP {status}, read as {fault:?}, request {}", request_id(&id));
     fault

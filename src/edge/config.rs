@@ -138,7 +138,7 @@ fn from_vars(env: &Env) -> Result<Config, ConfigError> {
 }
 
 fn json_var<T: DeserializeOwned>(text: Option<String>, name: &str) -> Result<Option<T>, ConfigError> {
-    let read = |text: String| serde_json::from_slice(text.as_bytes());
+    let read = |text: String| serde_json::from_str(&text);
     let named = |e: serde_json::Error| ConfigError::Form(format!("{name}: {e}"));
     text.map(read).transpose().map_err(named)
 }

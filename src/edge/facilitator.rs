@@ -94,7 +94,7 @@ async fn ask_verify(config: &Config, facilitator: &Facilitator, payment: &Paymen
     let answer = match call(url, "/verify", payment, limit).await {
         // A yes comes with 200; a no may come with a 4xx.
         Ok((status, text)) => {
-            let answer: Option<VerifyResponse> = serde_json::from_slice(text.as_bytes()).ok();
+            let answer: Option<VerifyResponse> = serde_json::from_str(&text).ok();
             answer.filter(|a| (status == 200 || !a.is_valid) && status < 500)
         }
         Err(error) => {
@@ -131,7 +131,7 @@ async fn ask_settle(config: &Config, url: &str, payment: &Payment) -> Event {
             return Event::SettleUnanswered;
         }
     };
-    let Ok(answer) = serde_json::from_slice::<SettleResponse>(text.as_bytes()) else {
+    let Ok(answer) = serde_json::from_str::<SettleResponse>(&text) else {
         worker::console_error!("facilitator: settle: HTTP {status} without a settle response");
         return match is_not_submitted(status) {
             true => Event::SettleNotSent,
@@ -203,7 +203,7 @@ fn learn(url: &str) {
 async fn supported(url: &str, limit: Duration) -> Option<Supported> {
     let answer = http::read(Method::Get, &http::join(url, "/supported"), Headers::new(), None, limit).await;
     let (_, text) = answer.ok().filter(|(status, _)| *status == 200)?;
-    serde_json::from_slice(text.as_bytes()).map_err(fault("facilitator: /supported")).ok()
+    serde_json::from_str(&text).map_err(fault("facilitator: /supported")).ok()
 }
 
 /// Whether any facilitator answers at all.

@@ -75,7 +75,7 @@ async fn published(url: &str) -> Result<JwkSet, Refusal> {
     }
     let answer = http::read(Method::Get, url, Headers::new(), None, JWKS_LIMIT).await;
     let set = match answer {
-        Ok((200, text)) => serde_json::from_slice::<JwkSet>(text.as_bytes()).map_err(|e| e.to_string()),
+        Ok((200, text)) => serde_json::from_str::<JwkSet>(&text).map_err(|e| e.to_string()),
         Ok((status, _)) => Err(format!("HTTP {status}")),
         Err(error) => Err(error.to_string()),
     };

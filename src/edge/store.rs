@@ -88,7 +88,7 @@ impl Store {
         let rows = self.sql.exec("SELECT texts FROM pieces ORDER BY position", None)?;
         let mut pieces = Vec::new();
         for row in rows.to_array::<Texts>()? {
-            pieces.extend(serde_json::from_slice::<Vec<String>>(row.texts.as_bytes())?);
+            pieces.extend(serde_json::from_str::<Vec<String>>(&row.texts)?);
         }
         Ok(Some(Loaded {
             run,
@@ -135,7 +135,7 @@ impl Store {
     fn get<T: DeserializeOwned>(&self, kept: Kept) -> Result<Option<T>> {
         let select = "SELECT value FROM kept WHERE name = ?";
         let rows = self.sql.exec(select, vec![kept.name().into()])?.to_array::<Value>()?;
-        Ok(rows.first().map(|row| serde_json::from_slice(row.value.as_bytes())).transpose()?)
+        Ok(rows.first().map(|row| serde_json::from_str(&row.value)).transpose()?)
     }
 
     fn put<T: Serialize>(&self, kept: Kept, value: &T) -> Result<()> {

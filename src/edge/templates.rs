@@ -43,8 +43,8 @@ pub async fn find(env: &Env, handle: &str, slug: &str) -> Result<Option<Template
 
 fn template(row: TemplateRow) -> Result<Template, Refusal> {
     Ok(Template {
-        wallets: serde_json::from_slice(row.wallets.as_bytes()).map_err(fault("creators.wallets"))?,
-        parameters: serde_json::from_slice(row.parameters.as_bytes()).map_err(fault("templates.parameters"))?,
+        wallets: serde_json::from_str(&row.wallets).map_err(fault("creators.wallets"))?,
+        parameters: serde_json::from_str(&row.parameters).map_err(fault("templates.parameters"))?,
         price: row.price.parse().map_err(fault("templates.price"))?,
         id: row.id,
         creator_id: row.creator_id,

@@ -294,7 +294,7 @@ impl Config {
 
     /// Reads the text of a document.
     pub fn read_document(text: &str) -> Result<Document, ConfigError> {
-        serde_json::from_slice(text.as_bytes()).map_err(|e| ConfigError::Form(e.to_string()))
+        serde_json::from_str(text).map_err(|e| ConfigError::Form(e.to_string()))
     }
 
     /// The model a template names, where it can be sold on `today` (`YYYY-MM-DD`).

@@ -109,6 +109,6 @@ pub fn is_reported(status: u16, text: &str) -> bool {
         #[serde(default)]
         error: String,
     }
-    let Ok(answer) = serde_json::from_slice::<Answer>(text.as_bytes()) else { return false };
+    let Ok(answer) = serde_json::from_str::<Answer>(text) else { return false };
     (status < 300 && answer.success) || answer.error.to_ascii_lowercase().contains("already exists")
 }

@@ -185,7 +185,7 @@ pub struct MalformedEvent;
 
 /// Reads one event of the stream. The type inside the data is what counts, as in the official SDKs.
 pub fn read_event(event: &sse::Event) -> Result<StreamEvent, MalformedEvent> {
-    let wire: WireEvent = serde_json::from_slice(event.data.as_bytes()).map_err(|_| MalformedEvent)?;
+    let wire: WireEvent = serde_json::from_str(&event.data).map_err(|_| MalformedEvent)?;
     Ok(match wire {
         WireEvent::MessageStart { message } => StreamEvent::Start(message.usage),
         WireEvent::ContentBlockDelta { delta: BlockDelta::TextDelta { text } } => StreamEvent::Text(text),

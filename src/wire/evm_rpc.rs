@@ -64,7 +64,7 @@ pub fn result<T: for<'de> Deserialize<'de>>(text: &str) -> Option<T> {
     struct Answer<T> {
         result: Option<T>,
     }
-    serde_json::from_slice::<Answer<T>>(text.as_bytes()).ok()?.result
+    serde_json::from_str::<Answer<T>>(text).ok()?.result
 }
 
 /// A block's head.
