@@ -98,6 +98,12 @@ export const decodeReceipt = (response, name = 'payment-response') => {
 export const encodeHeader = (value) => Buffer.from(JSON.stringify(value)).toString('base64');
 export const decodeHeader = (text) => JSON.parse(Buffer.from(text, 'base64'));
 
+/** The vars' NETWORKS: Base, and the local chain with a node to ask for evidence, or none. */
+export const networks = (rpcUrl) => JSON.stringify([
+  { id: 'eip155:8453', v1: 'base', asset: '0x833589fCD6eDb6E08f4c7C32D4f71b54bdA02913', decimals: 6, eip712: { name: 'USD Coin', version: '2' } },
+  ...JSON.parse(networksVar(rpcUrl)),
+]);
+
 const TRANSFER = {
   TransferWithAuthorization: [
     { name: 'from', type: 'address' },
@@ -171,7 +177,7 @@ export async function startStack({ script, config, vars = {}, blockTime = 'auto'
 
     const logs = [];
     let [killed, revived] = [0, 0];
-    const base = { VAULT_KEYS: vaultKey('k1'), JWT_SECRET, FACILITATOR_URL: facilitator.url, ANTHROPIC_BASE_URL: claude.url, NETWORKS: networksVar(chain.url) };
+    const base = { VAULT_KEYS: vaultKey('k1'), JWT_SECRET, FACILITATOR_URL: facilitator.url, ANTHROPIC_BASE_URL: claude.url, NETWORKS: networks(chain.url) };
     const { workerOptions } = wrangler.unstable_getMiniflareWorkerOptions(`${root}wrangler.toml`);
     const options = (more) =>
       convertV4MiniflareOptions({
@@ -254,11 +260,11 @@ export async function startStack({ script, config, vars = {}, blockTime = 'auto'
         await stack.DB.prepare(`UPDATE templates SET ${set} WHERE id = ?1`).bind(id, ...Object.values(columns)).run();
       },
       /** A published template of ada's: its path. */
-      async addTemplate(slug, { prompt, parameters = [], price = '0.01', published = 1, creator = ada, allow_user_message = 0, model = templates[0].model }) {
+      async addTemplate(slug, { prompt, parameters = [], price = '0.01', published = 1, creator = ada, allow_user_message = 0, model = templates[0].model, release = 'settled' }) {
         await stack.DB.prepare(
-          'INSERT INTO templates (id, creator_id, slug, name, model, prompt, parameters, price, published, allow_user_message) VALUES (?1, ?2, ?3, ?3, ?4, ?5, ?6, ?7, ?8, ?9)',
+          'INSERT INTO templates (id, creator_id, slug, name, model, prompt, parameters, price, published, allow_user_message, release) VALUES (?1, ?2, ?3, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)',
         )
-          .bind(`template_${creator.handle}_${slug}`, creator.id, slug, model, prompt, JSON.stringify(parameters), price, published, allow_user_message)
+          .bind(`template_${creator.handle}_${slug}`, creator.id, slug, model, prompt, JSON.stringify(parameters), price, published, allow_user_message, release)
           .run();
         return `/@${creator.handle}/${slug}`;
       },
