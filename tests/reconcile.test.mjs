@@ -14,7 +14,7 @@ import {
 
 const WHOLE = 1_000_000n;
 const SECRET = 'SECRET OF THE ANSWER';
-const LIMITS = JSON.stringify({ settleSeconds: 1, claudeBeginSeconds: 1, settleMarginSeconds: 1 });
+const LIMITS = JSON.stringify({ settleSeconds: 3, claudeBeginSeconds: 1, settleMarginSeconds: 1 });
 /** An unanswered settlement is looked into after one or two seconds. */
 const SOON = { timeout: 8000, every: 50 };
 let stack;
@@ -137,8 +137,8 @@ const troubles = {
   '500 after it is done': [async (call, next) => { await next(); return reply(500, 'oops'); }, 1],
   'malformed after it is done': [async (call, next) => { await next(); return reply(200, '<html>'); }, 1],
   'an answer of another form': [async (call, next) => { await next(); return { settled: true }; }, 1],
-  'too late, and done by then': [async (call, next) => { const answer = await next(); await sleep(1600); return answer; }, 1],
-  'too late, and refused in vain': [async () => { await sleep(1600); return { success: false, errorReason: 'insufficient_funds', transaction: '', network: NETWORK }; }, 2],
+  'too late, and done by then': [async (call, next) => { const answer = await next(); await sleep(3600); return answer; }, 1],
+  'too late, and refused in vain': [async () => { await sleep(3600); return { success: false, errorReason: 'insufficient_funds', transaction: '', network: NETWORK }; }, 2],
   'a confirmation that timed out after it was done': [async (call, next) => { await next(); return { success: false, errorReason: 'invalid_transaction_state', transaction: '', network: NETWORK }; }, 1],
   'an unexpected error after it was done': [async (call, next) => { await next(); return { success: false, errorReason: 'unexpected_settle_error', transaction: '', network: NETWORK }; }, 1],
 };
@@ -149,7 +149,7 @@ async function isFoundOut(accept, trouble, settles) {
   return bought(them, run, settles);
 }
 
-describe('with a node of the chain', { concurrency: true }, () => {
+describe('with a node of the chain', { concurrency: 6 }, () => {
   for (const [name, [trouble, settles]] of Object.entries(troubles)) {
     test(`${name}: 503, found out by the alarm alone, paid once, and the same payment has the text`, async () => {
       const { row, receipt } = await isFoundOut('text/event-stream', trouble, settles);
@@ -173,7 +173,7 @@ describe('with a node of the chain', { concurrency: true }, () => {
   }
 
   test('done only after we have looked and asked again: moved once all the same', async () => {
-    const them = await customer({ plan: async (call, next, n) => { if (n === 1) await sleep(3500); return next(); } });
+    const them = await customer({ plan: async (call, next, n) => { if (n === 1) await sleep(5500); return next(); } });
     const run = await unknown(await them.present());
     assert.equal((await readSse(await them.present())).text, SECRET); // looked for at once, and asked for again
     await bought(them, run, 2);
@@ -254,7 +254,7 @@ describe('with a node of the chain', { concurrency: true }, () => {
   });
 });
 
-describe('without a node: what the facilitator verifies is the evidence', { concurrency: true }, () => {
+describe('without a node: what the facilitator verifies is the evidence', { concurrency: 6 }, () => {
   before(() => stack.restart({ NETWORKS: networks() }));
 
   for (const [name, [trouble, settles]] of Object.entries(troubles)) {
@@ -343,8 +343,8 @@ describe('the runtime dies', () => {
   for (const [name, isWhole, calls] of [['while the answer is written', false, 2], ['when the answer is whole', true, 1]]) {
     test(`while settle is under way, ${name}: the same payment finds the settlement and has the text, for one price`, async () => {
       const done = gate();
-      const them = await customer({ plan: async (call, next, n) => { const answer = await next(); if (n > 1) return answer; done.open(); await sleep(60_000); return answer; } });
-      stack.claude.script = (request, n) => [start(), open(), delta('SECRET'), ...(isWhole || them.asked() > 1 ? [] : [60_000]), delta(' OF THE ANSWER'), shut(), end(), stop];
+      const them = await customer({ plan: async (call, next, n) => { const answer = await next(); if (n > 1) return answer; done.open(); await new Promise(() => {}); } });
+      stack.claude.script = (request, n) => [start(), open(), delta('SECRET'), ...(isWhole || them.asked() > 1 ? [] : [() => new Promise(() => {})]), delta(' OF THE ANSWER'), shut(), end(), stop];
       await stack.restart({ LIMITS: JSON.stringify({ settleSeconds: 30 }) });
       const first = them.present().catch((error) => error);
       await done.opened;
@@ -363,6 +363,7 @@ describe('the runtime dies', () => {
 });
 
 test('ada has been paid for every run that was delivered, and for no other', async () => {
+  await until(async () => !(await stack.rows("status = 'unknown'")).length, SOON);
   const delivered = await stack.rows("status = 'delivered'");
   const charged = (await stack.rows()).filter((r) => r.amount !== '0');
   assert.equal(charged.length, delivered.length);
