@@ -305,14 +305,12 @@ describe('a caller who is gone before anything is paid', () => {
     test(`stops Claude, pays nothing, and the same payment buys the run afterwards: ${name}`, async () => {
       stack.claude.script = script;
       const headers = { ...accept, ...(await stack.signPayment(HAIKU, INPUT, payer)) };
-      const leaving = new AbortController();
-      const gone = stack.post(HAIKU, INPUT, headers, { signal: leaving.signal }).catch((error) => error);
+      const leaving = stack.caller(HAIKU, INPUT, headers);
       await until(asked);
       await sleep(150);
       assert.equal(stack.claude.requests[0].endedAt, undefined);
       const left = Date.now();
-      leaving.abort();
-      assert.equal((await gone).name, 'AbortError');
+      await leaving.hangUp();
       const call = await Promise.race([stack.claude.requests[0].done, sleep(3000)]);
       assert.equal(call?.hungUp, true, "Claude's connection is left open");
       assert.ok(call.endedAt - left < 1000, `took ${call.endedAt - left} ms`);
@@ -338,11 +336,9 @@ describe('a caller who is gone before anything is paid', () => {
     const slow = gate();
     stack.facilitator.onVerify = async (call, next) => { await slow.opened; return next(); };
     const headers = await stack.signPayment(HAIKU, INPUT, payer);
-    const leaving = new AbortController();
-    const gone = stack.post(HAIKU, INPUT, headers, { signal: leaving.signal }).catch((error) => error);
+    const leaving = stack.caller(HAIKU, INPUT, headers);
     await until(() => stack.facilitator.count('verify'));
-    leaving.abort();
-    await gone;
+    await leaving.hangUp();
     await sleep(200);
     slow.open();
     const [row] = await until(async () => { const r = await stack.rows('payer = ?', payer.address); return r.length && r; });
@@ -357,12 +353,10 @@ describe('a caller who is gone before anything is paid', () => {
   test('between two attempts: Claude is not asked again', async () => {
     stack.claude.script = () => apiError(529);
     const headers = await stack.signPayment(HAIKU, INPUT, payer);
-    const leaving = new AbortController();
-    const gone = stack.post(HAIKU, INPUT, headers, { signal: leaving.signal }).catch((error) => error);
+    const leaving = stack.caller(HAIKU, INPUT, headers);
     await until(asked);
     await sleep(100);
-    leaving.abort();
-    await gone;
+    await leaving.hangUp();
     await sleep(900); // the second attempt would be there by now
     assert.deepEqual([asked(), settles()], [1, 0]);
     const [row] = await stack.rows('payer = ?', payer.address);
@@ -374,13 +368,11 @@ describe('a caller who is gone before anything is paid', () => {
       const more = gate();
       stack.claude.script = async () => { await more.opened; return hello(); };
       const headers = await stack.signPayment(HAIKU, INPUT, payer);
-      const leaving = new AbortController();
-      const gone = stack.post(HAIKU, INPUT, { ...one, ...headers }, { signal: leaving.signal }).catch((error) => error);
+      const leaving = stack.caller(HAIKU, INPUT, { ...one, ...headers });
       await until(asked);
       const staying = stack.post(HAIKU, INPUT, { ...other, ...headers });
       await sleep(150);
-      leaving.abort();
-      await gone;
+      await leaving.hangUp();
       await sleep(300);
       assert.equal(stack.claude.requests[0].endedAt, undefined, 'Claude was stopped');
       more.open();
@@ -393,14 +385,12 @@ describe('a caller who is gone before anything is paid', () => {
   test('the last of several is gone: then it stops', async () => {
     stack.claude.script = () => [hang];
     const headers = await stack.signPayment(HAIKU, INPUT, payer);
-    const leaving = [new AbortController(), new AbortController(), new AbortController()];
-    const gone = leaving.map(({ signal }) => stack.post(HAIKU, INPUT, headers, { signal }).catch((error) => error));
+    const leaving = Array.from({ length: 3 }, () => stack.caller(HAIKU, INPUT, headers));
     await until(asked);
     await sleep(150);
     for (const [i, one] of leaving.entries()) {
       assert.equal(stack.claude.requests[0].endedAt, undefined, `${i} of 3 had gone`);
-      one.abort();
-      await gone[i];
+      await one.hangUp();
       await sleep(150);
     }
     assert.equal((await Promise.race([stack.claude.requests[0].done, sleep(1000)]))?.hungUp, true);

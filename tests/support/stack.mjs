@@ -8,6 +8,7 @@
 import { execFile } from 'node:child_process';
 import { subscribe } from 'node:diagnostics_channel';
 import { once } from 'node:events';
+import http from 'node:http';
 import { existsSync, mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
@@ -286,6 +287,17 @@ export async function startStack({ script, config, vars = {}, blockTime = 'auto'
           body: typeof input === 'string' || input === undefined ? input : JSON.stringify(input),
           ...init,
         }),
+      /**
+       * A POST whose caller is to vanish before there is an answer: `await caller.hangUp()`. By a reset: the end of
+       * its half of the connection (what `destroy` sends) is no hanging up to workerd, for an answer could still be read.
+       */
+      caller(path, input, headers = {}) {
+        const request = http.request(new URL(path, stack.url), { method: 'POST', agent: false, headers: { 'content-type': 'application/json', ...headers } });
+        const closed = new Promise((resolve) => request.once('close', resolve));
+        request.on('error', () => {});
+        request.end(JSON.stringify(input));
+        return { hangUp: () => (request.socket.resetAndDestroy(), closed) };
+      },
       async ask402(path, input = INPUT) {
         const response = await stack.post(path, input);
         const text = await response.text();
