@@ -99,11 +99,8 @@ export const decodeReceipt = (response, name = 'payment-response') => {
 export const encodeHeader = (value) => Buffer.from(JSON.stringify(value)).toString('base64');
 export const decodeHeader = (text) => JSON.parse(Buffer.from(text, 'base64'));
 
-/** The vars' NETWORKS: Base, and the local chain with a node to ask for evidence, or none. */
-export const networks = (rpcUrl) => JSON.stringify([
-  { id: 'eip155:8453', v1: 'base', asset: '0x833589fCD6eDb6E08f4c7C32D4f71b54bdA02913', decimals: 6, eip712: { name: 'USD Coin', version: '2' } },
-  ...JSON.parse(networksVar(rpcUrl)),
-]);
+/** The vars' NETWORKS, with a node of the local chain to ask for evidence; without an argument, with none. */
+export const networks = networksVar;
 
 const TRANSFER = {
   TransferWithAuthorization: [
