@@ -38,13 +38,13 @@ const asked = () => stack.claude.requests.length;
 const calls = () => [first, second].map((f) => [f.count('verify'), f.count('settle')]);
 const buy = async (headers = {}) => stack.post(HAIKU, INPUT, { ...headers, ...(await stack.signPayment(HAIKU, INPUT, payer)) });
 
-async function delivered(response) {
+async function delivered(response, calls = 1) {
   const { text, error } = await readSse(response);
   assert.equal(error, undefined);
   assert.equal(text, 'Hello, world');
   assert.equal((await stack.chain.receipt(decodeReceipt(response).transaction)).status, 'success');
   assert.equal(await stack.balance(payer), WHOLE - HAIKU_PRICE);
-  assert.equal(asked(), 1);
+  assert.equal(asked(), calls);
   const row = await stack.row(response.headers.get('x-run-id'), (r) => r.status === 'delivered');
   assert.equal(row.amount, String(HAIKU_PRICE));
 }
@@ -153,8 +153,9 @@ describe('settle', () => {
     assert.equal(response.status, 503, text);
     assert.equal(text.includes('Hello'), false);
     assert.deepEqual(calls(), [[1, 1], [0, 1]]);
+    assert.equal(await stack.balance(payer), WHOLE);
     first.onSettle = second.onSettle = undefined;
-    await delivered(await stack.post(HAIKU, INPUT, headers));
+    await delivered(await stack.post(HAIKU, INPUT, headers), 2); // nothing was sent: it is another run
   });
 });
 
@@ -197,10 +198,14 @@ describe('a facilitator that lies', () => {
     first.onSettle = async (call, next) => (told ??= await next());
     await delivered(await buy());
     const other = await stack.payer();
-    const response = await stack.post(HAIKU, INPUT, await stack.signPayment(HAIKU, INPUT, other));
+    const headers = await stack.signPayment(HAIKU, INPUT, other);
+    const response = await stack.post(HAIKU, INPUT, headers);
     // It names the payer of the other run.
     await refused(response, 503, 'SETTLEMENT_UNKNOWN', 2);
     assert.equal(await stack.balance(other), WHOLE);
+    first.onSettle = undefined;
+    assert.equal((await readSse(await stack.post(HAIKU, INPUT, headers))).text, 'Hello, world');
+    assert.equal(await stack.balance(other), WHOLE - HAIKU_PRICE);
   });
 
   test('success is asked for once, however often it would be told', async () => {
