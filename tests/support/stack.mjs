@@ -8,6 +8,7 @@
 import { execFile } from 'node:child_process';
 import { subscribe } from 'node:diagnostics_channel';
 import { once } from 'node:events';
+import http from 'node:http';
 import { existsSync, mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
@@ -98,6 +99,9 @@ export const decodeReceipt = (response, name = 'payment-response') => {
 export const encodeHeader = (value) => Buffer.from(JSON.stringify(value)).toString('base64');
 export const decodeHeader = (text) => JSON.parse(Buffer.from(text, 'base64'));
 
+/** The vars' NETWORKS, with a node of the local chain to ask for evidence; without an argument, with none. */
+export const networks = networksVar;
+
 const TRANSFER = {
   TransferWithAuthorization: [
     { name: 'from', type: 'address' },
@@ -171,7 +175,7 @@ export async function startStack({ script, config, vars = {}, blockTime = 'auto'
 
     const logs = [];
     let [killed, revived] = [0, 0];
-    const base = { VAULT_KEYS: vaultKey('k1'), JWT_SECRET, FACILITATOR_URL: facilitator.url, ANTHROPIC_BASE_URL: claude.url, NETWORKS: networksVar(chain.url) };
+    const base = { VAULT_KEYS: vaultKey('k1'), JWT_SECRET, FACILITATOR_URL: facilitator.url, ANTHROPIC_BASE_URL: claude.url, NETWORKS: networks(chain.url) };
     const { workerOptions } = wrangler.unstable_getMiniflareWorkerOptions(`${root}wrangler.toml`);
     const options = (more) =>
       convertV4MiniflareOptions({
@@ -254,11 +258,11 @@ export async function startStack({ script, config, vars = {}, blockTime = 'auto'
         await stack.DB.prepare(`UPDATE templates SET ${set} WHERE id = ?1`).bind(id, ...Object.values(columns)).run();
       },
       /** A published template of ada's: its path. */
-      async addTemplate(slug, { prompt, parameters = [], price = '0.01', published = 1, creator = ada, allow_user_message = 0, model = templates[0].model }) {
+      async addTemplate(slug, { prompt, parameters = [], price = '0.01', published = 1, creator = ada, allow_user_message = 0, model = templates[0].model, release = 'settled' }) {
         await stack.DB.prepare(
-          'INSERT INTO templates (id, creator_id, slug, name, model, prompt, parameters, price, published, allow_user_message) VALUES (?1, ?2, ?3, ?3, ?4, ?5, ?6, ?7, ?8, ?9)',
+          'INSERT INTO templates (id, creator_id, slug, name, model, prompt, parameters, price, published, allow_user_message, release) VALUES (?1, ?2, ?3, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)',
         )
-          .bind(`template_${creator.handle}_${slug}`, creator.id, slug, model, prompt, JSON.stringify(parameters), price, published, allow_user_message)
+          .bind(`template_${creator.handle}_${slug}`, creator.id, slug, model, prompt, JSON.stringify(parameters), price, published, allow_user_message, release)
           .run();
         return `/@${creator.handle}/${slug}`;
       },
@@ -280,6 +284,17 @@ export async function startStack({ script, config, vars = {}, blockTime = 'auto'
           body: typeof input === 'string' || input === undefined ? input : JSON.stringify(input),
           ...init,
         }),
+      /**
+       * A POST whose caller is to vanish before there is an answer: `await caller.hangUp()`. By a reset: the end of
+       * its half of the connection (what `destroy` sends) is no hanging up to workerd, for an answer could still be read.
+       */
+      caller(path, input, headers = {}) {
+        const request = http.request(new URL(path, stack.url), { method: 'POST', agent: false, headers: { 'content-type': 'application/json', ...headers } });
+        const closed = new Promise((resolve) => request.once('close', resolve));
+        request.on('error', () => {});
+        request.end(JSON.stringify(input));
+        return { hangUp: () => (request.socket.resetAndDestroy(), closed) };
+      },
       async ask402(path, input = INPUT) {
         const response = await stack.post(path, input);
         const text = await response.text();
