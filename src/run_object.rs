@@ -41,7 +41,7 @@ impl worker::DurableObject for RunObject {
         let answered = async {
             match visit {
                 Visit::Present(presentation) => self.presented(*presentation).await,
-                Visit::Status { run } => self.of_run(&run).and_then(|session| answers::status(&session)),
+                Visit::Status { run } => answers::status(self.of_run(&run).await?.as_ref()),
                 Visit::Follow { run, last_event_id } => self.followed(&run, last_event_id).await,
                 Visit::Glance => self.glanced(),
             }
@@ -114,14 +114,18 @@ impl RunObject {
     }
 
     /// The session, where it is that of this run.
-    fn of_run(&self, run: &str) -> std::result::Result<Rc<Session>, Box<Refused>> {
+    async fn of_run(&self, run: &str) -> std::result::Result<Rc<Session>, Box<Refused>> {
         let session = self.session().map_err(fault("run storage")).map_err(plain)?;
         let is_it = session.desk.borrow().dossier.as_ref().is_some_and(|d| d.run_id == run);
+        if is_it && session.has_todo() {
+            // Found in storage as it was left: it goes on now, not when the alarm rings.
+            self.set_going(&session).await.map_err(fault("alarm")).map_err(plain)?;
+        }
         is_it.then_some(session).ok_or_else(|| plain(Refusal::NotFound))
     }
 
     async fn followed(&self, run: &str, last_event_id: Option<u64>) -> std::result::Result<Response, Box<Refused>> {
-        let session = self.of_run(run)?;
+        let session = self.of_run(run).await?;
         let listener = Listener::of(&session);
         answers::stream(&session, listener, Told::Holder(run.to_owned()), last_event_id).await
     }
