@@ -359,6 +359,24 @@ fn a_permit2_payload_is_refused_alone_and_beside_an_authorization() {
     assert!(matches!(present(&beside), Err(Refusal::PaymentMalformed { .. })));
 }
 
+/// What nobody has read here might be what the facilitator goes by.
+#[test]
+fn only_the_signature_and_the_six_members_of_the_authorization_go_on_to_the_facilitator() {
+    for plain in [payment(), payment_v1("base-sepolia")] {
+        let mut more = plain.clone();
+        more["payload"]["transaction"] = json!("0x00");
+        more["payload"]["Authorization"] = plain["payload"]["authorization"].clone();
+        for name in ["From", "valid_before", "permitted", "permit2Authorization", "authorization", "", "__proto__"] {
+            more["payload"]["authorization"][name] = json!({"to": PAYER});
+        }
+        assert_eq!(present(&more), present(&plain), "nor do they change the name or the proof");
+        let payload = present(&more).unwrap().payload;
+        assert_eq!(payload, plain);
+        let members = payload["payload"]["authorization"].as_object().unwrap().keys();
+        assert_eq!(members.collect::<Vec<_>>(), ["from", "nonce", "to", "validAfter", "validBefore", "value"]);
+    }
+}
+
 fn name(payment: &Value) -> String {
     present(payment).unwrap().name
 }
