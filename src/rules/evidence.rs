@@ -21,10 +21,15 @@ pub fn is_definite_no(answer: &SettleResponse) -> bool {
     !answer.success && answer.transaction.is_empty() && found_before && !submitted
 }
 
-/// Whether it says that what was submitted has failed; not that it is still under way.
+/// Whether it says in so many words that what was submitted has failed. Not that it is still under way, nor
+/// anything else: some pass on whatever their own node told them.
 pub fn is_failure(answer: &SettleResponse) -> bool {
-    let reason = answer.error_reason.as_deref().unwrap_or_default();
-    !answer.success && !["pending", "timeout", "timed_out"].iter().any(|word| reason.contains(word))
+    let reason = answer.error_reason.as_deref().unwrap_or_default().to_ascii_lowercase();
+    let failed =
+        ["transaction_failed", "simulation_failed", "deployment_failed", "event_mismatch", "failed_onchain", "revert"];
+    let coded = ["invalid_", "insufficient_", "unsupported_"].iter().any(|start| reason.starts_with(start));
+    let open = ["pending", "timeout", "timed"].iter().any(|word| reason.contains(word));
+    !answer.success && !open && (coded || failed.iter().any(|word| reason.contains(word)))
 }
 
 /// Whether it says that the nonce is spent already.

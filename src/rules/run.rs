@@ -215,9 +215,11 @@ impl Run {
                 (self.unanswered, self.silence) = (true, true);
                 self.unknown(answer, moment)
             }
-            (State::Answering { settling: true, answer }, Event::SettleNotSent) => match self.unanswered {
-                true => self.unknown(answer, moment),
-                false => hushed(self.rest(State::Refused(Refusal::FacilitatorUnavailable), moment)),
+            (State::Answering { settling: true, answer }, Event::SettleNotSent) => match self.terms.release {
+                _ if self.unanswered => self.unknown(answer, moment),
+                Release::Settled => hushed(self.rest(State::Refused(Refusal::FacilitatorUnavailable), moment)),
+                // Its text may be out: that is remembered.
+                Release::Verified => self.never(None, moment),
             },
             (State::Answering { settling: true, answer }, Event::SettleFailed) => {
                 self.unanswered = true;
@@ -272,7 +274,7 @@ impl Run {
                 self.to(State::SettlementUnknown { looking: true, answer }, &[Save, Look])
             }
             (State::SettlementUnknown { answer, .. }, Event::Restarted) => {
-                self.awaited = false;
+                (self.awaited, self.said_spent) = (false, false);
                 let answer = after_restart(answer);
                 self.to(State::SettlementUnknown { looking: true, answer }, &[Save, Look])
             }
