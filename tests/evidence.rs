@@ -238,7 +238,7 @@ fn block(timestamp: u64) -> Block {
 #[test]
 fn a_nodes_answer_is_its_result_and_an_error_is_no_answer() {
     let head = block(EXPIRES);
-    assert_eq!((head.number, head.timestamp), (27_440_068, EXPIRES));
+    assert_eq!((head.number.0, head.timestamp.0), (27_440_068, EXPIRES));
     let word = format!("0x{}1", "0".repeat(63));
     assert_eq!(result::<String>(&answered(json!(word))), Some(word));
     for text in [

@@ -274,7 +274,9 @@ describe('without a node: what the facilitator verifies is the evidence', { conc
   }
   test('a document, lost after it is done: the same', () => isFoundOut('application/json', ...troubles['lost after it is done']));
 
-  for (const name of ['said to have failed on the chain, after it was done', 'an unexpected error after it was done']) {
+  test('an unexpected error after it was done says nothing: the same', () => isFoundOut('text/event-stream', failures['an unexpected error after it was done'][0], 1));
+
+  for (const name of ['said to have failed on the chain, after it was done']) {
     test(`${name}: nobody can tell who spent it, so nothing is given away and nothing more is charged`, async () => {
       const them = await customer({ plan: (call, next, n) => (n === 1 ? failures[name][0](call, next) : next()) });
       const run = await unknown(await them.present());

@@ -7,7 +7,7 @@ use crate::rules::config::Network;
 use crate::rules::evidence::{of_spent, of_unspent};
 use crate::rules::quote::Payment;
 use crate::rules::run::{Evidence, Millis};
-use crate::wire::evm_rpc::{self, Block, Log, TransactionReceipt};
+use crate::wire::evm_rpc::{self, Block, Log, Quantity, TransactionReceipt};
 use serde::Deserialize;
 use std::time::Duration;
 
@@ -25,16 +25,21 @@ pub async fn look(network: &Network, payment: &Payment, since: Millis) -> Eviden
     let Some(url) = network.rpc_url.as_deref() else {
         return Evidence::Nothing;
     };
-    look_at(url, payment, since).await.unwrap_or_else(|| {
+    look_at(url, network.chain_id(), payment, since).await.unwrap_or_else(|| {
         worker::console_error!("chain: the node of {} gives no usable answer", network.id);
         Evidence::Nothing
     })
 }
 
-async fn look_at(url: &str, payment: &Payment, since: Millis) -> Option<Evidence> {
+async fn look_at(url: &str, chain_id: u64, payment: &Payment, since: Millis) -> Option<Evidence> {
+    // On another chain nothing of this is ever spent.
+    let chain: Quantity = ask(url, &evm_rpc::chain_id()).await?;
+    if chain.0 != chain_id {
+        return None;
+    }
     let block: Block = ask(url, &evm_rpc::latest_block()).await?;
     let (asset, payer, nonce) = (payment.asset, payment.payer, payment.nonce.as_str());
-    let state: String = ask(url, &evm_rpc::authorization_state(asset, payer, nonce, block.number)).await?;
+    let state: String = ask(url, &evm_rpc::authorization_state(asset, payer, nonce, block.number.0)).await?;
     match state.trim_start_matches("0x").trim_start_matches('0') {
         "" if state.len() > 2 => return Some(of_unspent(payment, &block)),
         "1" => {}
@@ -42,8 +47,8 @@ async fn look_at(url: &str, payment: &Payment, since: Millis) -> Option<Evidence
     }
     let seconds = clock::now().saturating_sub(since) / 1000;
     let blocks = seconds.saturating_mul(BLOCKS_PER_SECOND).saturating_add(SLACK).min(MOST_BLOCKS);
-    let from = block.number.saturating_sub(blocks);
-    let query = evm_rpc::spending_of(asset, payer, nonce, from, block.number);
+    let from = block.number.0.saturating_sub(blocks);
+    let query = evm_rpc::spending_of(asset, payer, nonce, from, block.number.0);
     // A node that refuses the query has not said that there is nothing.
     let logs: Vec<Log> = ask(url, &query).await?;
     let Some(log) = logs.first() else {

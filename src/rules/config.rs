@@ -92,13 +92,18 @@ pub struct Network {
 }
 
 impl Network {
+    /// The chain's own number.
+    pub fn chain_id(&self) -> u64 {
+        // Validated: it is one.
+        self.id.strip_prefix("eip155:").and_then(|id| id.parse().ok()).unwrap_or_default()
+    }
+
     /// The token's EIP-712 domain in full.
     pub fn domain(&self) -> Domain {
         Domain {
             name: self.eip712.name.clone(),
             version: self.eip712.version.clone(),
-            // Validated: it is a number.
-            chain_id: self.id.strip_prefix("eip155:").and_then(|id| id.parse().ok()).unwrap_or_default(),
+            chain_id: self.chain_id(),
             contract: self.asset,
         }
     }

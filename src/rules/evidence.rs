@@ -61,7 +61,7 @@ fn names_spent_nonce(reason: Option<&str>) -> bool {
 
 /// What the chain tells of a nonce that is not spent as of `block`.
 pub fn of_unspent(payment: &Payment, block: &Block) -> Evidence {
-    match block.timestamp >= payment.valid_before {
+    match block.timestamp.0 >= payment.valid_before {
         true => Evidence::Never(Some("invalid_exact_evm_payload_authorization_valid_before".to_owned())),
         false => Evidence::Unspent,
     }

@@ -27,6 +27,11 @@ pub fn request(method: &str, params: Value) -> String {
     json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).to_string()
 }
 
+/// `eth_chainId`.
+pub fn chain_id() -> String {
+    request("eth_chainId", json!([]))
+}
+
 /// `eth_getBlockByNumber`: the newest block.
 pub fn latest_block() -> String {
     request("eth_getBlockByNumber", json!(["latest", false]))
@@ -67,21 +72,25 @@ pub fn result<T: for<'de> Deserialize<'de>>(text: &str) -> Option<T> {
     serde_json::from_str::<Answer<T>>(text).ok()?.result
 }
 
+/// A number: `0x` and hex.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Quantity(pub u64);
+
+impl<'de> Deserialize<'de> for Quantity {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(d)?;
+        let digits = text.strip_prefix("0x").unwrap_or_default();
+        u64::from_str_radix(digits, 16).map(Quantity).map_err(serde::de::Error::custom)
+    }
+}
+
 /// A block's head.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Block {
     /// Its number.
-    #[serde(deserialize_with = "number")]
-    pub number: u64,
+    pub number: Quantity,
     /// Unix seconds.
-    #[serde(deserialize_with = "number")]
-    pub timestamp: u64,
-}
-
-fn number<'de, D: serde::Deserializer<'de>>(d: D) -> Result<u64, D::Error> {
-    let text = String::deserialize(d)?;
-    let digits = text.strip_prefix("0x").unwrap_or_default();
-    u64::from_str_radix(digits, 16).map_err(serde::de::Error::custom)
+    pub timestamp: Quantity,
 }
 
 /// One event of a contract. Hex is in lower case, as nodes write it.
