@@ -59,6 +59,10 @@ pub struct Session {
     grace: RefCell<Option<AbortHandle>>,
     /// Callers who wait for the run or follow it.
     listeners: Cell<usize>,
+    /// The last [`Effect::Save`] failed: nothing that cannot be taken back may begin.
+    unsaved: Cell<bool>,
+    /// A row is being written; the flag says that another one is wanted by now.
+    recording: Cell<Option<bool>>,
 }
 
 /// A caller who waits for a run or follows it; gone when dropped.
@@ -119,6 +123,8 @@ impl Session {
             hush: RefCell::default(),
             grace: RefCell::default(),
             listeners: Cell::new(0),
+            unsaved: Cell::new(false),
+            recording: Cell::new(None),
         };
         if session.desk.borrow().run.is_busy() {
             session.tell(Event::Restarted);
@@ -130,7 +136,7 @@ impl Session {
     pub fn begin(&self, terms: Terms, dossier: Dossier, question: String) -> worker::Result<()> {
         self.store.begin(&dossier, &question)?;
         let mut desk = self.desk.borrow_mut();
-        desk.run = Run::new(terms);
+        desk.run = desk.run.next(terms);
         desk.tally = Tally::default();
         desk.dossier = Some(Rc::new(dossier));
         desk.question = question;
@@ -192,6 +198,7 @@ impl Session {
                 self.clear();
             }
             Effect::Save => self.save(),
+            Effect::Verify if self.unsaved.get() => self.tell(Event::VerifyRefused(Refusal::Internal)),
             Effect::Verify => work.push(self.guarded(self.verify(), || Some(Event::VerifyRefused(Refusal::Internal)))),
             Effect::Ask if self.is_abandoned() => self.tell(Event::Abandoned),
             Effect::Ask => {
@@ -202,12 +209,14 @@ impl Session {
             Effect::Linger => work.push(self.guarded(stoppable(&self.grace, self.linger()), || None)),
             Effect::BackOff => work.push(self.guarded(self.back_off(), || Some(Event::BackedOff))),
             Effect::Settle if self.desk.borrow().run.should_withhold() => self.tell(Event::SettleWithheld),
+            Effect::Settle if self.unsaved.get() => self.tell(Event::SettleNotSent),
             Effect::Settle => work.push(self.guarded(self.settle(), || Some(Event::SettleUnanswered))),
             Effect::Look => work.push(self.guarded(self.look(), || Some(Event::Looked(Evidence::Nothing)))),
             Effect::Hush => stop(&self.hush),
             // What nobody took the report of is reported again by the alarm.
             Effect::Report => work.push(self.guarded(self.report(), || None)),
             // The row stays owed; the alarm writes it.
+            Effect::Record if self.recording.get().is_some() => self.recording.set(Some(true)),
             Effect::Record => work.push(self.guarded(self.record(), || None)),
         }
     }
@@ -238,8 +247,10 @@ impl Session {
     fn save(&self) {
         let mut desk = self.desk.borrow_mut();
         let desk = &mut *desk;
-        log_fault(self.store.checkpoint(&mut desk.transcript));
-        log_fault(self.store.save(&desk.run, &desk.tally, desk.transcript.edition));
+        let checkpoint = self.store.checkpoint(&mut desk.transcript);
+        let saved = checkpoint.and_then(|()| self.store.save(&desk.run, &desk.tally, desk.transcript.edition));
+        self.unsaved.set(saved.is_err());
+        log_fault(saved);
         desk.checkpointed_at = clock::now();
     }
 
@@ -274,21 +285,21 @@ impl Session {
 
     /// Looks for what became of a settlement: on the chain, and where that says nothing, at the facilitators.
     async fn look(&self) {
-        let evidence = match (self.payment().await, self.dossier()) {
-            (Some((config, payment, before)), Some(dossier)) => {
-                let network = config.networks.iter().find(|n| n.id == payment.network);
-                let on_chain = match network {
-                    Some(network) => chain::look(network, &payment, dossier.started_at).await,
-                    None => Evidence::Nothing,
-                };
-                match on_chain {
-                    Evidence::Nothing => facilitator::look(&config, &payment, before.as_deref()).await,
-                    found => found,
-                }
-            }
-            _ => Evidence::Nothing,
+        let evidence = match self.payment().await {
+            Some((config, payment, before)) => match self.on_chain(&config, &payment).await {
+                Some(found) => found,
+                None => facilitator::look(&config, &payment, before.as_deref()).await,
+            },
+            None => Evidence::Nothing,
         };
         self.tell(Event::Looked(evidence));
+    }
+
+    /// What the chain shows of the payment; `None` where no node can say.
+    async fn on_chain(&self, config: &Config, payment: &Payment) -> Option<Evidence> {
+        let network = config.networks.iter().find(|n| n.id == payment.network)?;
+        let since = self.dossier()?.started_at;
+        chain::look(network, payment, since).await
     }
 
     async fn report(&self) {
@@ -296,9 +307,10 @@ impl Session {
             let desk = self.desk.borrow();
             (desk.run.receipt().cloned(), desk.run.fault())
         };
-        let (Some((config, payment, _)), Some(receipt)) = (self.payment().await, receipt) else { return };
+        let (Some((config, payment, before)), Some(receipt)) = (self.payment().await, receipt) else { return };
         let reason = fault.map_or(Refusal::Refundable, Refusal::Claude).code();
-        if facilitator::report(&self.env, &config, &payment, &receipt.transaction, reason).await {
+        let (transaction, before) = (&receipt.transaction, before.as_deref());
+        if facilitator::report(&self.env, &config, &payment, before, transaction, reason).await {
             self.tell(Event::Reported);
         }
     }
@@ -319,14 +331,32 @@ impl Session {
             Some((config, payment, before)) => {
                 let (event, facilitator) = facilitator::settle(&config, &payment, before.as_deref()).await;
                 self.asked(facilitator);
-                event
+                match event {
+                    // A facilitator that takes the money and says no would take it twice.
+                    Event::SettleRejected(_) => match self.on_chain(&config, &payment).await {
+                        Some(Evidence::Paid(receipt)) => Event::Settled(receipt),
+                        _ => event,
+                    },
+                    event => event,
+                }
             }
             None => Event::SettleNotSent,
         };
         self.tell(event);
     }
 
+    /// Writes rows one at a time: of two under way, the older could be the last to arrive.
     async fn record(&self) {
+        loop {
+            self.recording.set(Some(false));
+            self.record_once().await;
+            if self.recording.replace(None) != Some(true) {
+                return;
+            }
+        }
+    }
+
+    async fn record_once(&self) {
         let (row, state) = {
             let desk = self.desk.borrow();
             // Presented again meanwhile: the row is written when it has come to rest again.

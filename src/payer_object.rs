@@ -69,10 +69,11 @@ struct Place {
 impl PayerObject {
     fn storage(&self) -> Result<SqlStorage> {
         let sql = self.state.storage().sql();
-        if !self.laid_out.replace(true) {
+        if !self.laid_out.get() {
             for statement in SCHEMA {
                 sql.exec(statement, None)?;
             }
+            self.laid_out.set(true);
         }
         // Compared as text: of the same length for the next two hundred years.
         let old = clock::now().saturating_sub(KEPT).to_string();

@@ -8,7 +8,7 @@ use crate::edge::{clock, config, fault, payers};
 use crate::engine::{Listener, Session};
 use crate::rules::dossier::{rejected_headers, run_id, settled_headers, Presentation, Representation};
 use crate::rules::refusal::Refusal;
-use crate::rules::run::{Event, Millis, Release, State as RunState};
+use crate::rules::run::{Event, Millis, Release, State as RunState, Terms};
 use answers::Told;
 use futures::future::{select, Either};
 use std::cell::RefCell;
@@ -57,10 +57,11 @@ impl worker::DurableObject for RunObject {
     async fn alarm(&self) -> Result<Response> {
         let session = self.session()?;
         session.tell(Event::Woken);
-        session.drive().await;
-        // Another call may be driving: then this one keeps the object alive until that is done, and wakes
-        // the machine meanwhile.
-        while session.is_driven() {
+        self.set_going(&session).await?;
+        // This call keeps the object alive until the driver is done, and wakes the machine meanwhile. Before
+        // its own time is up it hands over to the next alarm.
+        let until = clock::now().saturating_add(ALARM_MOST);
+        while session.is_driven() && clock::now() < until {
             let rings = session.bell.rings();
             let now = clock::now();
             let due = session.desk.borrow().run.deadline(now).unwrap_or(now).saturating_sub(now);
@@ -144,42 +145,52 @@ impl RunObject {
 
     /// Joins the run that this payment already is, or sets out on it.
     async fn take_up(&self, presentation: Presentation) -> std::result::Result<(Rc<Session>, Listener), Box<Refused>> {
-        let config = config::load(&self.env).await.map_err(plain)?;
-        // Each start is a run of its own in the ledger, also after one that failed.
-        let run_id = run_id(&presentation.object, &runs::random_hex().map_err(plain)?);
-        let question = match &presentation.objection {
-            None => self.seal(&run_id, &presentation).await.map_err(plain)?,
-            Some(_) => String::new(),
-        };
-        let release = match presentation.may_be_shown_early() && presentation.objection.is_none() {
-            true => payers::release(&self.env, &presentation, config.limits.outstanding_per_payer).await,
-            false => Release::Settled,
-        };
+        let mut prepared = None;
         let (session, listener) = loop {
             // Asked for anew after each wait: a run that was forgotten meanwhile has taken its session along.
             let session = self.session().map_err(fault("run storage")).map_err(plain)?;
             let rings = session.bell.rings();
             if session.has_todo() {
-                // Of the run before, as it was found in storage: its row is still to be written.
+                // Of the run before: its row is still to be written. (The driver needs a turn for that.)
                 self.set_going(&session).await.map_err(fault("alarm")).map_err(plain)?;
+                Delay::from(Duration::from_millis(1)).await;
                 continue;
             }
             match admit(&session, &presentation) {
                 Admission::Wait => session.bell.after(rings).await,
                 Admission::Refuse(refusal) => return Err(plain(refusal)),
                 Admission::Join => break (session.clone(), Listener::of(&session)),
-                Admission::Begin => {
-                    // No await from the look above to here: two callers cannot both set out.
-                    let terms = presentation.terms(release, &config.limits);
-                    let dossier = presentation.dossier(run_id, clock::now());
-                    session.begin(terms, dossier, question).map_err(fault("run storage")).map_err(plain)?;
-                    break (session.clone(), Listener::of(&session));
-                }
+                Admission::Begin => match prepared.take() {
+                    None => prepared = Some(self.prepare(&session, &presentation).await.map_err(plain)?),
+                    Some(Prepared { run_id, question, terms }) => {
+                        // No await from the look above to here: two callers cannot both set out.
+                        let dossier = presentation.dossier(run_id, clock::now());
+                        session.begin(terms, dossier, question).map_err(fault("run storage")).map_err(plain)?;
+                        break (session.clone(), Listener::of(&session));
+                    }
+                },
             }
         };
         session.tell(Event::Presented);
         self.set_going(&session).await.map_err(fault("alarm")).map_err(plain)?;
         Ok((session, listener))
+    }
+
+    /// What takes a while, and only who sets out needs.
+    async fn prepare(&self, session: &Session, presentation: &Presentation) -> std::result::Result<Prepared, Refusal> {
+        let config = config::load(&self.env).await?;
+        // Each start is a run of its own in the ledger, also after one that failed.
+        let run_id = run_id(&presentation.object, &runs::random_hex()?);
+        let question = self.seal(&run_id, presentation).await?;
+        if question.len() > QUESTION_MOST {
+            return Err(Refusal::BodyTooLarge { limit: config.limits.body_bytes });
+        }
+        let owes = session.desk.borrow().run.is_outstanding();
+        let release = match presentation.may_be_shown_early() && !owes {
+            true => payers::release(&self.env, presentation, config.limits.outstanding_per_payer).await,
+            false => Release::Settled,
+        };
+        Ok(Prepared { run_id, question, terms: presentation.terms(release, &config.limits) })
     }
 
     async fn seal(&self, run_id: &str, presentation: &Presentation) -> std::result::Result<String, Refusal> {
@@ -209,9 +220,21 @@ impl RunObject {
     }
 }
 
+/// How long one alarm goes on. The runtime ends it after 15 minutes, and the object with it.
+const ALARM_MOST: Millis = 10 * 60 * 1000;
+
 /// Milliseconds until then, as the runtime wants them.
 fn until(deadline: Millis, now: Millis) -> i64 {
     i64::try_from(deadline.saturating_sub(now)).unwrap_or(i64::MAX).max(1)
+}
+
+/// A row of the object's storage holds no more than 2 MB.
+const QUESTION_MOST: usize = 1_900_000;
+
+struct Prepared {
+    run_id: String,
+    question: String,
+    terms: Terms,
 }
 
 /// What becomes of somebody who presents a payment to this object.

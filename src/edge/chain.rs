@@ -4,7 +4,7 @@
 use super::clock;
 use super::http;
 use crate::rules::config::Network;
-use crate::rules::evidence::{of_spent, of_unspent};
+use crate::rules::evidence::{of_spent, of_unspent, Spending};
 use crate::rules::quote::Payment;
 use crate::rules::run::{Evidence, Millis};
 use crate::wire::evm_rpc::{self, Block, Log, Quantity, TransactionReceipt};
@@ -20,15 +20,15 @@ const BLOCKS_PER_SECOND: u64 = 4;
 /// Nodes refuse to look through more at a time.
 const MOST_BLOCKS: u64 = 9_000;
 
-/// What the chain shows of a payment that was first presented at `since`.
-pub async fn look(network: &Network, payment: &Payment, since: Millis) -> Evidence {
-    let Some(url) = network.rpc_url.as_deref() else {
-        return Evidence::Nothing;
-    };
-    look_at(url, network.chain_id(), payment, since).await.unwrap_or_else(|| {
+/// What the chain shows of a payment that was first presented at `since`; `None` where there is no node to
+/// ask, or no usable answer from it.
+pub async fn look(network: &Network, payment: &Payment, since: Millis) -> Option<Evidence> {
+    let url = network.rpc_url.as_deref()?;
+    let evidence = look_at(url, network.chain_id(), payment, since).await;
+    if evidence.is_none() {
         worker::console_error!("chain: the node of {} gives no usable answer", network.id);
-        Evidence::Nothing
-    })
+    }
+    evidence
 }
 
 async fn look_at(url: &str, chain_id: u64, payment: &Payment, since: Millis) -> Option<Evidence> {
@@ -51,11 +51,14 @@ async fn look_at(url: &str, chain_id: u64, payment: &Payment, since: Millis) -> 
     let query = evm_rpc::spending_of(asset, payer, nonce, from, block.number.0);
     // A node that refuses the query has not said that there is nothing.
     let logs: Vec<Log> = ask(url, &query).await?;
-    let Some(log) = logs.first() else {
-        return Some(of_spent(payment, "", &[]));
+    let Some(log) = logs.into_iter().next() else {
+        // Spent, and not in the time of this run, as far as this node can look back: not by us.
+        return Some(Evidence::Nothing);
     };
     let receipt: TransactionReceipt = ask(url, &evm_rpc::receipt_of(&log.transaction_hash)).await?;
-    Some(of_spent(payment, &log.transaction_hash, &receipt.logs))
+    let mined: Block = ask(url, &evm_rpc::block(receipt.block_number.0)).await?;
+    let spending = Spending { transaction: log.transaction_hash, logs: receipt.logs, at: mined.timestamp.0 };
+    Some(of_spent(payment, since / 1000, &spending))
 }
 
 async fn ask<T: for<'de> Deserialize<'de>>(url: &str, request: &str) -> Option<T> {

@@ -8,7 +8,7 @@ use super::http::{self, CallError};
 use super::{clock, fault};
 use crate::rules::breaker::Breaker;
 use crate::rules::config::{Config, Facilitator};
-use crate::rules::evidence::{self, is_definite_no, is_failure, is_not_submitted, says_spent};
+use crate::rules::evidence::{self, is_definite_no, is_failure, is_not_submitted, names_spent_nonce, says_spent};
 use crate::rules::quote::{Payment, SCHEME};
 use crate::rules::refusal::Refusal;
 use crate::rules::run::{Event, Evidence, Millis};
@@ -62,6 +62,10 @@ pub async fn verify(config: &Config, payment: &Payment) -> (Event, Option<String
         let Some(answer) = ask_verify(config, facilitator, payment).await else { continue };
         let event = match answer.is_valid {
             true => Event::Verified,
+            // Paid with before, whoever took it: to ask for another payment would be to ask for it twice.
+            false if names_spent_nonce(answer.invalid_reason.as_deref()) => {
+                Event::VerifyRefused(Refusal::PaymentReused)
+            }
             false => {
                 let reason = reason_code(answer.invalid_reason.as_deref());
                 Event::VerifyRefused(Refusal::PaymentInvalid { reason })
@@ -203,7 +207,11 @@ fn learn(url: &str) {
 async fn supported(url: &str, limit: Duration) -> Option<Supported> {
     let answer = http::read(Method::Get, &http::join(url, "/supported"), Headers::new(), None, limit).await;
     let (_, text) = answer.ok().filter(|(status, _)| *status == 200)?;
-    serde_json::from_str(&text).map_err(fault("facilitator: /supported")).ok()
+    let supported = serde_json::from_str(&text).ok();
+    if supported.is_none() {
+        worker::console_error!("facilitator: /supported: no usable answer");
+    }
+    supported
 }
 
 /// Whether any facilitator answers at all.
@@ -215,15 +223,25 @@ pub async fn is_reachable(config: &Config, limit: Duration) -> bool {
 /// Reports a run that was paid and could not be finished, for refund. True where somebody has it now.
 ///
 /// No standard says how; this is OpenFacilitator's `POST /claims/report-failure`.
-pub async fn report(env: &worker::Env, config: &Config, payment: &Payment, transaction: &str, reason: &str) -> bool {
-    let with_claims = config.facilitators.iter().filter_map(|f| Some((f, f.claims_secret.as_deref()?)));
-    for (facilitator, secret) in with_claims {
-        let Ok(key) = env.secret(secret).map_err(fault("the secret for claims")) else { continue };
-        if report_to(&facilitator.url, &key.to_string(), payment, transaction, reason).await {
-            return true;
-        }
+///
+/// It goes to the facilitator that settled, where that takes claims, else to the first that does; and to no
+/// other after that, for an answer that was lost may have been a yes.
+pub async fn report(
+    env: &worker::Env,
+    config: &Config,
+    payment: &Payment,
+    settled_by: Option<&str>,
+    transaction: &str,
+    reason: &str,
+) -> bool {
+    let takes_claims = config.facilitators.iter().filter_map(|f| Some((f.url.as_str(), f.claims_secret.as_deref()?)));
+    let Some((url, secret)) = takes_claims.min_by_key(|(url, _)| Some(*url) != settled_by) else {
+        return false;
+    };
+    match env.secret(secret).map_err(fault("the secret for claims")) {
+        Ok(key) => report_to(url, &key.to_string(), payment, transaction, reason).await,
+        Err(_) => false,
     }
-    false
 }
 
 async fn report_to(url: &str, key: &str, payment: &Payment, transaction: &str, reason: &str) -> bool {

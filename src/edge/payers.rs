@@ -5,6 +5,7 @@ use super::runs::{self, Glance};
 use super::{clock, fault};
 use crate::rules::dossier::Presentation;
 use crate::rules::identifier::Claim;
+use crate::rules::quote::Payment;
 use crate::rules::refusal::Refusal;
 use crate::rules::run::{Millis, Release, KEEP_UNVERIFIED};
 use futures::future::join_all;
@@ -52,7 +53,8 @@ pub enum Told {
 }
 
 /// Claims an identifier for a payment. It stays claimed as long as something has come of that payment.
-pub async fn claim(env: &Env, payer: &str, claim: &Claim) -> std::result::Result<(), Refusal> {
+pub async fn claim(env: &Env, payment: &Payment, claim: &Claim) -> std::result::Result<(), Refusal> {
+    let payer = &name(payment);
     let ask = |instead_of| Ask::Claim { claim: claim.clone(), instead_of };
     let (object, since) = match tell(env, payer, &ask(None)).await? {
         Told::Granted => return Ok(()),
@@ -76,8 +78,8 @@ fn is_forgotten(glance: Glance, since: Millis) -> bool {
 
 /// When this run's text may be shown: at once if the payer has a place left among those not settled yet.
 pub async fn release(env: &Env, presentation: &Presentation, places: u32) -> Release {
-    let Some(payment) = &presentation.payment else { return Release::Settled };
-    let payer = payment.payer.to_string();
+    let Some(payment) = presentation.payment.as_ref().filter(|p| p.by_key) else { return Release::Settled };
+    let payer = name(payment);
     let ask = |freed| Ask::Place { object: presentation.object.clone(), places, freed };
     let taken = match tell(env, &payer, &ask(Vec::new())).await {
         Ok(Told::Granted) => return Release::Verified,
@@ -96,6 +98,13 @@ pub async fn release(env: &Env, presentation: &Presentation, places: u32) -> Rel
         Ok(Told::Granted) => Release::Verified,
         _ => Release::Settled,
     }
+}
+
+/// The name of the payer's object. Whose signature has not been checked yet may be anybody: they have one
+/// beside it, so that nobody writes into a payer's own who has not their key.
+fn name(payment: &Payment) -> String {
+    let suffix = if payment.by_key { "" } else { "?" };
+    format!("{}{suffix}", payment.payer)
 }
 
 async fn tell(env: &Env, payer: &str, ask: &Ask) -> std::result::Result<Told, Refusal> {

@@ -104,8 +104,9 @@ impl Store {
         for statement in SCHEMA {
             self.sql.exec(statement, None)?;
         }
-        self.put(Kept::Dossier, dossier)?;
-        self.put(Kept::Question, &question)
+        // The largest first: what does not fit leaves no half of a run behind.
+        self.put(Kept::Question, &question)?;
+        self.put(Kept::Dossier, dossier)
     }
 
     /// Keeps the machine, the tokens, and which edition of the text is being written.
@@ -117,14 +118,16 @@ impl Store {
 
     /// Keeps the pieces of text that are not kept yet.
     pub fn checkpoint(&self, transcript: &mut Transcript) -> Result<()> {
-        let (position, pieces) = transcript.checkpoint();
+        let (position, pieces) = transcript.unsaved();
         if pieces.is_empty() {
             return Ok(());
         }
         let position = i64::try_from(position).unwrap_or(i64::MAX);
         let texts = serde_json::to_string(&pieces)?;
         let insert = "INSERT OR REPLACE INTO pieces (position, texts) VALUES (?, ?)";
-        self.sql.exec(insert, vec![position.into(), texts.into()]).map(drop)
+        self.sql.exec(insert, vec![position.into(), texts.into()])?;
+        transcript.saved();
+        Ok(())
     }
 
     /// Forgets the text.

@@ -9,7 +9,7 @@ use worker::{Headers, Response, Result};
 
 /// The status of a refusal.
 ///
-/// 402 is said only where signing a (new) payment is the right thing to do. What is the creator's to
+/// 402 is said only where another payment is the right thing to do, or the same one a moment later. What is the creator's to
 /// mend is a 503, whatever Anthropic's own status was.
 pub const fn status(refusal: &Refusal) -> u16 {
     match refusal {

@@ -9,14 +9,14 @@ use crate::edge::{clock, config, fault, jwt, keys, payers, templates};
 use crate::rules::config::Config;
 use crate::rules::dossier::{Presentation, Representation};
 use crate::rules::identifier::{self, Claim};
-use crate::rules::input::{self, Body};
+use crate::rules::input::{self, Body, Input};
 use crate::rules::quote::{self, Payment, Presented, Quote};
 use crate::rules::refusal::Refusal;
 use crate::rules::template::Template;
 use crate::wire::accept::prefers_json;
 use crate::wire::canonical::digest;
 use serde_json::{json, Value};
-use worker::{Env, Request};
+use worker::{Env, Request, Response};
 
 /// Runs the template, for a payer or for its owner.
 pub async fn create(call: Call<'_>, user: &str, slug: &str) -> Answer {
@@ -33,7 +33,8 @@ pub async fn create(call: Call<'_>, user: &str, slug: &str) -> Answer {
         true => offer(call, &config, asked, template).await.ok(),
         false => None,
     };
-    paid_before.filter(|response| response.status_code() == 200).ok_or(Refusal::NotFound)
+    let is_of_a_run = |response: &Response| response.headers().has("x-run-id").unwrap_or_default();
+    paid_before.filter(is_of_a_run).ok_or(Refusal::NotFound)
 }
 
 /// What happens at a template that the caller may see.
@@ -49,35 +50,52 @@ async fn offer(mut call: Call<'_>, config: &Config, asked: Asked, template: Temp
 
     // Whoever sends nothing wants to know the terms; indexers list only what answers 402.
     let curious = body == Body::Empty && !asked.pays();
-    let input = if curious { None } else { Some(input?) };
+    if !curious && !asked.pays() {
+        input.clone()?;
+    }
     let ready = ready_to_run(&call, config, &template).await;
-    let presented = asked.payment()?;
+    // A wrong input is told before a wrong payment.
+    let presented = asked.payment().or_else(|refusal| input.clone().and(Err(refusal)))?;
     if presented.is_none() {
         // Said before any payment is asked for.
         ready.clone()?;
     }
     let quote = quote::quote(&template, config, &asked.url)?;
     let challenge = |refusal: &Refusal| problem::challenge(refusal, &quote).map_err(fault("challenge"));
-    let (Some(presented), Some(input)) = (presented, input) else {
+    let Some(mut presented) = presented else {
         return challenge(&Refusal::PaymentRequired);
     };
-    // Garbage costs nobody anything: no object, and no call of the facilitator.
-    if let Err(refusal) = quote::check_signature(&presented, &quote) {
+    // What is not the payer's costs nobody anything: no object, and no call of the facilitator. (A contract
+    // wallet's signature only the facilitator can tell from garbage.)
+    if let Err(refusal) = quote::check_signature(&mut presented, &quote) {
+        input?;
         return challenge(&refusal);
     }
     let matched = quote::match_payment(&presented, &quote, &config.limits, clock::seconds());
-    // A payment that cannot begin a run (any more) may have bought one already: its object knows.
+    // What cannot begin a run (any more) may have bought one already: its object knows. The template may
+    // have other parameters by now.
+    let (input, objection) = match input {
+        Ok(input) => (input, None),
+        Err(refusal) => (Input::default(), Some(refusal)),
+    };
     let (payment, objection) = match matched {
         Ok(payment) if !template.published => (payment, Some(Refusal::NotFound)),
-        Ok(payment) => (payment, ready.err()),
-        Err(refusal) => match quote::identify(&presented, &quote) {
-            Some(payment) => (payment, Some(refusal)),
-            None => return challenge(&refusal),
+        Ok(payment) => (payment, objection.or(ready.err())),
+        Err(refusal) => match (quote::identify(&presented, &quote), objection) {
+            (Some(payment), objection) => (payment, Some(objection.unwrap_or(refusal))),
+            (None, Some(objection)) => return Err(objection),
+            (None, None) => return challenge(&refusal),
         },
     };
+    let in_header = identifier::of_header(asked.idempotency_key.as_deref())?;
+    let identifiers: Vec<String> = presented.identifier.into_iter().chain(in_header).collect();
     let mut presentation = present(&asked, &body, config, template, input, Some(payment))?;
     presentation.objection = objection;
-    claim_identifiers(call.env, config, &asked, &presented, &presentation).await?;
+    if !identifiers.is_empty() {
+        // The payment is public once it is on the chain; its identifiers are not.
+        presentation.digest = digest(&json!([presentation.digest, identifiers]));
+    }
+    claim_identifiers(call.env, config, &identifiers, &presentation).await?;
     run(&call, presentation, Some(&quote)).await
 }
 
@@ -86,12 +104,9 @@ async fn offer(mut call: Call<'_>, config: &Config, asked: Asked, template: Temp
 async fn claim_identifiers(
     env: &Env,
     config: &Config,
-    asked: &Asked,
-    presented: &Presented,
+    identifiers: &[String],
     presentation: &Presentation,
 ) -> Result<(), Refusal> {
-    let in_header = identifier::of_header(asked.idempotency_key.as_deref())?;
-    let identifiers: Vec<&String> = presented.identifier.iter().chain(in_header.iter()).collect();
     let (Some(payment), None) = (&presentation.payment, &presentation.objection) else {
         return Ok(());
     };
@@ -100,7 +115,7 @@ async fn claim_identifiers(
     }
     for identifier in identifiers {
         let claim = Claim::new(identifier, &presentation.digest, payment);
-        payers::claim(env, &payment.payer.to_string(), &claim).await?;
+        payers::claim(env, payment, &claim).await?;
     }
     Ok(())
 }

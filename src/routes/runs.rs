@@ -18,6 +18,9 @@ pub async fn show(call: Call<'_>, run: &str) -> Answer {
     object_of(run).ok_or(Refusal::NotFound)?;
     match runs::status(call.env, run).await? {
         RunAnswer::Ready(response) => Ok(response),
+        RunAnswer::Refused(refused) if refused.refusal != Refusal::NotFound => {
+            problem::of_run(&refused, None).map_err(fault("problem"))
+        }
         RunAnswer::Ended | RunAnswer::Refused(_) => {
             let entry = ledger::find(call.env, run).await?.ok_or(Refusal::NotFound)?;
             told(&json!({"run": run, "status": entry.status, "ledger": entry}))

@@ -27,7 +27,7 @@ pub struct Config {
     pub anthropic: Anthropic,
     /// Whose tokens are believed.
     pub jwt: Jwt,
-    /// x402's `payment-identifier` must come with every payment of version 2, or an `Idempotency-Key`.
+    /// Every payment must come with x402's `payment-identifier`, or with an `Idempotency-Key`.
     pub require_payment_identifier: bool,
     /// What the operator promises beyond what the software does; shown at `/.well-known/refund-policy.json`.
     pub refund_policy: Option<String>,
@@ -173,7 +173,7 @@ impl Default for Limits {
             body_bytes: 512 * 1024,
             value_chars: 20_000,
             user_message_chars: 50_000,
-            prompt_bytes: 4 << 20,
+            prompt_bytes: 1 << 20,
             max_timeout_seconds: 300,
             settle_margin_seconds: 6,
             verify_seconds: 10,
@@ -357,7 +357,7 @@ impl Config {
             "limits: maxTimeoutSeconds must exceed claudeBeginSeconds + settleMarginSeconds",
         )?;
         check((1..=16 << 20).contains(&l.body_bytes), "limits: bodyBytes is 1 to 16 MiB")?;
-        check((1..=16 << 20).contains(&l.prompt_bytes), "limits: promptBytes is 1 to 16 MiB")?;
+        check((1..=1 << 20).contains(&l.prompt_bytes), "limits: promptBytes is 1 to 1 MiB")?;
         check(l.start_attempts >= 1, "limits: startAttempts is 0")?;
         check(l.paid_attempts >= 1, "limits: paidAttempts is 0")?;
         check(is_http_url(&self.anthropic.base_url), "anthropic: baseUrl is not http(s)")?;

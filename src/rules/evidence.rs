@@ -40,7 +40,7 @@ pub fn says_spent(answer: &SettleResponse) -> bool {
 /// Whether a facilitator that answers so cannot have submitted anything: it did not take the request, or
 /// was not reached. (521 to 530 are the edge's own words for an origin that it could not connect to.)
 pub const fn is_not_submitted(status: u16) -> bool {
-    matches!(status, 401 | 403 | 404 | 405 | 415 | 429 | 501 | 521 | 522 | 523 | 525 | 526 | 530)
+    matches!(status, 401 | 403 | 404 | 405 | 415 | 429 | 501 | 521 | 523 | 525 | 526 | 530)
 }
 
 /// What a facilitator's `verify` tells of a payment that it, or another, was asked to settle.
@@ -55,7 +55,11 @@ pub fn of_verify(answer: &VerifyResponse, payment: &Payment) -> Evidence {
     }
 }
 
-fn names_spent_nonce(reason: Option<&str>) -> bool {
+/// How far the chain's clock and ours may be apart, in seconds.
+const CLOCKS_DIFFER: u64 = 60;
+
+/// Whether a reason says that the nonce is spent.
+pub fn names_spent_nonce(reason: Option<&str>) -> bool {
     reason.is_some_and(|r| r.contains("nonce") && (r.contains("used") || r.contains("spent")))
 }
 
@@ -67,17 +71,34 @@ pub fn of_unspent(payment: &Payment, block: &Block) -> Evidence {
     }
 }
 
-/// What the chain tells of a nonce that is spent: `logs` are those of the transaction that spent it, in
-/// their order, and empty where it was not found.
-pub fn of_spent(payment: &Payment, transaction: &str, logs: &[Log]) -> Evidence {
+/// Where the nonce was spent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spending {
+    /// The transaction.
+    pub transaction: String,
+    /// Its logs, in their order.
+    pub logs: Vec<Log>,
+    /// Its block's time, in Unix seconds.
+    pub at: u64,
+}
+
+/// What the chain tells of a nonce that is spent, for a run that was first presented at `since` (Unix
+/// seconds). A transfer from before that has bought something else: another shop of the same creator may
+/// take the same signature.
+pub fn of_spent(payment: &Payment, since: u64, spending: &Spending) -> Evidence {
+    let Spending { transaction, logs, at } = spending;
     let about_it = |log: &&Log| {
         let [event, payer, nonce] = log.topics.as_slice() else { return false };
         let known = [AUTHORIZATION_USED, AUTHORIZATION_CANCELED].iter().any(|known| known.topic() == *event);
         known && log.address == payment.asset && *payer == payment.payer.to_topic() && *nonce == payment.nonce
     };
     let Some(position) = logs.iter().position(|log| about_it(&log)) else {
-        return Evidence::Spent(receipt(payment, String::new()));
+        return Evidence::Nothing;
     };
+    let used = || Evidence::Never(Some("invalid_exact_evm_nonce_already_used".to_owned()));
+    if at.saturating_add(CLOCKS_DIFFER) < since {
+        return used();
+    }
     let spent = logs.get(position).and_then(|log| log.topics.first());
     if spent.is_some_and(|event| *event == AUTHORIZATION_CANCELED.topic()) {
         return Evidence::Never(Some("authorization_canceled".to_owned()));
@@ -85,8 +106,8 @@ pub fn of_spent(payment: &Payment, transaction: &str, logs: &[Log]) -> Evidence 
     // The token writes the transfer right after the nonce. Any other one may belong to another payment.
     let transfer = logs.iter().skip(position + 1).find(|log| log.address == payment.asset);
     match transfer.is_some_and(|log| is_transfer_of(log, payment)) {
-        true => Evidence::Paid(receipt(payment, transaction.to_owned())),
-        false => Evidence::Never(Some("invalid_exact_evm_nonce_already_used".to_owned())),
+        true => Evidence::Paid(receipt(payment, transaction.clone())),
+        false => used(),
     }
 }
 

@@ -149,6 +149,8 @@ pub struct Presented {
     payload: Map<String, Value>,
     /// See [`identifier::of_extensions`].
     pub identifier: Option<String>,
+    /// See [`Payment::by_key`].
+    by_key: bool,
 }
 
 /// Which offer the payer says they chose.
@@ -188,7 +190,7 @@ pub fn read_payment(v2: Option<&str>, v1: Option<&str>) -> Result<Option<Present
     }
     let authorization = Authorization::read(&payload).map_err(|e: PayloadError| malformed(e.to_string()))?;
     let identifier = identifier::of_extensions(&raw)?;
-    Ok(Some(Presented { raw, chosen, authorization, payload, identifier }))
+    Ok(Some(Presented { raw, chosen, authorization, payload, identifier, by_key: false }))
 }
 
 /// A payment that matches our terms: all that verifying and settling it needs.
@@ -212,6 +214,8 @@ pub struct Payment {
     pub amount: Amount,
     /// Who pays.
     pub payer: Address,
+    /// The signature has been seen to be that of the payer's own key.
+    pub by_key: bool,
     /// Unix seconds.
     pub valid_before: u64,
     /// 32 bytes in lower-case hex, which the token accepts once.
@@ -225,8 +229,10 @@ pub struct Payment {
 
 /// Whether the signature can be the payer's: asked before anybody is troubled with the payment. A payment
 /// for a network that is not offered has other faults, which [`match_payment`] tells.
-pub fn check_signature(presented: &Presented, quote: &Quote) -> Result<(), Refusal> {
-    match presented.offer(quote).map(|offer| presented.authorization.signed(&offer.domain)) {
+pub fn check_signature(presented: &mut Presented, quote: &Quote) -> Result<(), Refusal> {
+    let signed = presented.offer(quote).map(|offer| presented.authorization.signed(&offer.domain));
+    presented.by_key = signed == Some(Signed::ByPayer);
+    match signed {
         Some(Signed::Wrong) => {
             Err(Refusal::PaymentInvalid { reason: Some("invalid_exact_evm_payload_signature".to_owned()) })
         }
@@ -309,6 +315,7 @@ impl Presented {
             pay_to: self.authorization.to,
             amount: terms.amount,
             payer: *from,
+            by_key: self.by_key,
             valid_before: *valid_before,
             nonce: nonce.clone(),
             name: sha256_hex(identity.as_bytes()).get(..32).unwrap_or_default().to_owned(),

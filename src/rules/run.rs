@@ -93,6 +93,8 @@ pub struct Run {
     silence: bool,
     /// The facilitator has just said that the payment is spent.
     said_spent: bool,
+    /// Text of this run, or of a start before it, was shown and never paid for.
+    owes: bool,
     /// A caller waits for what is being looked for.
     awaited: bool,
     /// The ledger is owed a row.
@@ -117,6 +119,7 @@ impl Run {
             unanswered: false,
             silence: false,
             said_spent: false,
+            owes: false,
             awaited: false,
             owed: false,
             due: None,
@@ -125,13 +128,18 @@ impl Run {
         }
     }
 
+    /// The same payment sets out anew, after this run has come to nothing. What is owed stays owed.
+    pub fn next(&self, terms: Terms) -> Self {
+        Run { owes: self.owes, ..Run::new(terms) }
+    }
+
     /// Takes an event; gives back what is to be done, in order.
     pub fn handle(&mut self, event: Event, moment: Moment) -> Vec<Effect> {
         use Effect::*;
         match (self.state.clone(), event) {
             // Presented, and presented again.
             (State::New | State::Refused(_) | State::Failed(_), Event::Presented) => {
-                *self = Run::new(self.terms.clone());
+                *self = self.next(self.terms.clone());
                 self.attempts = 1;
                 match self.terms.policy {
                     Policy::Free => self.to(State::Verified, &[Clear, Save, Ask]),
@@ -215,18 +223,17 @@ impl Run {
                 (self.unanswered, self.silence) = (true, true);
                 self.unknown(answer, moment)
             }
-            (State::Answering { settling: true, answer }, Event::SettleNotSent) => match self.terms.release {
-                _ if self.unanswered => self.unknown(answer, moment),
-                Release::Settled => hushed(self.rest(State::Refused(Refusal::FacilitatorUnavailable), moment)),
-                // Its text may be out: that is remembered.
-                Release::Verified => self.never(None, moment),
+            (State::Answering { settling: true, answer }, Event::SettleNotSent) => match self.unanswered {
+                true => self.unknown(answer, moment),
+                false => self.unpaid(Refusal::FacilitatorUnavailable, moment),
             },
             (State::Answering { settling: true, answer }, Event::SettleFailed) => {
                 self.unanswered = true;
                 self.unknown(answer, moment)
             }
             (State::Answering { settling: true, answer }, Event::SettleSpent) => {
-                self.said_spent = true;
+                // Not by a settle of ours that was answered. From now on a "no" may come of that, too.
+                (self.said_spent, self.unanswered) = (true, true);
                 self.to(State::SettlementUnknown { looking: true, answer }, &[Save, Look])
             }
 
@@ -351,7 +358,12 @@ impl Run {
 
     /// The money has not moved, and will not.
     fn never(&mut self, reason: Option<String>, moment: Moment) -> Vec<Effect> {
-        hushed(self.rest(State::Refused(Refusal::SettlementRejected { reason }), moment))
+        self.unpaid(Refusal::SettlementRejected { reason }, moment)
+    }
+
+    fn unpaid(&mut self, refusal: Refusal, moment: Moment) -> Vec<Effect> {
+        self.owes |= self.is_outstanding();
+        hushed(self.rest(State::Refused(refusal), moment))
     }
 
     /// Whether the money has moved is not known: evidence is looked for after a while.
@@ -384,8 +396,12 @@ impl Run {
         // A moment's trouble is over at once; where it was not, it takes a while.
         let wait = calls.filter(|calls| *calls > 1).map(|calls| {
             let wait = back_off(BACK_OFF, calls.saturating_sub(2), BACK_OFF_MOST, moment);
-            fault.passes_in(wait).unwrap_or(wait).min(BACK_OFF_MOST)
+            fault.passes_in(wait).unwrap_or(wait)
         });
+        if wait.is_some_and(|wait| wait > BACK_OFF_MOST) {
+            // Claude asks for more than anybody should wait with us.
+            return self.interrupt(fault, moment);
+        }
         self.attempts = self.attempts.saturating_add(1);
         self.due = None;
         self.backing_off = wait;
@@ -400,7 +416,7 @@ impl Run {
         }
         let effects = self.rest(State::Interrupted(fault), moment);
         let wait = back_off(BACK_OFF, self.attempts.saturating_sub(1), BACK_OFF_MOST, moment);
-        let wait = fault.passes_in(wait).unwrap_or(wait).min(BACK_OFF_MOST);
+        let wait = fault.passes_in(wait).unwrap_or(wait).min(INTERRUPTED_MOST);
         self.due = Some(moment.now.saturating_add(wait));
         effects
     }

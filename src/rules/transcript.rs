@@ -110,11 +110,13 @@ impl Transcript {
         self.pieces(self.saved).map(str::len).sum()
     }
 
-    /// The pieces that no checkpoint holds yet, with the position of the first; they count as saved.
-    pub fn checkpoint(&mut self) -> (usize, Vec<String>) {
-        let from = self.saved;
-        let pieces = self.pieces(from).map(str::to_owned).collect();
+    /// The pieces that no checkpoint holds yet, with the position of the first.
+    pub fn unsaved(&self) -> (usize, Vec<String>) {
+        (self.saved, self.pieces(self.saved).map(str::to_owned).collect())
+    }
+
+    /// A checkpoint holds them now.
+    pub fn saved(&mut self) {
         self.saved = self.ends.len();
-        (from, pieces)
     }
 }

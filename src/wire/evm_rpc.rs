@@ -37,6 +37,11 @@ pub fn latest_block() -> String {
     request("eth_getBlockByNumber", json!(["latest", false]))
 }
 
+/// `eth_getBlockByNumber`.
+pub fn block(number: u64) -> String {
+    request("eth_getBlockByNumber", json!([quantity(number), false]))
+}
+
 /// `eth_call` of the token's `authorizationState(payer, nonce)`, as of a block.
 pub fn authorization_state(asset: Address, payer: Address, nonce: &str, block: u64) -> String {
     let [a, b, c, d, ..] = keccak(b"authorizationState(address,bytes32)");
@@ -109,7 +114,10 @@ pub struct Log {
 
 /// A transaction that was mined.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct TransactionReceipt {
+    /// Where it was mined.
+    pub block_number: Quantity,
     /// In their order.
     pub logs: Vec<Log>,
 }

@@ -2,7 +2,7 @@
 
 use super::{
     Answer, ClaudeFault, Ending, Millis, Policy, Receipt, Refusal, Release, Run, State, Terms, View, HEARTBEAT, KEEP,
-    KEEP_UNVERIFIED, RECORD_AGAIN,
+    KEEP_OPEN, KEEP_UNVERIFIED, RECORD_AGAIN,
 };
 
 impl Run {
@@ -58,9 +58,11 @@ impl Run {
 
     /// Whether text is out that is not paid for (yet), or never was.
     pub fn is_outstanding(&self) -> bool {
-        let released = self.terms.release == Release::Verified && self.terms.policy == Policy::OnStart;
-        let unpaid = matches!(self.state, State::Refused(Refusal::SettlementRejected { .. }));
-        released && (unpaid || self.is_settling())
+        self.owes || (self.is_shown_early() && self.is_settling())
+    }
+
+    fn is_shown_early(&self) -> bool {
+        self.terms.release == Release::Verified && self.terms.policy == Policy::OnStart
     }
 
     /// Whether it is decided: paid, or come to nothing without a debt.
@@ -86,7 +88,7 @@ impl Run {
     pub fn view(&self) -> View {
         match &self.state {
             // Only text of an answer that is being settled is ever there to be shown.
-            State::Answering { settling: true, .. } | State::SettlementUnknown { .. } if self.is_outstanding() => {
+            State::Answering { settling: true, .. } | State::SettlementUnknown { .. } if self.is_shown_early() => {
                 View::Show
             }
             State::New | State::Presented | State::Verified | State::Answering { .. } => View::Wait,
@@ -137,10 +139,15 @@ impl Run {
 
     fn forgotten_at(&self) -> Millis {
         let keep = match &self.state {
+            _ if self.owes => KEEP,
             State::New => KEEP_UNVERIFIED,
-            State::Refused(Refusal::PaymentInvalid { .. } | Refusal::FacilitatorUnavailable | Refusal::Internal) => {
-                KEEP_UNVERIFIED
-            }
+            State::Refused(
+                Refusal::PaymentInvalid { .. }
+                | Refusal::PaymentReused
+                | Refusal::FacilitatorUnavailable
+                | Refusal::Internal,
+            ) => KEEP_UNVERIFIED,
+            State::SettlementUnknown { .. } | State::Refundable(_) => KEEP_OPEN,
             _ => KEEP,
         };
         self.rested_at.saturating_add(keep)

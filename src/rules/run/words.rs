@@ -8,6 +8,8 @@ pub type Millis = u64;
 
 /// An ended run, and what it holds, is kept this long.
 pub const KEEP: Millis = 24 * 60 * 60 * 1000;
+/// A run whose settlement is in doubt, or whose refund nobody took the report of, is kept this long.
+pub const KEEP_OPEN: Millis = 7 * KEEP;
 /// While a run is under way, its alarm joins it this often: it keeps the object alive without callers.
 pub const HEARTBEAT: Millis = 20 * 1000;
 /// How long a stream's settlement waits, after `message_start`, for the first text. An answer that breaks
@@ -18,6 +20,8 @@ pub const GRACE: Millis = 250;
 pub const BACK_OFF: Millis = 2_000;
 /// The longest a paid run waits for Claude.
 pub const BACK_OFF_MOST: Millis = 30_000;
+/// The longest a paid run rests before Claude is asked again, where Claude asks for it.
+pub const INTERRUPTED_MOST: Millis = 60 * 60 * 1000;
 /// How long a run that is not paid waits before Claude is asked again: a caller is there, and waits too.
 pub const START_BACK_OFF: Millis = 500;
 /// The longest such wait. Where Claude asks for a longer one, the caller is told instead.
@@ -27,7 +31,7 @@ pub const LOOK_AGAIN_MOST: Millis = 60 * 1000;
 /// How long after a payment's end the chain may still tell of it.
 pub const EVIDENCE_LAG: Millis = 120 * 1000;
 /// The wait between two looks after that.
-pub const LOOK_LATER: Millis = 10 * 60 * 1000;
+pub const LOOK_LATER: Millis = 60 * 60 * 1000;
 /// A refund that nobody took the report of is reported again after this; each time four times longer.
 pub const REPORT_AGAIN: Millis = 30 * 1000;
 /// The longest such wait.
