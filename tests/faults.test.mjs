@@ -261,7 +261,7 @@ describe('one signed payment at two templates', () => {
       assert.deepEqual(rows.map(({ status }) => status), ['delivered']);
       assert.equal(rows[0].template_id, won === mine ? 'template_ada_haiku' : 'template_grace_same-address');
       assert.equal(await stack.balance(them.account), WHOLE - HAIKU_PRICE);
-      assert.ok(stack.claude.requests.length >= asked + 1 && them.calls('settle') === 1);
+      assert.deepEqual([stack.claude.requests.length - asked, them.calls('settle')], [1, 1]);
     } finally {
       await stack.DB.prepare('UPDATE creators SET wallets = ? WHERE id = ?').bind(JSON.stringify(grace.wallets), grace.id).run();
     }
@@ -270,6 +270,7 @@ describe('one signed payment at two templates', () => {
   test('two payments that the payer signed with one nonce, to two creators at the same moment: one is settled, one run, 409 or 402 for the other', async () => {
     const them = await customer();
     const twin = await them.sign({ nonce: them.signed.nonce }, EXPLAIN, explainInput);
+    const asked = stack.claude.requests.length;
     const answers = await Promise.all([ask(them), stack.post(EXPLAIN, explainInput, twin).then(read)]);
     const served = answers.filter(({ status }) => status === 200);
     assert.equal(served.length, 1, answers.map(({ status, code }) => `${status} ${code}`).join());
@@ -279,7 +280,7 @@ describe('one signed payment at two templates', () => {
     const rows = await until(async () => { const all = await them.rows(); return all.length && all; });
     assert.deepEqual(rows.map(({ status, tx }) => [status, tx]), [['delivered', served[0].tx]]);
     assert.equal(await stack.balance(them.account), WHOLE - HAIKU_PRICE);
-    assert.equal(them.calls('settle'), 1);
+    assert.deepEqual([stack.claude.requests.length - asked, them.calls('settle')], [1, 1]);
   });
 });
 
@@ -712,7 +713,7 @@ describe('in the end', () => {
   });
 });
 
-// After the books are closed, for as long as it is wrong.
+// After the books are closed, for as long as these are wrong: the sums would not be right.
 test('a node of another chain, asked when the payment is over: it has nothing to say of a payment that was charged', { todo: 'the node is not asked which chain it is of' }, async () => {
   const them = await customer({ verify: yes, settle: async () => { await frontRun(them); return drop; }, authorization: { validBefore: String(seconds() + NEEDED + 2) } });
   node.answer = ofAnotherChain;
@@ -723,4 +724,29 @@ test('a node of another chain, asked when the payment is over: it has nothing to
   assert.notEqual(told.code, 'SETTLEMENT_REJECTED', 'told that nothing was charged, and to sign again');
   await isServed(ask(them));
   await books(them, { asked: 1, settles: them.calls('settle'), rows: [DELIVERED], spent: 1 });
+});
+
+test('a facilitator that settles and says "insufficient funds": with a node to ask, nobody is told to sign again for what is paid', { todo: 'a definite no is not held against the chain' }, async () => {
+  const them = await customer({ settle: once(async (call, next) => { const { network, payer } = await next(); return { success: false, errorReason: 'insufficient_funds', transaction: '', network, payer }; }) });
+  const told = await ask(them);
+  assert.notEqual(told.status, 402, `${told.code}, and ada has the money`);
+  await isServed(ask(them));
+  await books(them, { asked: 1, settles: 1, rows: [DELIVERED], spent: 1 });
+});
+
+test("a facilitator that tells of one transaction for two payments of one payer: the second is not given away", { todo: 'a transaction that has paid for another run is believed' }, async () => {
+  const them = await customer({ settle: (() => { let first; return async (call, next) => (first ??= await next()); })() });
+  const second = await them.sign();
+  await isServed(ask(them));
+  const told = await ask(them, second);
+  assert.deepEqual([told.status, told.text], [503, ''], 'given away');
+  assert.equal(await stack.balance(them.account), WHOLE - HAIKU_PRICE);
+});
+
+test('a payment that somebody else brings to the chain before Claude fails: ada has the money, so the same payment has the run once Claude is well', { todo: 'a spent nonce is refused by verify, and the chain is not asked by whom' }, async () => {
+  const them = await customer();
+  stack.claude.script = async () => { if (them.asked() > 1) return whole(); await frontRun(them); return apiError(401); };
+  await isRefused(ask(them), 503, 'CLAUDE_KEY_INVALID');
+  await isServed(ask(them));
+  await books(them, { asked: 2, settles: them.calls('settle'), rows: [['failed', 'CLAUDE_KEY_INVALID'], DELIVERED], spent: 1 });
 });
