@@ -156,8 +156,9 @@ const runtimes = () => started.filter((child) => isRunning(child) && basename(ch
  *  `vars`       of the Worker, over those of wrangler.toml and of this stack
  *  `blockTime`  seconds, or `'auto'`: a block for each transaction
  *  `modules`    another bundle than build/
+ *  `elsewhere`  true: another front Worker with the same storage and the same objects, at `stack.elsewhere`
  */
-export async function startStack({ script, config, vars = {}, blockTime = 'auto', modules } = {}) {
+export async function startStack({ script, config, vars = {}, blockTime = 'auto', modules, elsewhere = false } = {}) {
   const folder = mkdtempSync(join(tmpdir(), 'coinslot-stack-'));
   const closers = [() => rmSync(folder, { recursive: true, force: true })];
   const close = async () => {
@@ -177,7 +178,23 @@ export async function startStack({ script, config, vars = {}, blockTime = 'auto'
     let [killed, revived] = [0, 0];
     const base = { VAULT_KEYS: vaultKey('k1'), JWT_SECRET, FACILITATOR_URL: facilitator.url, ANTHROPIC_BASE_URL: claude.url, NETWORKS: networks(chain.url) };
     const { workerOptions } = wrangler.unstable_getMiniflareWorkerOptions(`${root}wrangler.toml`);
-    const options = (more) =>
+    const worker = (more, without) => ({
+      ...workerOptions,
+      kvNamespaces: without.includes('KV') ? {} : workerOptions.kvNamespaces,
+      name: 'coinslot',
+      modulesRoot: '/',
+      modules: bundle.map((m) => ({ ...m, path: `/${m.path}` })),
+      modulesRules: undefined,
+      bindings: { ...workerOptions.bindings, ...base, ...vars, ...more },
+    });
+    // As in another place of the edge: its own isolate, whose objects live in the first one's namespaces.
+    const another = (first) => ({
+      ...first,
+      name: 'elsewhere',
+      durableObjects: Object.fromEntries(Object.entries(first.durableObjects).map(([name, object]) => [name, { ...object, scriptName: first.name }])),
+      unsafeDirectSockets: [{ host: '127.0.0.1', port: 0 }],
+    });
+    const options = (more, without = []) =>
       convertV4MiniflareOptions({
         log: new Log(LogLevel.NONE),
         host: '127.0.0.1',
@@ -188,16 +205,7 @@ export async function startStack({ script, config, vars = {}, blockTime = 'auto'
         handleUncaughtError: (error) => void logs.push({ level: 'uncaught', message: String(error?.stack ?? error), timestamp: Date.now() }),
         resourcePersistencePath: join(folder, 'state'),
         resourceTmpPath: join(folder, 'tmp'),
-        workers: [
-          {
-            ...workerOptions,
-            name: 'coinslot',
-            modulesRoot: '/',
-            modules: bundle.map((m) => ({ ...m, path: `/${m.path}` })),
-            modulesRules: undefined,
-            bindings: { ...workerOptions.bindings, ...base, ...vars, ...more },
-          },
-        ],
+        workers: elsewhere ? [worker(more, without), another(worker(more, without))] : [worker(more, without)],
       });
     const mf = new Miniflare(options({}));
     closers.push(() => mf.dispose());
@@ -209,21 +217,28 @@ export async function startStack({ script, config, vars = {}, blockTime = 'auto'
       logs,
       folder,
       state: join(folder, 'state'),
-      url: String(await mf.ready).replace(/\/$/, '').replace('localhost', '127.0.0.1'),
       close,
     };
-    const bind = async () => Object.assign(stack, await mf.getBindings('coinslot'));
-    await bind(); // DB, KV
+    const plain = (url) => String(url).replace(/\/$/, '').replace('localhost', '127.0.0.1');
+    const bind = async () => Object.assign(stack, await mf.getBindings('coinslot')); // DB, KV
+    const locate = async () => {
+      stack.url = plain(await mf.ready);
+      if (elsewhere) stack.elsewhere = plain(await mf.unsafeGetDirectURL('elsewhere'));
+      await bind();
+    };
+    await locate();
 
     const statements = wrangler.unstable_splitSqlQuery(`${readFileSync(`${root}schema.sql`, 'utf8')}\n${seedSql()}`);
     await stack.DB.batch(statements.map((s) => stack.DB.prepare(s)));
 
     Object.assign(stack, {
-      /** Another runtime, with other vars, over the same storage. Everything in memory is gone. */
-      async restart(more = {}) {
-        await mf.setOptions(options(more));
-        stack.url = String(await mf.ready).replace(/\/$/, '').replace('localhost', '127.0.0.1');
-        await bind();
+      /**
+       * Another runtime, with other vars, over the same storage. Everything in memory is gone. `without: ['KV']`:
+       * that binding is missing.
+       */
+      async restart(more = {}, { without } = {}) {
+        await mf.setOptions(options(more, without));
+        await locate();
       },
       /**
        * kill -9, at this very moment. Miniflare starts another runtime at once, over the same storage and at
@@ -238,7 +253,7 @@ export async function startStack({ script, config, vars = {}, blockTime = 'auto'
       },
       async revive() {
         await until(() => revived === killed, { timeout: 20_000, what: 'another runtime' });
-        await bind();
+        await locate();
       },
       /** What the Worker has logged, as one text. */
       log: () => logs.map(({ level, message }) => `${level}: ${message}`).join('\n'),
