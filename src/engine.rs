@@ -6,11 +6,10 @@
 use crate::edge::bell::Bell;
 use crate::edge::store::{Loaded, Store};
 use crate::edge::vault::Vault;
-use crate::edge::{chain, claude, clock, config, facilitator, fault, ledger};
+use crate::edge::{claude, clock, config, fault, ledger};
 use crate::rules::claude::{Reading, Step};
-use crate::rules::config::{Config, Limits};
+use crate::rules::config::Limits;
 use crate::rules::dossier::{Dossier, Question, Tally};
-use crate::rules::quote::Payment;
 use crate::rules::refusal::{ClaudeFault, Refusal};
 use crate::rules::run::{Effect, Event, Evidence, Millis, Run, Terms, GRACE};
 use crate::rules::transcript::Transcript;
@@ -24,6 +23,8 @@ use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::time::Duration;
 use worker::Env;
+
+mod money;
 
 /// Text is checkpointed once this much of it is not, in bytes.
 const CHECKPOINT_BYTES: usize = 8 * 1024;
@@ -258,63 +259,6 @@ impl Session {
         self.desk.borrow().dossier.clone()
     }
 
-    /// The payment, with the configuration of this moment and the facilitator that was asked last.
-    async fn payment(&self) -> Option<(Rc<Config>, Payment, Option<String>)> {
-        let config = config::load(&self.env).await.ok()?;
-        let payment = self.dossier()?.payment.clone()?;
-        let before = self.desk.borrow().tally.facilitator.clone();
-        Some((config, payment, before))
-    }
-
-    fn asked(&self, facilitator: Option<String>) {
-        let mut desk = self.desk.borrow_mut();
-        desk.tally.facilitator = facilitator.or(desk.tally.facilitator.take());
-    }
-
-    async fn verify(&self) {
-        let event = match self.payment().await {
-            Some((config, payment, _)) => {
-                let (event, facilitator) = facilitator::verify(&config, &payment).await;
-                self.asked(facilitator);
-                event
-            }
-            None => Event::VerifyRefused(Refusal::Internal),
-        };
-        self.tell(event);
-    }
-
-    /// Looks for what became of a settlement: on the chain, and where that says nothing, at the facilitators.
-    async fn look(&self) {
-        let evidence = match self.payment().await {
-            Some((config, payment, before)) => match self.on_chain(&config, &payment).await {
-                Some(found) => found,
-                None => facilitator::look(&config, &payment, before.as_deref()).await,
-            },
-            None => Evidence::Nothing,
-        };
-        self.tell(Event::Looked(evidence));
-    }
-
-    /// What the chain shows of the payment; `None` where no node can say.
-    async fn on_chain(&self, config: &Config, payment: &Payment) -> Option<Evidence> {
-        let network = config.networks.iter().find(|n| n.id == payment.network)?;
-        let since = self.dossier()?.started_at;
-        chain::look(network, payment, since).await
-    }
-
-    async fn report(&self) {
-        let (receipt, fault) = {
-            let desk = self.desk.borrow();
-            (desk.run.receipt().cloned(), desk.run.fault())
-        };
-        let (Some((config, payment, before)), Some(receipt)) = (self.payment().await, receipt) else { return };
-        let reason = fault.map_or(Refusal::Refundable, Refusal::Claude).code();
-        let (transaction, before) = (&receipt.transaction, before.as_deref());
-        if facilitator::report(&self.env, &config, &payment, before, transaction, reason).await {
-            self.tell(Event::Reported);
-        }
-    }
-
     async fn linger(&self) {
         worker::Delay::from(Duration::from_millis(GRACE)).await;
         self.tell(Event::Lingered);
@@ -324,25 +268,6 @@ impl Session {
         let wait = self.desk.borrow().run.back_off();
         worker::Delay::from(Duration::from_millis(wait)).await;
         self.tell(Event::BackedOff);
-    }
-
-    async fn settle(&self) {
-        let event = match self.payment().await {
-            Some((config, payment, before)) => {
-                let (event, facilitator) = facilitator::settle(&config, &payment, before.as_deref()).await;
-                self.asked(facilitator);
-                match event {
-                    // A facilitator that takes the money and says no would take it twice.
-                    Event::SettleRejected(_) => match self.on_chain(&config, &payment).await {
-                        Some(Evidence::Paid(receipt)) => Event::Settled(receipt),
-                        _ => event,
-                    },
-                    event => event,
-                }
-            }
-            None => Event::SettleNotSent,
-        };
-        self.tell(event);
     }
 
     /// Writes rows one at a time: of two under way, the older could be the last to arrive.

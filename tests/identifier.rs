@@ -25,6 +25,7 @@ fn payment() -> Payment {
         pay_to: address("0x209693Bc6afc0C5328bA36FaF03C514EF312287C"),
         amount: Amount(10_000),
         payer: address("0x857b06519E91e3A54538791bDbb0E22373e36b66"),
+        by_key: true,
         valid_before: 1_740_672_154,
         nonce: format!("0x{}", "ab".repeat(32)),
         name: HEX.to_owned(),
