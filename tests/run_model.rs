@@ -803,7 +803,12 @@ impl Slot {
                 w.settling = Settling::No;
                 w.ambiguous = true;
             }
-            Event::SettleSpent | Event::SettleNotSent => w.settling = Settling::No,
+            Event::SettleNotSent => w.settling = Settling::No,
+            // By whom, nobody knows: from here on the money may have moved.
+            Event::SettleSpent => {
+                w.settling = Settling::No;
+                w.ambiguous = true;
+            }
             Event::Looked(evidence) => {
                 w.looking = false;
                 let spent = matches!(w.money, Money::Moved | Money::SpentOtherwise);
@@ -910,17 +915,17 @@ fn holds(slot: Slot, worlds: usize) {
 
 #[test]
 fn a_stream_keeps_every_promise_in_every_world() {
-    holds(Slot::new(Policy::OnStart), 1_257_453);
+    holds(Slot::new(Policy::OnStart), 1_189_157);
 }
 
 #[test]
 fn a_document_keeps_every_promise_in_every_world() {
-    holds(Slot::new(Policy::OnResult), 173_283);
+    holds(Slot::new(Policy::OnResult), 165_217);
 }
 
 #[test]
 fn a_stream_that_is_shown_early_keeps_every_promise_in_every_world() {
-    holds(Slot { release: Release::Verified, ..Slot::new(Policy::OnStart) }, 1_377_406);
+    holds(Slot { release: Release::Verified, ..Slot::new(Policy::OnStart) }, 1_502_813);
 }
 
 #[test]
@@ -936,7 +941,7 @@ fn without_a_node_every_promise_is_kept_too() {
     let slot = Slot { node: false, ..Slot::new(Policy::OnStart) };
     let most = Budget { doubles: 0, ..slot.most };
     holds(Slot { most: Budget { cancels: 0, ..most }, ..slot.clone() }, 715_655);
-    holds(Slot { most: Budget { losses: 0, crashes: 0, ..most }, ..slot }, 618_517);
+    holds(Slot { most: Budget { losses: 0, crashes: 0, ..most }, ..slot }, 321_904);
 }
 
 #[test]

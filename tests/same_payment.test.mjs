@@ -371,8 +371,8 @@ test('a payment that was spent elsewhere is refused, and Claude is not asked', a
   assert.equal((await settled.json()).success, true);
   stack.facilitator.reset();
   const response = await stack.post(HAIKU, INPUT, headers);
-  assert.equal(response.status, 402);
-  assert.equal((await response.json()).code, 'PAYMENT_INVALID');
+  assert.equal(response.status, 409, 'a 402 would have the payer pay again');
+  assert.equal((await response.json()).error.code, 'PAYMENT_REUSED');
   assert.equal(asked(), 0);
   assert.equal(settles(), 0);
 });

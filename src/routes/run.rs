@@ -87,14 +87,14 @@ async fn offer(mut call: Call<'_>, config: &Config, asked: Asked, template: Temp
             (None, None) => return challenge(&refusal),
         },
     };
-    let in_header = identifier::of_header(asked.idempotency_key.as_deref())?;
-    let identifiers: Vec<String> = presented.identifier.into_iter().chain(in_header).collect();
     let mut presentation = present(&asked, &body, config, template, input, Some(payment))?;
     presentation.objection = objection;
-    if !identifiers.is_empty() {
-        // The payment is public once it is on the chain; its identifiers are not.
-        presentation.digest = digest(&json!([presentation.digest, identifiers]));
+    if let Some(identifier) = &presented.identifier {
+        // The payment's signature is public once it is on the chain; its identifier is not.
+        presentation.digest = digest(&json!([presentation.digest, identifier]));
     }
+    let in_header = identifier::of_header(asked.idempotency_key.as_deref())?;
+    let identifiers: Vec<String> = presented.identifier.into_iter().chain(in_header).collect();
     claim_identifiers(call.env, config, &identifiers, &presentation).await?;
     run(&call, presentation, Some(&quote)).await
 }
