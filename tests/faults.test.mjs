@@ -403,6 +403,7 @@ describe('a node of the chain', () => {
     'answers with nulls': () => ({ result: null }),
     'answers with numbers out of range': () => ({ result: `0x${'f'.repeat(80)}` }),
     'refuses to look through blocks': (method) => (method === 'eth_getLogs' ? { error: { code: -32000, message: 'range' } } : undefined),
+    'is of another chain with the same token': (...call) => ofAnotherChain(...call),
     'is of a chain without the token': (method) => (method === 'eth_call' ? { result: '0x' } : undefined),
   };
   for (const [name, answer] of Object.entries(unwell)) {
