@@ -2,14 +2,16 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use coinslot::rules::evidence::{
-    is_definite_no, is_failure, is_not_submitted, is_reported, of_spent, of_unspent, of_verify, receipt, says_spent,
+    is_definite_no, is_failure, is_not_submitted, is_reported, names_spent_nonce, of_spent, of_unspent, of_verify,
+    receipt, says_spent, Spending,
 };
 use coinslot::rules::quote::Payment;
 use coinslot::rules::run::{Evidence, Receipt};
 use coinslot::wire::amount::Amount;
 use coinslot::wire::evm::Address;
 use coinslot::wire::evm_rpc::{
-    authorization_state, latest_block, receipt_of, result, spending_of, Block, Log, TransactionReceipt,
+    self, authorization_state, chain_id, latest_block, receipt_of, result, spending_of, Block, Log, Quantity,
+    TransactionReceipt,
 };
 use coinslot::wire::x402::{SettleResponse, VerifyResponse};
 use proptest::prelude::*;
@@ -23,6 +25,10 @@ const NONCE: &str = "0x23dc111d7c3ad1df9806ce1e8eb4f55f57dba117339c545e7593d1f6c
 const OTHER_NONCE: &str = "0xf3746613c2d920b5fdabc0856f2aeb2d4f88ee6037b8cc5d04a71a4462f13480";
 const TRANSACTION: &str = "0x1234567890abcdef1234567890abcdef1234567890abcdef1234567890abcdef";
 const EXPIRES: u64 = 1_740_672_389;
+/// When the run was first presented.
+const SINCE: u64 = EXPIRES - 300;
+/// How far the chain's clock and ours may be apart.
+const CLOCKS_DIFFER: u64 = 15 * 60;
 
 // As viem's `encodeEventTopics` has them.
 const USED: &str = "0x98de503528ee59b575ef0c0a2576a82497bfc029a5685b209e9ec333479b10a5";
@@ -45,6 +51,7 @@ fn payment() -> Payment {
         pay_to: address(WALLET),
         amount: Amount(10_000),
         payer: address(PAYER),
+        by_key: true,
         valid_before: EXPIRES,
         nonce: NONCE.to_owned(),
         name: "n".to_owned(),
@@ -113,14 +120,15 @@ const NOT_SPENT: [&str; 5] =
 #[test]
 fn a_facilitator_says_spent_where_it_names_a_nonce_that_is_used() {
     for reason in SPENT {
-        assert!(says_spent(&answer(reason, "")), "{reason}");
+        assert!(says_spent(&answer(reason, "")) && names_spent_nonce(Some(reason)), "{reason}");
         assert!(!is_definite_no(&answer(reason, "")), "spent on what, it does not say: {reason}");
         assert!(!says_spent(&answer(reason, TRANSACTION)), "by a transaction of its own, perhaps");
         assert!(!says_spent(&SettleResponse { success: true, ..answer(reason, "") }));
     }
     for reason in NOT_SPENT {
-        assert!(!says_spent(&answer(reason, "")), "{reason}");
+        assert!(!says_spent(&answer(reason, "")) && !names_spent_nonce(Some(reason)), "{reason}");
     }
+    assert!(!names_spent_nonce(None));
 }
 
 /// What is still under way may yet move the money: only what has failed is an answer.
@@ -165,8 +173,8 @@ fn a_confirmation_that_timed_out_is_no_failure_in_the_librarys_own_words_either(
 #[test]
 fn a_facilitator_that_did_not_take_the_request_cannot_have_submitted_anything() {
     let sure: Vec<u16> = (100..600).filter(|status| is_not_submitted(*status)).collect();
-    assert_eq!(sure, [401, 403, 404, 405, 415, 429, 501, 521, 522, 523, 525, 526, 530]);
-    for status in [200, 400, 402, 408, 409, 500, 502, 503, 504, 520, 524] {
+    assert_eq!(sure, [401, 403, 404, 405, 415, 429, 501, 521, 523, 525, 526, 530]);
+    for status in [200, 400, 402, 408, 409, 500, 502, 503, 504, 520, 522, 524] {
         assert!(!is_not_submitted(status), "{status} may come after the submission");
     }
 }
@@ -204,7 +212,10 @@ fn call(method: &str, params: Value) -> (String, Value) {
 /// The data is what viem's `encodeFunctionData` and `encodeEventTopics` make of the same.
 #[test]
 fn the_node_is_asked_in_the_chains_own_words() {
+    assert_eq!(asked(&chain_id()), call("eth_chainId", json!([])));
     assert_eq!(asked(&latest_block()), call("eth_getBlockByNumber", json!(["latest", false])));
+    assert_eq!(asked(&evm_rpc::block(0)), call("eth_getBlockByNumber", json!(["0x0", false])));
+    assert_eq!(asked(&evm_rpc::block(19_088_743)), call("eth_getBlockByNumber", json!(["0x1234567", false])));
     let data = "0xe94a0102000000000000000000000000a3a36f80221fcdbd73c2bf716013e2167be89659\
                 23dc111d7c3ad1df9806ce1e8eb4f55f57dba117339c545e7593d1f6c3b02662";
     let state = authorization_state(address(USDC), address(PAYER), NONCE, 19_088_743);
@@ -239,6 +250,7 @@ fn block(timestamp: u64) -> Block {
 fn a_nodes_answer_is_its_result_and_an_error_is_no_answer() {
     let head = block(EXPIRES);
     assert_eq!((head.number.0, head.timestamp.0), (27_440_068, EXPIRES));
+    assert_eq!(result::<Quantity>(&answered(json!("0x2105"))), Some(Quantity(8_453)), "a chain's number");
     let word = format!("0x{}1", "0".repeat(63));
     assert_eq!(result::<String>(&answered(json!(word))), Some(word));
     for text in [
@@ -293,8 +305,13 @@ fn ours() -> Value {
     transfer(PAYER, WALLET, 10_000)
 }
 
-/// What a transaction with these logs tells of the payment.
+/// What a transaction with these logs tells of the payment, mined right after it was presented.
 fn told(logs: &[Value]) -> Evidence {
+    told_at(logs, SINCE + 2)
+}
+
+/// The same, mined at this time.
+fn told_at(logs: &[Value], at: u64) -> Evidence {
     let text = answered(json!({
         "blockHash": OTHER_NONCE, "blockNumber": "0x1a2b3c4", "contractAddress": null, "cumulativeGasUsed": "0x5f5e100",
         "effectiveGasPrice": "0x4c4b41", "from": STRANGER.to_ascii_lowercase(), "gasUsed": "0x14f2b", "l1Fee": "0x1b3",
@@ -302,8 +319,8 @@ fn told(logs: &[Value]) -> Evidence {
         "transactionHash": TRANSACTION, "transactionIndex": "0x4f", "type": "0x2",
     }));
     let mined: TransactionReceipt = result(&text).unwrap();
-    assert_eq!(mined.logs.len(), logs.len());
-    of_spent(&payment(), TRANSACTION, &mined.logs)
+    assert_eq!((mined.logs.len(), mined.block_number.0), (logs.len(), 27_440_068));
+    of_spent(&payment(), SINCE, &Spending { transaction: TRANSACTION.to_owned(), logs: mined.logs, at })
 }
 
 fn paid() -> Evidence {
@@ -382,24 +399,48 @@ fn an_authorization_that_was_canceled_never_pays() {
 fn other_contracts_events_do_not_count() {
     let forged = |event: &str| log(STRANGER, json!([event, topic(PAYER), NONCE]), "0x");
     let worthless = transfer_of(STRANGER, PAYER, WALLET, 10_000);
-    let spent = Evidence::Spent(receipt_with(""));
-    assert_eq!(told(&[forged(USED), ours()]), spent, "who spent it is not seen here");
+    assert_eq!(told(&[forged(USED), ours()]), Evidence::Nothing, "who spent it is not seen here");
     assert_eq!(told(&[forged(CANCELED), used(PAYER, NONCE), ours()]), paid());
     assert_eq!(told(&[used(PAYER, NONCE), worthless.clone()]), never(ELSEWHERE));
     assert_eq!(told(&[used(PAYER, NONCE), worthless.clone(), ours()]), paid());
     assert_eq!(told(&[used(PAYER, NONCE), worthless, transfer(PAYER, PAYER, 10_000)]), never(ELSEWHERE));
 }
 
+/// That a nonce is spent says nothing where nobody can see on what: who takes it for paid gives a run away.
 #[test]
-fn where_the_spending_is_not_found_the_nonce_is_spent_and_no_more_is_known() {
-    let spent = Evidence::Spent(receipt_with(""));
-    for logs in [vec![], vec![ours()], vec![used(STRANGER, NONCE), ours()], vec![used(PAYER, OTHER_NONCE), ours()]] {
-        assert_eq!(told(&logs), spent, "a transaction is not named as the settlement: {logs:?}");
-    }
+fn a_transaction_that_says_nothing_of_the_nonce_is_no_evidence() {
     let odd = log(USDC, json!([USED, topic(PAYER), NONCE, NONCE]), "0x");
-    assert_eq!(told(&[odd, ours()]), spent);
-    assert_eq!(told(&[log(USDC, json!([]), "0x"), ours()]), spent);
-    assert_eq!(of_spent(&payment(), "", &[]), spent);
+    for logs in [
+        vec![],
+        vec![ours()],
+        vec![used(STRANGER, NONCE), ours()],
+        vec![used(PAYER, OTHER_NONCE), ours()],
+        vec![odd, ours()],
+        vec![log(USDC, json!([]), "0x"), ours()],
+    ] {
+        assert_eq!(told(&logs), Evidence::Nothing, "{logs:?}");
+        assert_eq!(told_at(&logs, 0), Evidence::Nothing, "however old it is: {logs:?}");
+    }
+}
+
+/// Another shop of the same creator may have taken the same signature, for something else.
+#[test]
+fn a_transfer_from_before_the_run_has_bought_something_else() {
+    let pays = [used(PAYER, NONCE), ours()];
+    for at in [SINCE - CLOCKS_DIFFER, SINCE - 1, SINCE, SINCE + 1, EXPIRES, u64::MAX] {
+        assert_eq!(told_at(&pays, at), paid(), "{at}: clocks differ by so much");
+    }
+    for at in [SINCE - CLOCKS_DIFFER - 1, SINCE - 86_400, 0] {
+        assert_eq!(told_at(&pays, at), never(ELSEWHERE), "{at}");
+        assert_eq!(told_at(&[used(PAYER, NONCE)], at), never(ELSEWHERE), "{at}");
+        assert_eq!(told_at(&[canceled(PAYER, NONCE)], at), never(ELSEWHERE), "{at}");
+    }
+    let of = |since, at| {
+        let logs = result(&answered(json!(pays))).unwrap();
+        of_spent(&payment(), since, &Spending { transaction: TRANSACTION.to_owned(), logs, at })
+    };
+    assert_eq!((of(0, 0), of(u64::MAX, u64::MAX)), (paid(), paid()), "no overflow");
+    assert_eq!(of(u64::MAX, 0), never(ELSEWHERE));
 }
 
 #[test]
@@ -426,11 +467,13 @@ proptest! {
         let of_token: Vec<usize> = picks.into_iter().filter(|n| *n < 7).collect();
         let at = of_token.iter().position(|n| matches!(n, 0 | 4));
         let expected = match at.map(|at| (of_token[at], of_token.get(at + 1))) {
-            None => Evidence::Spent(receipt_with("")),
+            None => Evidence::Nothing,
             Some((4, _)) => never("authorization_canceled"),
             Some((_, Some(1))) => paid(),
             Some(_) => never(ELSEWHERE),
         };
+        let old = if expected == Evidence::Nothing { Evidence::Nothing } else { never(ELSEWHERE) };
+        prop_assert_eq!(told_at(&logs, SINCE - CLOCKS_DIFFER - 1), old);
         prop_assert_eq!(told(&logs), expected);
     }
 }

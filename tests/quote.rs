@@ -470,7 +470,16 @@ fn signed() -> Vec<Value> {
 }
 
 fn check(payment: &Value) -> Result<(), Refusal> {
-    check_signature(&read_payment(Some(&encode_header(payment)), None).unwrap().unwrap(), &both())
+    check_signature(&mut read_payment(Some(&encode_header(payment)), None).unwrap().unwrap(), &both())
+}
+
+/// What is noted of the payer's own key, by either way to a payment, once the signature has been looked at.
+fn by_key(payment: &Value) -> bool {
+    let mut presented = read_payment(Some(&encode_header(payment)), None).unwrap().unwrap();
+    drop(check_signature(&mut presented, &both()));
+    let matched = match_payment(&presented, &both(), &Limits::default(), NOW).unwrap();
+    assert_eq!(identify(&presented, &both()), Some(matched.clone()));
+    matched.by_key
 }
 
 #[test]
@@ -509,4 +518,19 @@ fn what_cannot_be_told_from_the_signature_alone_passes_this_check() {
     }
     assert_eq!(check(&with(signed()[0].clone(), "/accepted/network", json!("eip155:1"))), Ok(()));
     assert_eq!(check(&with(signed()[1].clone(), "/network", json!("ethereum"))), Ok(()));
+}
+
+/// Only the payer's own key can be told from here; what nobody has looked at is not taken for it.
+#[test]
+fn a_payment_says_whether_its_signature_was_seen_to_be_of_the_payers_own_key() {
+    for payment in signed() {
+        assert!(by_key(&payment));
+        for length in [64, 66, 96] {
+            let elsewhere = with(payment.clone(), "/payload/signature", json!(format!("0x{}", "1b".repeat(length))));
+            assert_eq!((check(&elsewhere), by_key(&elsewhere)), (Ok(()), false), "{length} bytes");
+        }
+        let forged = with(payment.clone(), "/payload/signature", json!(format!("0x{}", "1b".repeat(65))));
+        assert!(check(&forged).is_err() && !by_key(&forged));
+        assert!(!present(&payment).unwrap().by_key, "not looked at");
+    }
 }

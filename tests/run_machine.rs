@@ -4,7 +4,8 @@
 use coinslot::rules::refusal::{ClaudeFault, Refusal};
 use coinslot::rules::run::{
     Answer, Effect, Ending, Event, Evidence, Millis, Moment, Policy, Receipt, Release, Run, State, Terms, View,
-    EVIDENCE_LAG, HEARTBEAT, KEEP, KEEP_UNVERIFIED, LOOK_LATER, RECORD_AGAIN, REPORT_AGAIN_MOST,
+    BACK_OFF_MOST, EVIDENCE_LAG, HEARTBEAT, INTERRUPTED_MOST, KEEP, KEEP_OPEN, KEEP_UNVERIFIED, LOOK_LATER,
+    RECORD_AGAIN, REPORT_AGAIN_MOST,
 };
 use proptest::prelude::*;
 use Effect::{Ask, BackOff, Clear, Hush, Linger, Look, Record, Report, Save, Settle, Verify};
@@ -310,10 +311,14 @@ fn a_settlement_not_yet_asked_for_is_withheld_when_the_answer_has_broken_off() {
 
 #[test]
 fn a_settlement_that_may_have_moved_the_money_is_never_withheld() {
-    let mut run = settling(&[Event::SettleUnanswered, broke(true), Event::Presented, looked(Evidence::Unspent)]);
-    assert_eq!(run.state(), &answering(true, Answer::Broken(CUT)));
-    assert!(!run.should_withhold());
-    assert_eq!(step(&mut run, Event::SettleWithheld), (vec![], answering(true, Answer::Broken(CUT))));
+    for told in
+        [vec![Event::SettleUnanswered], vec![Event::SettleFailed], vec![Event::SettleSpent, looked(Evidence::Nothing)]]
+    {
+        let mut run = settling(&[&told[..], &[broke(true), Event::Presented, looked(Evidence::Unspent)]].concat());
+        assert_eq!(run.state(), &answering(true, Answer::Broken(CUT)));
+        assert!(!run.should_withhold());
+        assert_eq!(step(&mut run, Event::SettleWithheld), (vec![], answering(true, Answer::Broken(CUT))));
+    }
 }
 
 #[test]
@@ -417,7 +422,7 @@ fn a_settlement_that_nobody_took_is_refused_unless_an_earlier_one_may_have_moved
     for (answer, said) in answers() {
         for (before, open) in [
             (vec![], false),
-            (vec![Event::SettleSpent, looked(Evidence::Nothing)], false),
+            (vec![Event::SettleSpent, looked(Evidence::Nothing)], true),
             (vec![Event::SettleFailed], true),
             (vec![Event::SettleUnanswered], true),
         ] {
@@ -436,6 +441,19 @@ fn a_settlement_that_nobody_took_is_refused_unless_an_earlier_one_may_have_moved
     }
     let mut run = settling(&[Event::Ended, Event::Restarted, looked(Evidence::Unspent)]);
     assert_eq!(step(&mut run, Event::SettleNotSent).1, unknown(false, Answer::Whole));
+}
+
+/// The "no" that follows may come of just that: the nonce is spent.
+#[test]
+fn a_no_after_a_nonce_was_called_spent_is_not_believed() {
+    for (answer, said) in answers() {
+        let called_spent = [Event::SettleSpent, looked(Evidence::Nothing), Event::Presented, looked(Evidence::Unspent)];
+        let mut run = settling(&[&said[..], &called_spent].concat());
+        assert_eq!(run.state(), &answering(true, answer.clone()));
+        assert_eq!(step(&mut run, rejected()), (vec![Save], unknown(false, answer)));
+        assert_eq!(step(&mut run, Event::Presented).0, [Look]);
+        assert!(matches!(step(&mut run, looked(Evidence::Never(funds()))).1, State::Refused(_)), "of the chain it is");
+    }
 }
 
 /// How far Claude's answer can be, and what tells it.
@@ -579,8 +597,9 @@ fn evidence_is_looked_for_ever_more_rarely() {
 }
 
 #[test]
-fn once_the_payments_time_is_up_the_chain_is_asked_a_few_times_an_hour() {
+fn once_the_payments_time_is_up_the_chain_is_asked_once_an_hour() {
     let last = VALID_UNTIL + EVIDENCE_LAG;
+    assert_eq!(LOOK_LATER, 3_600_000);
     for (now, wait) in [(last, 8_000), (last + 1, LOOK_LATER)] {
         let mut run = unknown_since_now();
         assert_eq!(run.handle(Event::Woken, at(now)), [Look]);
@@ -590,7 +609,7 @@ fn once_the_payments_time_is_up_the_chain_is_asked_a_few_times_an_hour() {
 }
 
 #[test]
-fn an_unknown_settlement_is_given_up_a_day_after_it_became_so() {
+fn an_unknown_settlement_is_given_up_a_week_after_it_became_so() {
     let mut run = unknown_since_now();
     let mut now = NOW;
     let mut looks = 0;
@@ -599,7 +618,7 @@ fn an_unknown_settlement_is_given_up_a_day_after_it_became_so() {
             break;
         }
         let due = run.deadline(now).unwrap();
-        assert!(due > now && due <= NOW + KEEP, "{due}");
+        assert!(due > now && due <= NOW + KEEP_OPEN, "{due}");
         now = due;
         if run.handle(Event::Woken, at(now)) == [Look] {
             looks += 1;
@@ -607,17 +626,17 @@ fn an_unknown_settlement_is_given_up_a_day_after_it_became_so() {
             run.handle(looked(Evidence::Nothing), at(now));
         }
     }
-    assert_eq!(now, NOW + KEEP);
-    assert!((140..170).contains(&looks), "{looks}");
+    assert_eq!((now, KEEP_OPEN), (NOW + KEEP_OPEN, 7 * KEEP));
+    assert_eq!(looks, 10 + 167, "in the payment's own time, and once an hour after it");
 }
 
 #[test]
 fn a_look_that_is_under_way_is_waited_for_before_anything_is_forgotten() {
     let mut run = unknown_since_now();
-    assert_eq!(run.handle(Event::Woken, at(NOW + KEEP)), [Look]);
-    assert!(!run.is_forgotten(NOW + KEEP));
-    run.handle(looked(Evidence::Nothing), at(NOW + KEEP));
-    assert!(run.is_forgotten(NOW + KEEP));
+    assert_eq!(run.handle(Event::Woken, at(NOW + KEEP_OPEN)), [Look]);
+    assert!(!run.is_forgotten(NOW + KEEP_OPEN));
+    run.handle(looked(Evidence::Nothing), at(NOW + KEEP_OPEN));
+    assert!(run.is_forgotten(NOW + KEEP_OPEN));
 }
 
 #[test]
@@ -690,25 +709,60 @@ fn an_interrupted_run_that_is_presented_goes_on_at_once_and_not_a_second_time_wh
     assert_eq!(step_at(&mut run, Event::Woken, NOW + 2_000).0, []);
 }
 
-/// The wait after a paid answer has broken off with this fault: in sight, and unseen the second time.
+/// The wait after a paid answer has broken off with this fault: in sight, and unseen the second time, where it is
+/// under way or interrupted.
 fn paid_waits(fault: ClaudeFault, dice: u16) -> (Millis, Millis) {
     let moment = Moment { now: NOW, dice };
     let (mut seen, mut unseen) = (streaming(), settling(&[settled(), broke(true)]));
     seen.handle(Event::Broke { fault, silent: false }, moment);
     unseen.handle(Event::Broke { fault, silent: true }, moment);
-    (seen.deadline(NOW).unwrap() - NOW, unseen.back_off())
+    let wait = |run: &mut Run| match run.state() {
+        State::Streaming => run.back_off(),
+        state => {
+            assert_eq!(state, &State::Interrupted(fault));
+            run.handle(Event::Recorded, moment);
+            run.deadline(NOW).unwrap() - NOW
+        }
+    };
+    (wait(&mut seen), wait(&mut unseen))
+}
+
+fn limited(retry_after: Option<u32>) -> ClaudeFault {
+    ClaudeFault::RateLimited { retry_after }
 }
 
 #[test]
-fn a_paid_run_waits_as_long_as_claude_asks_for_and_half_a_minute_at_the_most() {
-    let limited = |retry_after| ClaudeFault::RateLimited { retry_after };
+fn a_paid_run_waits_as_long_as_claude_asks_for_and_an_hour_at_the_most() {
     assert_eq!(paid_waits(CUT, LONG), (2_000, 2_000));
     assert_eq!(paid_waits(CUT, SHORT), (1_000, 1_000));
-    assert_eq!(paid_waits(limited(Some(7)), SHORT), (7_000, 7_000));
-    assert_eq!(paid_waits(limited(Some(3_600)), LONG), (30_000, 30_000));
+    for (seconds, wait) in [(7, 7_000), (30, BACK_OFF_MOST), (31, 31_000), (3_600, INTERRUPTED_MOST)] {
+        assert_eq!(paid_waits(limited(Some(seconds)), SHORT), (wait, wait));
+    }
+    for seconds in [3_601, u32::MAX] {
+        assert_eq!(paid_waits(limited(Some(seconds)), LONG), (INTERRUPTED_MOST, INTERRUPTED_MOST));
+    }
     for fault in [limited(None), ClaudeFault::TimedOut, ClaudeFault::KeyInvalid] {
         assert_eq!(paid_waits(fault, LONG), (2_000, 2_000), "money has moved: {fault:?} is tried again all the same");
     }
+}
+
+/// A caller who waits would learn nothing for as long as that.
+#[test]
+fn a_paid_run_that_claude_keeps_waiting_for_more_than_half_a_minute_is_interrupted() {
+    let turned_away = |seconds| Event::Broke { fault: limited(Some(seconds)), silent: true };
+    let unseen = settling(&[settled(), broke(true)]);
+    assert_eq!(step(&mut unseen.clone(), turned_away(30)), (vec![Clear, Save, BackOff], State::Streaming));
+    let mut run = unseen;
+    let interrupted = State::Interrupted(limited(Some(31)));
+    assert_eq!(step(&mut run, turned_away(31)), (vec![Save, Record], interrupted.clone()));
+    assert_eq!(run.ending(), Some(Ending::Error(Refusal::Claude(limited(Some(31))))));
+    assert_eq!(step(&mut run, Event::BackedOff).0, [], "nothing is waited for");
+    step(&mut run, Event::Recorded);
+    assert_eq!(step(&mut run.clone(), Event::Presented), (vec![Clear, Save, Ask], State::Streaming));
+    assert_eq!(step_at(&mut run, Event::Woken, NOW + 30_999), (vec![], interrupted));
+    assert_eq!(step_at(&mut run, Event::Woken, NOW + 31_000), (vec![Clear, Save, Ask], State::Streaming));
+    let given_up = (vec![Save, Record, Report], State::Refundable(limited(Some(31))));
+    assert_eq!(step_at(&mut run, turned_away(31), NOW + 31_000), given_up, "after the third call");
 }
 
 #[test]
@@ -754,7 +808,7 @@ fn a_refund_is_reported_until_somebody_takes_the_report() {
 }
 
 #[test]
-fn a_refund_that_nobody_takes_the_report_of_is_forgotten_after_a_day() {
+fn a_refund_that_nobody_takes_the_report_of_is_forgotten_after_a_week() {
     let mut run = refundable();
     let mut now = NOW;
     for _ in 0..100 {
@@ -763,7 +817,7 @@ fn a_refund_that_nobody_takes_the_report_of_is_forgotten_after_a_day() {
             run.handle(Event::Woken, at(now));
         }
     }
-    assert_eq!(now, NOW + KEEP);
+    assert_eq!(now, NOW + KEEP_OPEN);
 }
 
 #[test]
@@ -837,11 +891,93 @@ fn text_shown_early_and_never_paid_is_outstanding_for_as_long_as_it_is_remembere
     assert!(run.is_outstanding() && !run.is_cleared());
 }
 
+/// Runs whose text was shown early and never paid for, by each way there, recorded.
+fn in_debt() -> Vec<Run> {
+    let ends = [
+        vec![rejected()],
+        vec![Event::SettleNotSent],
+        vec![Event::Ended, Event::SettleNotSent],
+        vec![Event::SettleUnanswered, Event::Presented, looked(Evidence::Never(None))],
+        vec![Event::Restarted, looked(Evidence::Never(None))],
+    ];
+    ends.iter().map(|end| early(&[&end[..], &[Event::Recorded]].concat())).collect()
+}
+
 #[test]
 fn text_shown_early_is_outstanding_too_where_nobody_took_its_settlement() {
     let run = early(&[Event::SettleNotSent]);
-    assert_eq!(run.state(), &State::Refused(Refusal::SettlementRejected { reason: None }));
+    assert_eq!(run.state(), &State::Refused(Refusal::FacilitatorUnavailable));
     assert!(run.is_outstanding() && !run.is_cleared());
+}
+
+#[test]
+fn a_debt_is_remembered_for_a_day() {
+    for run in in_debt() {
+        assert!(run.is_blank() && run.is_outstanding() && !run.is_cleared(), "{:?}", run.state());
+        assert!(!run.is_forgotten(NOW + KEEP - 1) && run.is_forgotten(NOW + KEEP), "{:?}", run.state());
+        for end in [Event::VerifyRefused(Refusal::FacilitatorUnavailable), Event::Restarted] {
+            let mut again = run.clone();
+            [Event::Presented, end].into_iter().for_each(|event| drop(step(&mut again, event)));
+            assert!(!again.is_forgotten(NOW + KEEP - 1), "though this start alone would be: {:?}", again.state());
+            assert_eq!(again.deadline(NOW), Some(NOW + KEEP));
+        }
+    }
+}
+
+/// Otherwise whoever presents it again has it for nothing.
+#[test]
+fn a_debt_stays_when_the_same_payment_sets_out_anew_until_it_is_paid() {
+    let later = [verified_release(), terms(Policy::OnStart), terms(Policy::OnResult)];
+    let starts = |run: Run| later.clone().map(|terms| run.next(terms)).into_iter().chain([run]).collect::<Vec<_>>();
+    for start in in_debt().into_iter().flat_map(starts) {
+        let told = |events: &[Event]| {
+            let mut run = start.clone();
+            for event in events {
+                assert!(run.is_outstanding() && !run.is_cleared(), "{:?}", run.state());
+                step(&mut run, event.clone());
+            }
+            run
+        };
+        let begun = [Event::Presented, Event::Verified, Event::Began, Event::Wrote, Event::Ended];
+        for owing in [
+            vec![Event::Presented, Event::Restarted],
+            vec![Event::Presented, Event::VerifyRefused(Refusal::Internal)],
+            vec![Event::Presented, Event::Verified, Event::Abandoned],
+            vec![Event::Presented, Event::Verified, declined(), Event::Presented],
+            [&begun[..], &[rejected(), Event::Presented]].concat(),
+            [&begun[..], &[Event::SettleUnanswered]].concat(),
+        ] {
+            let run = told(&owing);
+            assert!(run.is_outstanding() && !run.is_cleared() && run.receipt().is_none(), "{:?}", run.state());
+        }
+        let paid = told(&[&begun[..], &[settled()]].concat());
+        assert_eq!((paid.state(), paid.is_cleared()), (&State::Delivered, true));
+    }
+}
+
+/// What an earlier start owes shows nothing of a later one before it is paid.
+#[test]
+fn a_debt_does_not_show_the_text_of_a_run_that_is_released_when_settled() {
+    for debt in in_debt() {
+        let mut run = debt.next(terms(Policy::OnStart));
+        for event in to_settling() {
+            step(&mut run, event);
+            assert_eq!(run.view(), View::Wait, "{:?}", run.state());
+        }
+        step(&mut run, Event::SettleUnanswered);
+        assert_eq!((run.view(), run.is_outstanding()), (View::Refuse(Refusal::SettlementUnknown), true));
+    }
+}
+
+#[test]
+fn what_sets_out_anew_without_a_debt_is_as_new() {
+    for run in one_of_each().into_iter().filter(Run::is_blank) {
+        assert_eq!(run.next(verified_release()), Run::new(verified_release()), "{:?}", run.state());
+    }
+    for debt in in_debt() {
+        assert_ne!(debt.next(verified_release()), Run::new(verified_release()));
+        assert_eq!(debt.next(verified_release()).state(), &State::New);
+    }
 }
 
 #[test]
@@ -1048,7 +1184,7 @@ fn a_row_is_owed_until_it_is_recorded_and_the_alarm_asks_for_it() {
     let mut run = settling(&[settled(), Event::Ended]);
     assert_eq!(run.deadline(NOW), Some(NOW + RECORD_AGAIN));
     assert_eq!(step(&mut run, Event::Woken).0, [Record]);
-    assert!(!run.is_forgotten(NOW + 2 * KEEP), "not before it is recorded");
+    assert!(!run.is_forgotten(NOW + 2 * KEEP_OPEN), "not before it is recorded");
     assert_eq!(step(&mut run, Event::Recorded).0, [Save]);
     assert_eq!(step(&mut run, Event::Woken).0, []);
     assert_eq!(run.deadline(NOW), Some(NOW + KEEP));
@@ -1065,7 +1201,8 @@ fn a_row_that_is_owed_is_not_asked_for_while_the_run_goes_on_again() {
 
 #[test]
 fn what_was_never_verified_is_forgotten_after_a_minute() {
-    let refused = [Refusal::PaymentInvalid { reason: None }, Refusal::FacilitatorUnavailable, Refusal::Internal];
+    let invalid = Refusal::PaymentInvalid { reason: None };
+    let refused = [invalid, Refusal::PaymentReused, Refusal::FacilitatorUnavailable, Refusal::Internal];
     for event in refused.map(Event::VerifyRefused).into_iter().chain([Event::Restarted]) {
         let run = after(Policy::OnStart, &[Event::Presented, event]);
         assert_eq!(run.deadline(NOW), Some(NOW + KEEP_UNVERIFIED), "and no row is owed");
@@ -1074,13 +1211,17 @@ fn what_was_never_verified_is_forgotten_after_a_minute() {
 }
 
 #[test]
-fn what_is_at_rest_for_good_is_forgotten_after_a_day() {
+fn what_is_at_rest_is_forgotten_after_a_day_and_what_is_open_after_a_week() {
     let resting = one_of_each().into_iter().filter(|run| !run.is_busy() && *run.state() != State::New);
     let mut seen = 0;
     for mut run in resting.filter(|run| !matches!(run.state(), State::Refused(Refusal::FacilitatorUnavailable))) {
         step(&mut run, Event::Recorded);
-        assert!(!run.is_forgotten(NOW + KEEP - 1) && run.is_forgotten(NOW + KEEP), "{:?}", run.state());
-        assert!(run.deadline(NOW).unwrap() <= NOW + KEEP);
+        let keep = match run.state() {
+            State::SettlementUnknown { .. } | State::Refundable(_) => KEEP_OPEN,
+            _ => KEEP,
+        };
+        assert!(!run.is_forgotten(NOW + keep - 1) && run.is_forgotten(NOW + keep), "{:?}", run.state());
+        assert!(run.deadline(NOW).unwrap() <= NOW + keep);
         seen += 1;
     }
     assert_eq!(seen, 8);
@@ -1094,7 +1235,7 @@ fn a_busy_run_is_woken_to_be_joined_and_a_blank_one_not_at_all() {
         let due = if *run.state() == unknown(false, Answer::Writing) { 2_000 } else { HEARTBEAT };
         assert_eq!(run.deadline(NOW), Some(NOW + due), "{:?}", run.state());
         assert_eq!(run.clone().handle(Event::Woken, at(NOW)), []);
-        assert!(!run.is_forgotten(NOW + 2 * KEEP));
+        assert!(!run.is_forgotten(NOW + 2 * KEEP_OPEN));
     }
 }
 

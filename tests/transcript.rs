@@ -106,12 +106,25 @@ fn a_piece_larger_than_a_go_still_comes() {
 fn a_checkpoint_holds_what_no_earlier_one_held() {
     let mut transcript = transcript(&["a", "bc"]);
     assert_eq!(transcript.unsaved_bytes(), 3);
-    assert_eq!(transcript.checkpoint(), (0, vec!["a".to_owned(), "bc".to_owned()]));
-    assert_eq!((transcript.unsaved_bytes(), transcript.checkpoint()), (0, (2, vec![])));
+    assert_eq!(transcript.unsaved(), (0, vec!["a".to_owned(), "bc".to_owned()]));
+    transcript.saved();
+    assert_eq!((transcript.unsaved_bytes(), transcript.unsaved()), (0, (2, vec![])));
     transcript.push("dé");
     assert_eq!(transcript.unsaved_bytes(), 3);
-    assert_eq!(transcript.checkpoint(), (2, vec!["dé".to_owned()]));
+    assert_eq!(transcript.unsaved(), (2, vec!["dé".to_owned()]));
     assert_eq!(transcript.text(), "abcdé");
+}
+
+/// The write of a checkpoint can fail.
+#[test]
+fn what_was_asked_for_and_not_saved_is_there_for_the_next_checkpoint() {
+    let mut transcript = transcript(&["a"]);
+    assert_eq!(transcript.unsaved(), transcript.unsaved());
+    assert_eq!(transcript.unsaved_bytes(), 1);
+    transcript.push("b");
+    assert_eq!(transcript.unsaved(), (0, vec!["a".to_owned(), "b".to_owned()]));
+    transcript.saved();
+    assert_eq!((transcript.unsaved_bytes(), transcript.unsaved()), (0, (2, vec![])));
 }
 
 #[test]
@@ -119,7 +132,7 @@ fn what_is_restored_counts_as_saved_and_goes_on_at_its_position() {
     let mut restored = Transcript::restore(3, ["a".to_owned(), "b".to_owned()]);
     assert_eq!((restored.text(), restored.len(), restored.unsaved_bytes()), ("ab", 2, 0));
     restored.push("c");
-    assert_eq!(restored.checkpoint(), (2, vec!["c".to_owned()]));
+    assert_eq!(restored.unsaved(), (2, vec!["c".to_owned()]));
     assert_eq!(read(&restored.events(1).0), [(2_000_002, "b".to_owned()), (2_000_003, "c".to_owned())]);
     restored.clear();
     assert_eq!(restored.edition, 4, "the edition is restored too");
@@ -128,13 +141,13 @@ fn what_is_restored_counts_as_saved_and_goes_on_at_its_position() {
 #[test]
 fn a_new_edition_starts_from_nothing_and_is_told_from_the_last() {
     let mut transcript = transcript(&["a", "b"]);
-    transcript.checkpoint();
+    transcript.saved();
     let first = transcript.edition;
     transcript.clear();
     assert_eq!((transcript.text(), transcript.len(), transcript.unsaved_bytes()), ("", 0, 0));
     assert_eq!(transcript.edition, first + 1);
     transcript.push("c");
-    assert_eq!(transcript.checkpoint(), (0, vec!["c".to_owned()]), "nothing of the last edition counts as saved");
+    assert_eq!(transcript.unsaved(), (0, vec!["c".to_owned()]), "nothing of the last edition counts as saved");
     assert_eq!(read(&transcript.events(0).0), [(1, "c".to_owned())]);
     transcript.clear();
     assert_eq!(transcript.edition, first + 2);
@@ -177,12 +190,13 @@ proptest! {
         for (piece, save) in pieces.iter().zip(&saves) {
             transcript.push(piece);
             if *save {
-                let (from, pieces) = transcript.checkpoint();
+                let (from, pieces) = transcript.unsaved();
                 prop_assert_eq!(from, stored.len());
                 stored.extend(pieces);
+                transcript.saved();
             }
         }
-        let (from, rest) = transcript.checkpoint();
+        let (from, rest) = transcript.unsaved();
         prop_assert_eq!(from, stored.len());
         stored.extend(rest);
         let written: Vec<String> = pieces.into_iter().filter(|piece| !piece.is_empty()).collect();
