@@ -925,7 +925,7 @@ fn a_document_keeps_every_promise_in_every_world() {
 
 #[test]
 fn a_stream_that_is_shown_early_keeps_every_promise_in_every_world() {
-    holds(Slot { release: Release::Verified, ..Slot::new(Policy::OnStart) }, 1_502_813);
+    holds(Slot { release: Release::Verified, ..Slot::new(Policy::OnStart) }, 1_473_976);
 }
 
 #[test]

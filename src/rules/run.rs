@@ -347,6 +347,7 @@ impl Run {
         self.receipt = Some(receipt);
         self.attempts = 1;
         self.due = None;
+        self.owes = false;
         match (answer, self.terms.release) {
             (Answer::Writing, _) => self.to(State::Streaming, &[Effect::Save]),
             (Answer::Whole, _) => self.rest(State::Delivered, moment),
@@ -393,11 +394,15 @@ impl Run {
         if !self.may_ask_again(fault) {
             return self.give_up(fault, moment);
         }
-        // A moment's trouble is over at once; where it was not, it takes a while.
-        let wait = calls.filter(|calls| *calls > 1).map(|calls| {
-            let wait = back_off(BACK_OFF, calls.saturating_sub(2), BACK_OFF_MOST, moment);
-            fault.passes_in(wait).unwrap_or(wait)
+        // A moment's trouble is over at once, unless Claude says when; where it was not, it takes a while.
+        let wait = calls.map(|calls| match calls {
+            0 | 1 => fault.passes_in(0).unwrap_or(0),
+            calls => {
+                let wait = back_off(BACK_OFF, calls.saturating_sub(2), BACK_OFF_MOST, moment);
+                fault.passes_in(wait).unwrap_or(wait)
+            }
         });
+        let wait = wait.filter(|wait| *wait > 0);
         if wait.is_some_and(|wait| wait > BACK_OFF_MOST) {
             // Claude asks for more than anybody should wait with us.
             return self.interrupt(fault, moment);

@@ -139,6 +139,7 @@ impl Run {
 
     fn forgotten_at(&self) -> Millis {
         let keep = match &self.state {
+            State::SettlementUnknown { .. } | State::Refundable(_) => KEEP_OPEN,
             _ if self.owes => KEEP,
             State::New => KEEP_UNVERIFIED,
             State::Refused(
@@ -147,7 +148,6 @@ impl Run {
                 | Refusal::FacilitatorUnavailable
                 | Refusal::Internal,
             ) => KEEP_UNVERIFIED,
-            State::SettlementUnknown { .. } | State::Refundable(_) => KEEP_OPEN,
             _ => KEEP,
         };
         self.rested_at.saturating_add(keep)
