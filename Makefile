@@ -1,5 +1,5 @@
 # Every target sets up what it needs first; a second `make setup` takes a moment.
-.PHONY: setup build dev pay check test clean
+.PHONY: setup build dev pay check test fuzz clean
 HOST = @. dev/host.sh;
 
 setup:
@@ -14,5 +14,7 @@ check: setup
 	$(HOST) set -ex; cargo fmt --check; cargo clippy --all-targets -- -D warnings; cargo test --test floors
 test: build
 	$(HOST) exec node dev/test.mjs
+fuzz:             # every parser of what strangers send, SECONDS_EACH (600) for each
+	@dev/fuzz.sh $(TARGETS)
 clean:            # leaves what set-up has fetched; `git clean -xdf` takes that too
 	rm -rf build target .wrangler/tmp

@@ -24,6 +24,8 @@ CREATE TABLE IF NOT EXISTS templates (
   max_tokens         INTEGER NOT NULL DEFAULT 1024,
   price              TEXT NOT NULL,              -- decimal units of the asset: "0.01"
   published          INTEGER NOT NULL DEFAULT 0,
+  -- When a stream's text is shown: 'settled', or 'verified' (sooner, and at the creator's risk).
+  release            TEXT NOT NULL DEFAULT 'settled' CHECK (release IN ('settled', 'verified')),
   created_at         INTEGER NOT NULL DEFAULT (unixepoch()),
   updated_at         INTEGER NOT NULL DEFAULT (unixepoch()),
   -- Counters, kept by the trigger below and by nothing else.
@@ -45,8 +47,9 @@ CREATE TABLE IF NOT EXISTS runs (
   network       TEXT,               -- CAIP-2
   asset         TEXT,
   amount        TEXT NOT NULL,      -- atomic units charged; '0' where nothing was settled
-  tx            TEXT,               -- settlement's transaction
-  status        TEXT NOT NULL,      -- delivered | failed | refused | unknown | interrupted | refundable | refunded
+  tx            TEXT,               -- settlement's transaction; '' where only the spent nonce shows that there is one
+  status        TEXT NOT NULL,      -- delivered | failed | refused | unknown | interrupted | refundable | reported
+                                    -- (reported: for refund, to the facilitator)
   code          TEXT,               -- the refusal's code, where there was one
   model         TEXT NOT NULL,
   stop_reason   TEXT,

@@ -13,6 +13,12 @@ const root = new URL('../', import.meta.url);
 export const CHAIN_ID = 84532;
 export const NETWORK = `eip155:${CHAIN_ID}`;
 export const USDC = '0x036CbD53842c5426634e7929541eC2318f3dCF7e';
+/** The Worker's `NETWORKS` for a chain at `rpcUrl`, in the form they have in the config document. */
+export const networksVar = (rpcUrl) =>
+  JSON.stringify([
+    { id: 'eip155:8453', v1: 'base', asset: '0x833589fCD6eDb6E08f4c7C32D4f71b54bdA02913', decimals: 6, eip712: { name: 'USD Coin', version: '2' } },
+    { id: NETWORK, v1: 'base-sepolia', asset: USDC, decimals: 6, eip712: { name: 'USDC', version: '2' }, rpcUrl },
+  ]);
 const MULTICALL3 = '0xcA11bde05977b3631167028862bE2a173976CA11';
 
 const abi = parseAbi([

@@ -9,7 +9,7 @@ import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { generatePrivateKey, privateKeyToAddress } from 'viem/accounts';
-import { startChain, tie } from './chain.mjs';
+import { networksVar, startChain, tie } from './chain.mjs';
 import { startClaude } from './claude.mjs';
 import { startFacilitator } from './facilitator.mjs';
 import { applySeeds, creators, examples, fakeClaudeKey, ownerToken, readDevVars, resourceOf, storeClaudeKey, templates } from './seed.mjs';
@@ -177,7 +177,7 @@ async function main() {
   ]);
   const facilitator = await step('facilitator', () => startFacilitator({ rpcUrl: chain.url }));
   await step('payer with 100 USDC', () => chain.mint(privateKeyToAddress(payer), 100_000_000n).then(() => undefined));
-  const worker = await step('worker', () => startWorker({ FACILITATOR_URL: facilitator.url, ANTHROPIC_BASE_URL: claude.url }));
+  const worker = await step('worker', () => startWorker({ FACILITATOR_URL: facilitator.url, ANTHROPIC_BASE_URL: claude.url, NETWORKS: networksVar(chain.url) }));
 
   const tokens = await Promise.all(creators.map(({ id }) => ownerToken(id, secret)));
   await step('Claude keys of the creators', async () => {

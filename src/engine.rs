@@ -6,12 +6,12 @@
 use crate::edge::bell::Bell;
 use crate::edge::store::{Loaded, Store};
 use crate::edge::vault::Vault;
-use crate::edge::{claude, clock, config, facilitator, fault, ledger};
+use crate::edge::{claude, clock, config, fault, ledger};
 use crate::rules::claude::{Reading, Step};
 use crate::rules::config::Limits;
 use crate::rules::dossier::{Dossier, Question, Tally};
 use crate::rules::refusal::{ClaudeFault, Refusal};
-use crate::rules::run::{Effect, Event, Millis, Policy, Run, GRACE};
+use crate::rules::run::{Effect, Event, Evidence, Millis, Run, Terms, GRACE};
 use crate::rules::transcript::Transcript;
 use futures::future::{select, AbortHandle, Abortable, Either, LocalBoxFuture};
 use futures::stream::{FuturesUnordered, StreamExt};
@@ -23,6 +23,8 @@ use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::time::Duration;
 use worker::Env;
+
+mod money;
 
 /// Text is checkpointed once this much of it is not, in bytes.
 const CHECKPOINT_BYTES: usize = 8 * 1024;
@@ -56,6 +58,32 @@ pub struct Session {
     driving: Cell<bool>,
     hush: RefCell<Option<AbortHandle>>,
     grace: RefCell<Option<AbortHandle>>,
+    /// Callers who wait for the run or follow it.
+    listeners: Cell<usize>,
+    /// The last [`Effect::Save`] failed: nothing that cannot be taken back may begin.
+    unsaved: Cell<bool>,
+    /// A row is being written; the flag says that another one is wanted by now.
+    recording: Cell<Option<bool>>,
+}
+
+/// A caller who waits for a run or follows it; gone when dropped.
+pub struct Listener(Rc<Session>);
+
+impl Listener {
+    /// Somebody is there.
+    pub fn of(session: &Rc<Session>) -> Self {
+        session.listeners.set(session.listeners.get().saturating_add(1));
+        Self(session.clone())
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.0.listeners.set(self.0.listeners.get().saturating_sub(1));
+        if self.0.is_abandoned() {
+            self.0.tell(Event::Abandoned);
+        }
+    }
 }
 
 /// Ends a drive, also when it ends in a panic: nobody must wait for a driver who is gone.
@@ -78,7 +106,7 @@ impl Session {
                 Desk { run, dossier: Some(Rc::new(dossier)), question, tally, transcript, checkpointed_at: 0 }
             }
             None => Desk {
-                run: Run::new(Policy::Free, 0),
+                run: Run::new(Terms::free()),
                 dossier: None,
                 question: String::new(),
                 tally: Tally::default(),
@@ -95,6 +123,9 @@ impl Session {
             driving: Cell::new(false),
             hush: RefCell::default(),
             grace: RefCell::default(),
+            listeners: Cell::new(0),
+            unsaved: Cell::new(false),
+            recording: Cell::new(None),
         };
         if session.desk.borrow().run.is_busy() {
             session.tell(Event::Restarted);
@@ -103,10 +134,10 @@ impl Session {
     }
 
     /// Sets out on a run. The machine hears of it by [`Event::Presented`].
-    pub fn begin(&self, policy: Policy, limits: &Limits, dossier: Dossier, question: String) -> worker::Result<()> {
+    pub fn begin(&self, terms: Terms, dossier: Dossier, question: String) -> worker::Result<()> {
         self.store.begin(&dossier, &question)?;
         let mut desk = self.desk.borrow_mut();
-        desk.run = Run::new(policy, limits.paid_attempts);
+        desk.run = desk.run.next(terms);
         desk.tally = Tally::default();
         desk.dossier = Some(Rc::new(dossier));
         desk.question = question;
@@ -115,9 +146,19 @@ impl Session {
 
     /// Tells the machine; what it wants done is queued, and everybody hears the bell.
     pub fn tell(&self, event: Event) {
-        let effects = self.desk.borrow_mut().run.handle(event, clock::now());
+        let effects = self.desk.borrow_mut().run.handle(event, clock::moment());
         self.todo.borrow_mut().extend(effects);
         self.bell.ring();
+    }
+
+    /// Whether Claude works for nobody: nobody has paid, and nobody is there.
+    fn is_abandoned(&self) -> bool {
+        self.listeners.get() == 0 && self.desk.borrow().run.is_on_credit()
+    }
+
+    /// Whether the machine wants something that nobody has begun to do.
+    pub fn has_todo(&self) -> bool {
+        !self.todo.borrow().is_empty()
     }
 
     /// Whether a [`Session::drive`] is under way.
@@ -158,7 +199,9 @@ impl Session {
                 self.clear();
             }
             Effect::Save => self.save(),
+            Effect::Verify if self.unsaved.get() => self.tell(Event::VerifyRefused(Refusal::Internal)),
             Effect::Verify => work.push(self.guarded(self.verify(), || Some(Event::VerifyRefused(Refusal::Internal)))),
+            Effect::Ask if self.is_abandoned() => self.tell(Event::Abandoned),
             Effect::Ask => {
                 let ask = stoppable(&self.hush, self.ask());
                 let silent = false; // text may be out: better told as broken off than written twice
@@ -167,9 +210,14 @@ impl Session {
             Effect::Linger => work.push(self.guarded(stoppable(&self.grace, self.linger()), || None)),
             Effect::BackOff => work.push(self.guarded(self.back_off(), || Some(Event::BackedOff))),
             Effect::Settle if self.desk.borrow().run.should_withhold() => self.tell(Event::SettleWithheld),
+            Effect::Settle if self.unsaved.get() => self.tell(Event::SettleNotSent),
             Effect::Settle => work.push(self.guarded(self.settle(), || Some(Event::SettleUnanswered))),
+            Effect::Look => work.push(self.guarded(self.look(), || Some(Event::Looked(Evidence::Nothing)))),
             Effect::Hush => stop(&self.hush),
+            // What nobody took the report of is reported again by the alarm.
+            Effect::Report => work.push(self.guarded(self.report(), || None)),
             // The row stays owed; the alarm writes it.
+            Effect::Record if self.recording.get().is_some() => self.recording.set(Some(true)),
             Effect::Record => work.push(self.guarded(self.record(), || None)),
         }
     }
@@ -200,21 +248,15 @@ impl Session {
     fn save(&self) {
         let mut desk = self.desk.borrow_mut();
         let desk = &mut *desk;
-        log_fault(self.store.checkpoint(&mut desk.transcript));
-        log_fault(self.store.save(&desk.run, &desk.tally));
+        let checkpoint = self.store.checkpoint(&mut desk.transcript);
+        let saved = checkpoint.and_then(|()| self.store.save(&desk.run, &desk.tally, desk.transcript.edition));
+        self.unsaved.set(saved.is_err());
+        log_fault(saved);
         desk.checkpointed_at = clock::now();
     }
 
     fn dossier(&self) -> Option<Rc<Dossier>> {
         self.desk.borrow().dossier.clone()
-    }
-
-    async fn verify(&self) {
-        let event = match (config::load(&self.env).await, self.dossier().as_ref().map(|d| &d.payment)) {
-            (Ok(config), Some(Some(payment))) => facilitator::verify(&config, payment).await,
-            _ => Event::VerifyRefused(Refusal::Internal),
-        };
-        self.tell(event);
     }
 
     async fn linger(&self) {
@@ -228,16 +270,18 @@ impl Session {
         self.tell(Event::BackedOff);
     }
 
-    async fn settle(&self) {
-        let event = match (config::load(&self.env).await, self.dossier().as_ref().map(|d| &d.payment)) {
-            (Ok(config), Some(Some(payment))) => facilitator::settle(&config, payment).await,
-            // Nothing was sent, but an answer that never comes is treated as unknown all the same.
-            _ => Event::SettleUnanswered,
-        };
-        self.tell(event);
+    /// Writes rows one at a time: of two under way, the older could be the last to arrive.
+    async fn record(&self) {
+        loop {
+            self.recording.set(Some(false));
+            self.record_once().await;
+            if self.recording.replace(None) != Some(true) {
+                return;
+            }
+        }
     }
 
-    async fn record(&self) {
+    async fn record_once(&self) {
         let (row, state) = {
             let desk = self.desk.borrow();
             // Presented again meanwhile: the row is written when it has come to rest again.

@@ -4,7 +4,8 @@
 //! The floors, from the top; imports run downward only (`tests/floors.rs` sees to it):
 //!
 //! - [`run_object`] and this file are the doors. A request comes in here, is routed by [`routes`],
-//!   and a run of a template goes on to its run object: one Durable Object for each payment.
+//!   and a run of a template goes on to its run object: one Durable Object for each payment. What concerns
+//!   several payments of one payer is kept by [`payer_object`].
 //! - [`routes`] is what we offer, one file per resource; `routes/problem.rs` alone knows status codes.
 //! - [`engine`] is the one loop: an effect from the run machine, done at the edge, its event handed back.
 //! - [`edge`] is what we touch: D1, KV, storage, WebCrypto, the facilitator, Claude, the clock.
@@ -29,9 +30,11 @@
 
 pub mod edge;
 pub mod engine;
+#[allow(missing_docs)] // the macro adds items of its own
+pub mod payer_object;
 pub mod routes;
 pub mod rules;
-#[allow(missing_docs)] // the macro adds items of its own
+#[allow(missing_docs)]
 pub mod run_object;
 pub mod wire;
 

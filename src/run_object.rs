@@ -1,21 +1,22 @@
 //! The other door: one Durable Object for each payment. It loads, answers those who present the
-//! payment, keeps the run alive without them, and cleans up a day after the end.
+//! payment or hold the run's id, keeps the run alive without them, and cleans up a day after the end.
 
-use crate::edge::runs::{random_hex, Refused, KIND, REFUSED};
+use crate::edge::runs::{self, Glance, Refused, Visit};
 use crate::edge::store::Store;
-use crate::edge::subscriber::{self, Writer};
 use crate::edge::vault::Vault;
-use crate::edge::{clock, config, fault};
-use crate::engine::Session;
-use crate::rules::dossier::{rejected_headers, settled_headers, Presentation, Representation, Ticket};
-use crate::rules::quote::Payment;
+use crate::edge::{clock, config, fault, payers};
+use crate::engine::{Listener, Session};
+use crate::rules::dossier::{rejected_headers, run_id, settled_headers, Presentation, Representation};
 use crate::rules::refusal::Refusal;
-use crate::rules::run::{Ending, Event, Policy, Run, State as RunState, View};
-use crate::wire::sse;
-use serde_json::json;
+use crate::rules::run::{Event, Millis, Release, State as RunState, Terms};
+use answers::Told;
+use futures::future::{select, Either};
 use std::cell::RefCell;
 use std::rc::Rc;
-use worker::{durable_object, Env, Headers, Request, Response, ResponseBody, Result, State};
+use std::time::Duration;
+use worker::{durable_object, Delay, Env, Request, Response, Result, State};
+
+mod answers;
 
 /// One run. See the module's text.
 #[durable_object(alarm)]
@@ -35,28 +36,40 @@ impl worker::DurableObject for RunObject {
         Self { state, env, session: RefCell::new(None) }
     }
 
-    async fn fetch(&self, mut request: Request) -> Result<Response> {
-        // Through serde_json: JavaScript's numbers would round what is above 2^53.
-        let presentation: Presentation = serde_json::from_str(&request.text().await?)?;
-        match self.presented(presentation).await {
-            Ok(response) => Ok(response),
-            Err(refused) => {
-                let response = Response::from_json(&refused)?;
-                response.headers().set(KIND, REFUSED)?;
-                Ok(response)
+    async fn fetch(&self, request: Request) -> Result<Response> {
+        let (visit, gone) = runs::receive(request).await?;
+        let answered = async {
+            match visit {
+                Visit::Present(presentation) => self.presented(*presentation).await,
+                Visit::Status { run } => answers::status(self.of_run(&run).await?.as_ref()),
+                Visit::Follow { run, last_event_id } => self.followed(&run, last_event_id).await,
+                Visit::Glance => self.glanced(),
             }
+        };
+        // Dropped where it stands when the caller goes: what listens then is gone too.
+        match select(std::pin::pin!(answered), std::pin::pin!(gone)).await {
+            Either::Left((Ok(response), _)) => Ok(response),
+            Either::Left((Err(refused), _)) => runs::refused(&refused),
+            Either::Right(_) => Response::empty(),
         }
     }
 
     async fn alarm(&self) -> Result<Response> {
         let session = self.session()?;
         session.tell(Event::Woken);
-        session.drive().await;
-        // Another call may be driving: then this one keeps the object alive until that is done.
-        while session.is_driven() {
+        self.set_going(&session).await?;
+        // This call keeps the object alive until the driver is done, and wakes the machine meanwhile. Before
+        // its own time is up it hands over to the next alarm.
+        let until = clock::now().saturating_add(ALARM_MOST);
+        while session.is_driven() && clock::now() < until {
             let rings = session.bell.rings();
+            let now = clock::now();
+            let due = session.desk.borrow().run.deadline(now).unwrap_or(now).saturating_sub(now);
+            let time = Delay::from(Duration::from_millis(due.max(1)));
             if session.is_driven() {
-                session.bell.after(rings).await;
+                if let Either::Right(_) = select(std::pin::pin!(session.bell.after(rings)), time).await {
+                    session.tell(Event::Woken);
+                }
             }
         }
         self.next_alarm(&session).await?;
@@ -88,50 +101,96 @@ impl RunObject {
         let Some(deadline) = deadline else {
             return Ok(());
         };
-        let wait = i64::try_from(deadline.saturating_sub(now)).unwrap_or(i64::MAX);
-        self.state.storage().set_alarm(wait.max(1)).await
+        self.state.storage().set_alarm(until(deadline, now)).await
     }
 
-    async fn presented(&self, presentation: Presentation) -> std::result::Result<Response, Refused> {
+    async fn presented(&self, presentation: Presentation) -> std::result::Result<Response, Box<Refused>> {
         let representation = presentation.representation;
-        let ticket = presentation.ticket();
-        let session = self.take_up(presentation).await?;
+        let to = Told::Presenter(presentation.ticket());
+        let (session, listener) = self.take_up(presentation).await?;
         match representation {
-            Representation::Stream => stream(&session, ticket).await,
-            Representation::Json => document(&session, ticket).await,
+            Representation::Stream => answers::stream(&session, listener, to, None).await,
+            Representation::Json => answers::document(&session, to).await,
         }
     }
 
-    /// Joins the run that this payment already is, or sets out on it.
-    async fn take_up(&self, presentation: Presentation) -> std::result::Result<Rc<Session>, Refused> {
-        let config = config::load(&self.env).await.map_err(plain)?;
-        // Each start is a run of its own in the ledger, also after one that failed.
-        let run_id = self.new_run_id(&presentation).map_err(plain)?;
-        let question = match &presentation.objection {
-            None => self.seal(&run_id, &presentation).await.map_err(plain)?,
-            Some(_) => String::new(),
+    /// The session, where it is that of this run.
+    async fn of_run(&self, run: &str) -> std::result::Result<Rc<Session>, Box<Refused>> {
+        let session = self.session().map_err(fault("run storage")).map_err(plain)?;
+        let is_it = session.desk.borrow().dossier.as_ref().is_some_and(|d| d.run_id == run);
+        if is_it && session.has_todo() {
+            // Found in storage as it was left: it goes on now, not when the alarm rings.
+            self.set_going(&session).await.map_err(fault("alarm")).map_err(plain)?;
+        }
+        is_it.then_some(session).ok_or_else(|| plain(Refusal::NotFound))
+    }
+
+    async fn followed(&self, run: &str, last_event_id: Option<u64>) -> std::result::Result<Response, Box<Refused>> {
+        let session = self.of_run(run).await?;
+        let listener = Listener::of(&session);
+        answers::stream(&session, listener, Told::Holder(run.to_owned()), last_event_id).await
+    }
+
+    /// What other objects of ours ask of this one.
+    fn glanced(&self) -> std::result::Result<Response, Box<Refused>> {
+        let session = self.session().map_err(fault("run storage")).map_err(plain)?;
+        let desk = session.desk.borrow();
+        let glance = Glance {
+            new: *desk.run.state() == RunState::New,
+            failed: desk.run.is_blank() && *desk.run.state() != RunState::New,
+            cleared: desk.run.is_cleared(),
         };
-        let session = loop {
+        Response::from_json(&glance).map_err(fault("glance")).map_err(plain)
+    }
+
+    /// Joins the run that this payment already is, or sets out on it.
+    async fn take_up(&self, presentation: Presentation) -> std::result::Result<(Rc<Session>, Listener), Box<Refused>> {
+        let mut prepared = None;
+        let (session, listener) = loop {
             // Asked for anew after each wait: a run that was forgotten meanwhile has taken its session along.
             let session = self.session().map_err(fault("run storage")).map_err(plain)?;
             let rings = session.bell.rings();
+            if session.has_todo() {
+                // Of the run before: its row is still to be written. (The driver needs a turn for that.)
+                self.set_going(&session).await.map_err(fault("alarm")).map_err(plain)?;
+                Delay::from(Duration::from_millis(1)).await;
+                continue;
+            }
             match admit(&session, &presentation) {
                 Admission::Wait => session.bell.after(rings).await,
                 Admission::Refuse(refusal) => return Err(plain(refusal)),
-                Admission::Join => break session,
-                Admission::Begin => {
-                    // No await from the look above to here: two callers cannot both set out.
-                    let policy = presentation.policy();
-                    let dossier = presentation.dossier(run_id, clock::now());
-                    let begun = session.begin(policy, &config.limits, dossier, question);
-                    begun.map_err(fault("run storage")).map_err(plain)?;
-                    break session;
-                }
+                Admission::Join => break (session.clone(), Listener::of(&session)),
+                Admission::Begin => match prepared.take() {
+                    None => prepared = Some(self.prepare(&session, &presentation).await.map_err(plain)?),
+                    Some(Prepared { run_id, question, terms }) => {
+                        // No await from the look above to here: two callers cannot both set out.
+                        let dossier = presentation.dossier(run_id, clock::now());
+                        session.begin(terms, dossier, question).map_err(fault("run storage")).map_err(plain)?;
+                        break (session.clone(), Listener::of(&session));
+                    }
+                },
             }
         };
         session.tell(Event::Presented);
         self.set_going(&session).await.map_err(fault("alarm")).map_err(plain)?;
-        Ok(session)
+        Ok((session, listener))
+    }
+
+    /// What takes a while, and only who sets out needs.
+    async fn prepare(&self, session: &Session, presentation: &Presentation) -> std::result::Result<Prepared, Refusal> {
+        let config = config::load(&self.env).await?;
+        // Each start is a run of its own in the ledger, also after one that failed.
+        let run_id = run_id(&presentation.object, &runs::random_hex()?);
+        let question = self.seal(&run_id, presentation).await?;
+        if question.len() > QUESTION_MOST {
+            return Err(Refusal::BodyTooLarge { limit: config.limits.body_bytes });
+        }
+        let owes = session.desk.borrow().run.is_outstanding();
+        let release = match presentation.may_be_shown_early() && !owes {
+            true => payers::release(&self.env, presentation, config.limits.outstanding_per_payer).await,
+            false => Release::Settled,
+        };
+        Ok(Prepared { run_id, question, terms: presentation.terms(release, &config.limits) })
     }
 
     async fn seal(&self, run_id: &str, presentation: &Presentation) -> std::result::Result<String, Refusal> {
@@ -140,29 +199,42 @@ impl RunObject {
         vault.seal(run_id, &question).await.map_err(fault("vault"))
     }
 
-    fn new_run_id(&self, presentation: &Presentation) -> std::result::Result<String, Refusal> {
-        // The payment's own name is public once it is on the chain, so the id needs more than that.
-        let name = presentation.payment.as_ref().map_or("test", |p: &Payment| p.name.as_str());
-        let short = name.get(..16).unwrap_or(name);
-        Ok(format!("run_{short}_{}", random_hex()?))
-    }
-
     /// Drives the session for as long as the object lives; the alarm joins in, so that it lives on
     /// without callers.
     async fn set_going(&self, session: &Rc<Session>) -> Result<()> {
         if session.is_driven() {
             return Ok(());
         }
-        let driver = session.clone();
-        self.state.wait_until(async move { driver.drive().await });
+        let (driver, storage) = (session.clone(), self.state.storage());
+        self.state.wait_until(async move {
+            driver.drive().await;
+            // What the machine waits for from here on may be due sooner than the heartbeat.
+            let now = clock::now();
+            let deadline = driver.desk.borrow().run.deadline(now);
+            if let Some(deadline) = deadline {
+                let set = storage.set_alarm(until(deadline, now)).await;
+                let _ = set.map_err(fault("alarm"));
+            }
+        });
         self.next_alarm(session).await
     }
 }
 
-/// Whether the object's run is still the one that the caller came for. It may have passed on to somebody
-/// else's meanwhile (this one was refused), and the caller must not be shown that.
-fn is_for(session: &Session, ticket: &Ticket) -> bool {
-    session.desk.borrow().dossier.as_ref().is_some_and(|d| d.ticket() == *ticket)
+/// How long one alarm goes on. The runtime ends it after 15 minutes, and the object with it.
+const ALARM_MOST: Millis = 10 * 60 * 1000;
+
+/// Milliseconds until then, as the runtime wants them.
+fn until(deadline: Millis, now: Millis) -> i64 {
+    i64::try_from(deadline.saturating_sub(now)).unwrap_or(i64::MAX).max(1)
+}
+
+/// A row of the object's storage holds no more than 2 MB.
+const QUESTION_MOST: usize = 1_900_000;
+
+struct Prepared {
+    run_id: String,
+    question: String,
+    terms: Terms,
 }
 
 /// What becomes of somebody who presents a payment to this object.
@@ -192,12 +264,12 @@ fn admit(session: &Session, presentation: &Presentation) -> Admission {
     }
 }
 
-fn plain(refusal: Refusal) -> Refused {
-    Refused { refusal, run: None, settlement: Vec::new(), charged: false }
+fn plain(refusal: Refusal) -> Box<Refused> {
+    Box::new(Refused { refusal, run: None, settlement: Vec::new(), charged: false })
 }
 
 /// The refusal with what belongs to it: the run's id, and the failed settlement.
-fn refused(session: &Session, refusal: Refusal) -> Refused {
+fn refused(session: &Session, refusal: Refusal) -> Box<Refused> {
     let desk = session.desk.borrow();
     let payment = desk.dossier.as_ref().and_then(|d| d.payment.as_ref());
     let settlement = match (desk.run.receipt(), &refusal, payment) {
@@ -206,146 +278,5 @@ fn refused(session: &Session, refusal: Refusal) -> Refused {
         _ => Vec::new(),
     };
     let run = desk.dossier.as_ref().map(|d| d.run_id.clone());
-    Refused { refusal, run, settlement, charged: desk.run.receipt().is_some() }
-}
-
-/// Waits until the machine shows text, then lets the caller follow it.
-async fn stream(session: &Rc<Session>, ticket: Ticket) -> std::result::Result<Response, Refused> {
-    wait_for(session, &ticket, |run| !matches!(run.view(), View::Wait)).await?;
-    let (view, silent) = {
-        let desk = session.desk.borrow();
-        (desk.run.view(), desk.transcript.is_empty())
-    };
-    match view {
-        // Paid and given up: what there is of the answer is the caller's.
-        View::Refuse(Refusal::Refundable) if !silent => {}
-        View::Refuse(refusal) => return Err(refused(session, refusal)),
-        View::Wait | View::Show => {}
-    }
-    let internal = |e: &str| refused(session, fault("caller's body")(e));
-    let (body, writer) = subscriber::pipe().map_err(|_| internal("no stream"))?;
-    wasm_bindgen_futures::spawn_local(follow(session.clone(), ticket, writer));
-    let headers = headers(session, "text/event-stream; charset=utf-8").map_err(|e| internal(&e.to_string()))?;
-    let response = Response::from_body(ResponseBody::Stream(body)).map_err(|e| internal(&e.to_string()))?;
-    Ok(response.with_headers(headers))
-}
-
-/// Waits for the whole answer.
-async fn document(session: &Rc<Session>, ticket: Ticket) -> std::result::Result<Response, Refused> {
-    wait_for(session, &ticket, |run| run.ending().is_some() || matches!(run.view(), View::Refuse(_))).await?;
-    let refusal = {
-        let desk = session.desk.borrow();
-        match (desk.run.ending(), desk.run.view()) {
-            (Some(Ending::Done), _) => None,
-            (Some(Ending::Error(refusal)), _) | (None, View::Refuse(refusal)) => Some(refusal),
-            (None, View::Wait | View::Show) => Some(Refusal::Internal),
-        }
-    };
-    if let Some(refusal) = refusal {
-        return Err(refused(session, refusal));
-    }
-    let json = {
-        let desk = session.desk.borrow();
-        let text = desk.transcript.text();
-        desk.dossier.as_ref().map(|d| d.document(text, &desk.tally, desk.run.receipt()))
-    };
-    let internal = |e: &str| refused(session, fault("caller's document")(e));
-    let json = json.ok_or_else(|| internal("no dossier"))?;
-    let headers = headers(session, "application/json").map_err(|e| internal(&e.to_string()))?;
-    let response = Response::from_bytes(json.to_string().into_bytes()).map_err(|e| internal(&e.to_string()))?;
-    Ok(response.with_headers(headers))
-}
-
-async fn wait_for(
-    session: &Session,
-    ticket: &Ticket,
-    ready: impl Fn(&Run) -> bool,
-) -> std::result::Result<(), Refused> {
-    loop {
-        let rings = session.bell.rings();
-        if !is_for(session, ticket) {
-            return Err(plain(Refusal::PaymentReused));
-        }
-        if ready(&session.desk.borrow().run) {
-            return Ok(());
-        }
-        session.bell.after(rings).await;
-    }
-}
-
-/// How far a caller has read, and of which edition.
-#[derive(Clone, Copy)]
-struct Bookmark {
-    position: usize,
-    edition: u32,
-}
-
-/// Writes the transcript to one caller, from its start to its end, as it grows.
-async fn follow(session: Rc<Session>, ticket: Ticket, writer: Writer) {
-    let mut bookmark = Bookmark { position: 0, edition: 0 };
-    loop {
-        let rings = session.bell.rings();
-        if !is_for(&session, &ticket) {
-            return writer.close().await;
-        }
-        let (chunk, last) = next_chunk(&session, &mut bookmark);
-        if !chunk.is_empty() && writer.write(&chunk).await.is_err() {
-            return;
-        }
-        if last {
-            return writer.close().await;
-        }
-        if chunk.is_empty() {
-            session.bell.after(rings).await;
-        }
-    }
-}
-
-/// The next bytes for a caller; the flag says that they are the last.
-fn next_chunk(session: &Session, bookmark: &mut Bookmark) -> (Vec<u8>, bool) {
-    let desk = session.desk.borrow();
-    let run_id = desk.dossier.as_ref().map(|d| d.run_id.clone());
-    let charged = desk.run.receipt().is_some();
-    let error = |refusal: &Refusal| {
-        let message = refusal.message_when(charged);
-        json!({"type": "error", "code": refusal.code(), "message": message, "charged": charged, "run": run_id})
-    };
-    if bookmark.position == 0 {
-        bookmark.edition = desk.transcript.edition;
-    }
-    let (mut chunk, last) = if desk.transcript.edition != bookmark.edition {
-        // The answer is being written anew; this caller has seen part of the old one.
-        (Vec::new(), Some(error(&Refusal::Interrupted)))
-    } else {
-        let (chunk, next) = desk.transcript.events(bookmark.position);
-        bookmark.position = next;
-        let at_end = next == desk.transcript.len();
-        let last = match desk.run.ending().filter(|_| at_end) {
-            Some(Ending::Done) => desk.dossier.as_ref().map(|d| d.done_event(&desk.tally, desk.run.receipt())),
-            Some(Ending::Error(refusal)) => Some(error(&refusal)),
-            None => None,
-        };
-        (chunk, last)
-    };
-    if let Some(event) = &last {
-        sse::write(&mut chunk, bookmark.position as u64 + 1, &event.to_string());
-    }
-    (chunk, last.is_some())
-}
-
-fn headers(session: &Session, content_type: &str) -> Result<Headers> {
-    let desk = session.desk.borrow();
-    let headers = Headers::new();
-    headers.set("content-type", content_type)?;
-    headers.set("cache-control", "private, no-store")?;
-    if let Some(dossier) = &desk.dossier {
-        headers.set("x-run-id", &dossier.run_id)?;
-    }
-    if desk.run.policy() == Policy::Free {
-        headers.set("x-owner-test", "true")?;
-    }
-    for (name, value) in desk.run.receipt().into_iter().flat_map(settled_headers) {
-        headers.set(&name, &value)?;
-    }
-    Ok(headers)
+    Box::new(Refused { refusal, run, settlement, charged: desk.run.receipt().is_some() })
 }

@@ -8,7 +8,7 @@ import { HAIKU, HAIKU_PRICE, INPUT, decodeReceipt, gate, readSse, sleep, sse, st
 
 const WHOLE = 1_000_000n;
 const THEIRS = 'req_011 upstream words of Anthropic';
-const LIMITS = { claudeBeginSeconds: 1, claudeIdleSeconds: 1, paidAttempts: 2 };
+const LIMITS = { claudeBeginSeconds: 1, claudeIdleSeconds: 1, startAttempts: 1, paidAttempts: 2 };
 let stack;
 let payer;
 before(async () => { stack = await startStack({ config: { revision: 'failures', limits: LIMITS } }); });

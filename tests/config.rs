@@ -1,7 +1,8 @@
 //! The operator's document: validated whole, laid over what is there, refused by name.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-use coinslot::rules::config::{Config, ConfigError, Limits};
+use coinslot::rules::config::{Config, ConfigError, Limits, Network};
+use coinslot::wire::evm::{Address, Domain};
 use serde_json::{json, Value};
 
 fn lay(document: Value) -> Result<Config, ConfigError> {
@@ -48,9 +49,13 @@ fn a_whole_document_takes_the_place_of_everything() {
         "revision": "r7", "paused": true, "facilitators": [{"url": "http://localhost:4021"}], "networks": [network()],
         "models": [{"id": "m", "maxOutput": 10, "retiredOn": "2027-01-01"}],
         "limits": {"bodyBytes": 10, "paidAttempts": 1}, "anthropic": {"baseUrl": "http://localhost:9", "version": "2026-10-21"},
-        "jwt": {"issuers": [issuer()]},
+        "jwt": {"issuers": [issuer()]}, "requirePaymentIdentifier": true, "refundPolicy": "All of it, at once.",
     }))
     .unwrap();
+    assert_eq!(
+        (config.require_payment_identifier, config.refund_policy.as_deref()),
+        (true, Some("All of it, at once."))
+    );
     assert_eq!((&*config.revision, config.paused), ("r7", true));
     assert_eq!(config.facilitators[0].url, "http://localhost:4021");
     assert_eq!((config.networks.len(), config.models.len()), (1, 1));
@@ -61,7 +66,7 @@ fn a_whole_document_takes_the_place_of_everything() {
 
 #[test]
 fn a_section_left_out_stays_as_it_was() {
-    let base = lay(json!({"revision": "r1", "facilitators": [{"url": "https://f.example"}], "models": [{"id": "m", "maxOutput": 1}]})).unwrap();
+    let base = lay(json!({"requirePaymentIdentifier": true, "refundPolicy": "none", "revision": "r1", "facilitators": [{"url": "https://f.example"}], "models": [{"id": "m", "maxOutput": 1}]})).unwrap();
     let document = Config::read_document(r#"{"paused":true}"#).unwrap();
     let config = base.clone().with_document(document).unwrap();
     assert_eq!(config, Config { paused: true, ..base });
@@ -72,6 +77,43 @@ fn within_limits_what_is_left_out_is_the_default() {
     let config = lay(json!({"limits": {"valueChars": 5}})).unwrap();
     assert_eq!(config.limits, Limits { value_chars: 5, ..Limits::default() });
     assert_eq!(lay(json!({"anthropic": {"baseUrl": "https://a.example"}})).unwrap().anthropic.version, "2023-06-01");
+}
+
+/// The money back, the node to ask, and what callers must send: nothing of it unless the operator says so.
+#[test]
+fn what_the_operator_must_ask_for_is_off() {
+    let config = lay(json!({"facilitators": [{"url": "https://f.example"}], "networks": [network()]})).unwrap();
+    assert_eq!((config.facilitators[0].claims_secret.as_deref(), config.networks[0].rpc_url.as_deref()), (None, None));
+    assert_eq!((config.require_payment_identifier, config.refund_policy), (false, None));
+    let config = lay(json!({
+        "facilitators": [{"url": "https://f.example", "claimsSecret": "CLAIMS_KEY"}],
+        "networks": [with(network(), "/rpcUrl", json!("http://localhost:8545"))],
+        "limits": {"startAttempts": 1, "outstandingPerPayer": 0},
+    }))
+    .unwrap();
+    assert_eq!(config.facilitators[0].claims_secret.as_deref(), Some("CLAIMS_KEY"));
+    assert_eq!(config.networks[0].rpc_url.as_deref(), Some("http://localhost:8545"));
+    assert_eq!((config.limits.start_attempts, config.limits.outstanding_per_payer), (1, 0));
+}
+
+#[test]
+fn a_networks_domain_is_its_tokens() {
+    let domains: Vec<Domain> = Config::built_in().networks.iter().map(Network::domain).collect();
+    let usdc = |name: &str, chain_id, contract: &str| Domain {
+        name: name.to_owned(),
+        version: "2".to_owned(),
+        chain_id,
+        contract: Address::parse(contract).unwrap(),
+    };
+    assert_eq!(
+        domains,
+        [
+            usdc("USD Coin", 8453, "0x833589fCD6eDb6E08f4c7C32D4f71b54bdA02913"),
+            usdc("USDC", 84532, "0x036CbD53842c5426634e7929541eC2318f3dCF7e"),
+        ]
+    );
+    let largest = lay(json!({"networks": [with(network(), "/id", json!(format!("eip155:{}", u64::MAX)))]})).unwrap();
+    assert_eq!(largest.networks[0].domain().chain_id, u64::MAX);
 }
 
 #[test]
@@ -104,6 +146,10 @@ fn what_is_not_of_the_form_is_refused() {
         r#"{"networks":{}}"#,
         r#"{"limits":{"bodyBytes":-1}}"#,
         r#"{"limits":{"paidAttempts":256}}"#,
+        r#"{"limits":{"startAttempts":256}}"#,
+        r#"{"limits":{"outstandingPerPayer":-1}}"#,
+        r#"{"requirePaymentIdentifier":"yes"}"#,
+        r#"{"refundPolicy":{}}"#,
     ] {
         assert!(matches!(Config::read_document(text), Err(ConfigError::Form(_))), "{text}");
     }
@@ -136,6 +182,10 @@ fn every_bad_value_is_refused_by_name() {
         (net("/id", json!("8453")), "networks: an id"),
         (net("/id", json!("eip155:")), "networks: an id"),
         (net("/id", json!("eip155:0x2105")), "networks: an id"),
+        (net("/id", json!("eip155:+8453")), "networks: an id"),
+        (net("/id", json!("eip155:18446744073709551616")), "networks: an id"),
+        (net("/rpcUrl", json!("mainnet.base.org")), "networks: an rpcUrl"),
+        (net("/rpcUrl", json!("")), "networks: an rpcUrl"),
         (net("/v1", json!("")), "networks: v1"),
         (net("/decimals", json!(10)), "networks: decimals"),
         (net("/eip712/name", json!("")), "networks: eip712.name"),
@@ -163,6 +213,7 @@ fn every_bad_value_is_refused_by_name() {
         (limit("settleMarginSeconds", 270), "limits: maxTimeoutSeconds must exceed"),
         (limit("bodyBytes", 0), "limits: bodyBytes"),
         (limit("bodyBytes", (16 << 20) + 1), "limits: bodyBytes"),
+        (limit("startAttempts", 0), "limits: startAttempts"),
         (limit("paidAttempts", 0), "limits: paidAttempts"),
         (json!({"anthropic": {"baseUrl": "api.anthropic.com"}}), "anthropic: baseUrl"),
         (jwt("/issuer", json!("")), "jwt: issuer or audience"),

@@ -4,6 +4,7 @@
 use coinslot::rules::config::Limits;
 use coinslot::rules::input::{validate, Body, Input};
 use coinslot::rules::refusal::{Detail, InputFault, Refusal};
+use coinslot::rules::run::Release;
 use coinslot::rules::template::{Parameter, Secret, Template};
 use proptest::prelude::*;
 use serde_json::{json, Value};
@@ -27,6 +28,7 @@ fn template(parameters: Vec<Parameter>, allow_user_message: bool) -> Template {
         max_tokens: 100,
         price: "0.01".parse().unwrap(),
         published: true,
+        release: Release::Settled,
         runs: 0,
     }
 }
@@ -184,6 +186,32 @@ fn the_lower_of_the_templates_and_the_operators_bound_applies() {
     assert_eq!(refused(check(json!({"topic": "x", "tone": "x".repeat(11)}))).0, InputFault::TooLong);
     assert!(check(json!({"topic": "x", "user_message": "é".repeat(12)})).is_ok());
     assert_eq!(refused(check(json!({"topic": "x", "user_message": "é".repeat(13)}))).0, InputFault::TooLong);
+}
+
+/// A template may use a value more than once: what goes to Claude is bounded, and nothing is told of the prompt.
+#[test]
+fn a_template_that_repeats_a_value_takes_values_as_long_as_its_prompt_stays_within_the_operators_bound() {
+    let some = |text: &str| Some(text.to_owned());
+    let parameters = vec![
+        Parameter { required: true, ..parameter("topic") },
+        Parameter { default: some("dry"), ..parameter("tone") },
+    ];
+    let prompt = Secret::new("{topic}{/topic}, {topic}{/topic}: {tone}{/tone} {odd}".to_owned());
+    let echo = Template { prompt, ..template(parameters, true) };
+    let of = |body: Value, prompt_bytes: usize| {
+        validate(&Body::read(body.to_string().as_bytes()), &echo, &Limits { prompt_bytes, ..limits() })
+    };
+    let rest = ", : dry {odd}".len();
+    for (topic, length) in [("rust", 8), ("r", 2), ("\u{1f980}\u{e9}", 12)] {
+        assert!(of(json!({"topic": topic}), rest + length).is_ok(), "{topic}");
+        let (told, words) = refused(of(json!({"topic": topic}), rest + length - 1));
+        let expected = ["body", "values that fit into the template's prompt", "values that fill in to more"];
+        assert_eq!((told, words), (InputFault::TooLong, expected.map(str::to_owned)), "bytes count: {topic}");
+    }
+    let tone = json!({"topic": "r", "tone": ""});
+    assert!(of(tone, rest + 2 - "dry".len()).is_ok(), "a default counts only where it is used");
+    assert!(of(json!({"topic": "r", "user_message": "x".repeat(12)}), rest + 2).is_ok(), "it is no part of the prompt");
+    assert_eq!(refused(of(json!({"tone": "x"}), 1)).0, InputFault::MissingParameter, "every other fault goes first");
 }
 
 #[test]

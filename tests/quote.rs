@@ -2,11 +2,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use coinslot::rules::config::{Config, Eip712Domain, Limits, Network};
-use coinslot::rules::quote::{identify, is_definite_no, match_payment, quote, read_payment, Payment, Quote};
+use coinslot::rules::quote::{check_signature, identify, match_payment, quote, read_payment, Payment, Quote};
 use coinslot::rules::refusal::Refusal;
+use coinslot::rules::run::Release;
 use coinslot::rules::template::{Parameter, Secret, Template};
 use coinslot::wire::amount::Amount;
-use coinslot::wire::x402::{encode_header, SettleResponse};
+use coinslot::wire::evm::Address;
+use coinslot::wire::x402::encode_header;
 use serde_json::{json, Value};
 use std::collections::BTreeMap;
 
@@ -42,6 +44,7 @@ fn template(wallets: &[(&str, &str)]) -> Template {
         max_tokens: 100,
         price: "0.01".parse().unwrap(),
         published: true,
+        release: Release::Settled,
         runs: 0,
     }
 }
@@ -51,7 +54,7 @@ fn networks() -> Vec<Network> {
 }
 
 fn make(template: &Template) -> Result<Quote, Refusal> {
-    quote(template, &networks(), &Limits::default(), URL)
+    quote(template, &Config::built_in(), URL)
 }
 
 fn both() -> Quote {
@@ -155,9 +158,9 @@ fn the_price_is_exact_in_each_tokens_decimals() {
         eip712: Eip712Domain { name: "DAI".to_owned(), version: "1".to_owned() },
         ..networks()[0].clone()
     };
-    let networks = [networks()[0].clone(), dai];
+    let config = Config { networks: vec![networks()[0].clone(), dai], ..Config::built_in() };
     let fine = Template { price: "0.0000001".parse().unwrap(), ..template(&[(BASE, WALLET), ("eip155:1", WALLET)]) };
-    let quote = quote(&fine, &networks, &Limits::default(), URL).unwrap();
+    let quote = quote(&fine, &config, URL).unwrap();
     assert_eq!(quote.offers().len(), 1, "too fine for six decimals");
     assert_eq!(quote.offers()[0].v2.amount, Amount(100_000_000_000));
 }
@@ -181,6 +184,26 @@ fn the_challenges_name_the_url_and_never_the_prompt() {
         assert!(!challenge.to_string().contains("SECRET"));
     }
     assert!(!serde_json::to_string(&quote.challenge(None)).unwrap().contains("\"error\""));
+}
+
+/// x402 `payment_identifier`: a client that knows the extension learns from the challenge whether it must be sent.
+#[test]
+fn the_challenge_declares_the_payment_identifier_and_whether_it_is_required() {
+    for required in [false, true] {
+        let config = Config { require_payment_identifier: required, ..Config::built_in() };
+        let quote = quote(&template(&[(BASE, WALLET)]), &config, URL).unwrap();
+        let challenge = serde_json::to_value(quote.challenge(None)).unwrap();
+        let declared = &challenge["extensions"]["payment-identifier"];
+        assert_eq!(declared["info"], json!({"required": required}));
+        let id = &declared["schema"]["properties"]["id"];
+        assert_eq!(
+            (&id["minLength"], &id["maxLength"], &id["pattern"]),
+            (&json!(16), &json!(128), &json!("^[a-zA-Z0-9_-]+$"))
+        );
+        assert_eq!(declared["schema"]["required"], json!(["required"]), "the id itself is the payer's to add");
+    }
+    let v1 = serde_json::to_value(both().challenge_v1("why".to_owned())).unwrap();
+    assert_eq!(v1.get("extensions"), None, "version 1 has no extensions");
 }
 
 /// Header budget: aim for 4 KB.
@@ -235,7 +258,9 @@ fn a_payment_as_the_official_client_makes_it_is_taken() {
     assert_eq!((&*payment.network, &*payment.network_v1), (SEPOLIA, "base-sepolia"));
     assert_eq!((payment.amount, payment.payer.to_string().as_str()), (Amount(10_000), PAYER));
     assert_eq!(payment.valid_before, 1_740_672_400);
-    assert_eq!(payment.asset, both().offers()[1].v2.asset);
+    assert_eq!(payment.asset.to_string(), both().offers()[1].v2.asset);
+    assert_eq!(payment.pay_to, Address::parse(WALLET).unwrap());
+    assert_eq!(payment.nonce, format!("0x{}", "ab".repeat(32)));
 }
 
 #[test]
@@ -334,6 +359,24 @@ fn a_permit2_payload_is_refused_alone_and_beside_an_authorization() {
     assert!(matches!(present(&beside), Err(Refusal::PaymentMalformed { .. })));
 }
 
+/// What nobody has read here might be what the facilitator goes by.
+#[test]
+fn only_the_signature_and_the_six_members_of_the_authorization_go_on_to_the_facilitator() {
+    for plain in [payment(), payment_v1("base-sepolia")] {
+        let mut more = plain.clone();
+        more["payload"]["transaction"] = json!("0x00");
+        more["payload"]["Authorization"] = plain["payload"]["authorization"].clone();
+        for name in ["From", "valid_before", "permitted", "permit2Authorization", "authorization", "", "__proto__"] {
+            more["payload"]["authorization"][name] = json!({"to": PAYER});
+        }
+        assert_eq!(present(&more), present(&plain), "nor do they change the name or the proof");
+        let payload = present(&more).unwrap().payload;
+        assert_eq!(payload, plain);
+        let members = payload["payload"]["authorization"].as_object().unwrap().keys();
+        assert_eq!(members.collect::<Vec<_>>(), ["from", "nonce", "to", "validAfter", "validBefore", "value"]);
+    }
+}
+
 fn name(payment: &Value) -> String {
     present(payment).unwrap().name
 }
@@ -361,13 +404,14 @@ fn a_run_is_named_by_network_asset_payer_and_nonce_and_by_nothing_else() {
     ] {
         assert_ne!(other, first, "{what}");
     }
-    assert_eq!(first.len(), 64);
+    assert!(first.len() == 32 && first.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)), "{first}");
 }
 
 #[test]
 fn another_token_on_the_same_network_names_another_run() {
     let other = Network { asset: [7; 20].into(), ..networks()[1].clone() };
-    let quote = quote(&template(&[(SEPOLIA, WALLET)]), &[other], &Limits::default(), URL).unwrap();
+    let config = Config { networks: vec![other], ..Config::built_in() };
+    let quote = quote(&template(&[(SEPOLIA, WALLET)]), &config, URL).unwrap();
     let presented = read_payment(Some(&encode_header(&payment_v1("base-sepolia"))), None).unwrap().unwrap();
     let payment = match_payment(&presented, &quote, &Limits::default(), NOW).unwrap();
     assert_ne!(payment.name, name(&payment_v1("base-sepolia")));
@@ -402,39 +446,91 @@ fn a_payment_that_no_longer_matches_is_still_named_the_same() {
     assert!(identify(&presented, &make(&template(&[(BASE, WALLET)])).unwrap()).is_none(), "no offer, no name");
 }
 
-/// After the submission nothing a facilitator says is a no: the payer would be told to sign again.
 #[test]
-fn only_what_is_found_before_submitting_is_a_definite_no() {
-    let answer = |reason: &str, transaction: &str| SettleResponse {
-        success: false,
-        error_reason: (!reason.is_empty()).then(|| reason.to_owned()),
-        transaction: transaction.to_owned(),
-        network: SEPOLIA.to_owned(),
-        payer: None,
+fn an_identifier_that_comes_with_a_payment_is_read_and_a_malformed_one_is_refused() {
+    let carrying = |id: Value| {
+        let mut payment = payment();
+        payment["extensions"] = json!({"payment-identifier": {"info": {"required": true, "id": id}}});
+        read_payment(Some(&encode_header(&payment)), None).map(|presented| presented.unwrap().identifier)
     };
-    for reason in [
-        "insufficient_funds",
-        "invalid_exact_evm_insufficient_balance",
-        "invalid_exact_evm_payload_signature",
-        "invalid_exact_evm_payload_authorization_valid_before",
-        "invalid_network",
-        "unsupported_scheme",
-    ] {
-        assert!(is_definite_no(&answer(reason, "")), "{reason}");
-        assert!(!is_definite_no(&answer(reason, &format!("0x{}", "ab".repeat(32)))), "{reason} with a transaction");
-        assert!(!is_definite_no(&SettleResponse { success: true, ..answer(reason, "") }), "a yes is no no");
+    assert_eq!(carrying(json!("order_0123456789")), Ok(Some("payment-identifier:order_0123456789".to_owned())));
+    assert_eq!(carrying(json!(null)), Ok(None));
+    assert_eq!(carrying(json!("short")), Err(Refusal::IdentifierInvalid));
+    assert_eq!(read_payment(Some(&encode_header(&payment())), None).unwrap().unwrap().identifier, None);
+}
+
+/// The payments of `golden/eip3009_signed.json` on the networks offered here, in both versions.
+fn signed() -> Vec<Value> {
+    let golden: Vec<Value> = serde_json::from_str(include_str!("golden/eip3009_signed.json")).unwrap();
+    let on = |n: usize, name: &str| {
+        let v2 = with(payment(), "/accepted", serde_json::to_value(&both().offers()[n].v2).unwrap());
+        [v2, payment_v1(name)].map(|payment| with(payment, "/payload", golden[n]["payload"].clone()))
+    };
+    [on(0, "base"), on(1, "base-sepolia")].concat()
+}
+
+fn check(payment: &Value) -> Result<(), Refusal> {
+    check_signature(&mut read_payment(Some(&encode_header(payment)), None).unwrap().unwrap(), &both())
+}
+
+/// What is noted of the payer's own key, by either way to a payment, once the signature has been looked at.
+fn by_key(payment: &Value) -> bool {
+    let mut presented = read_payment(Some(&encode_header(payment)), None).unwrap().unwrap();
+    drop(check_signature(&mut presented, &both()));
+    let matched = match_payment(&presented, &both(), &Limits::default(), NOW).unwrap();
+    assert_eq!(identify(&presented, &both()), Some(matched.clone()));
+    matched.by_key
+}
+
+#[test]
+fn a_payment_that_its_payer_has_signed_passes_in_both_versions() {
+    assert_eq!(signed().len(), 4);
+    for payment in signed() {
+        assert_eq!(check(&payment), Ok(()));
+        assert!(present(&payment).is_ok(), "and it is for our terms");
     }
-    for reason in [
-        "",
-        "settlement_pending",
-        "transaction_failed",
-        "invalid_transaction_state",
-        "invalid_exact_evm_transaction_failed",
-        "invalid_exact_evm_nonce_already_used",
-        "unexpected_settle_error",
-        "Timed out while waiting for transaction to be confirmed.",
-        "whatever_comes_next",
-    ] {
-        assert!(!is_definite_no(&answer(reason, "")), "{reason}");
+}
+
+#[test]
+fn a_forged_signature_is_refused_before_the_facilitator_is_troubled() {
+    let wrong = Err(Refusal::PaymentInvalid { reason: Some("invalid_exact_evm_payload_signature".to_owned()) });
+    for payment in signed() {
+        for (path, value) in [
+            ("/payload/authorization/from", json!(PAYER)),
+            ("/payload/authorization/to", json!(PAYER)),
+            ("/payload/authorization/value", json!("10001")),
+            ("/payload/authorization/nonce", json!(format!("0x{}", "ab".repeat(32)))),
+            ("/payload/signature", json!(format!("0x{}", "1b".repeat(65)))),
+        ] {
+            assert_eq!(check(&with(payment.clone(), path, value)), wrong, "{path}");
+        }
+    }
+    let elsewhere = |n: usize, path: &str, network: &str| check(&with(signed()[n].clone(), path, json!(network)));
+    assert_eq!(elsewhere(1, "/network", "base-sepolia"), wrong, "signed for one network, presented on another");
+    assert_eq!(elsewhere(2, "/accepted/network", BASE), wrong);
+}
+
+/// Contract wallets' signatures are for the facilitator to check; a network that is not offered has another fault.
+#[test]
+fn what_cannot_be_told_from_the_signature_alone_passes_this_check() {
+    for payment in signed() {
+        assert_eq!(check(&with(payment, "/payload/signature", json!(format!("0x{}", "1b".repeat(96))))), Ok(()));
+    }
+    assert_eq!(check(&with(signed()[0].clone(), "/accepted/network", json!("eip155:1"))), Ok(()));
+    assert_eq!(check(&with(signed()[1].clone(), "/network", json!("ethereum"))), Ok(()));
+}
+
+/// Only the payer's own key can be told from here; what nobody has looked at is not taken for it.
+#[test]
+fn a_payment_says_whether_its_signature_was_seen_to_be_of_the_payers_own_key() {
+    for payment in signed() {
+        assert!(by_key(&payment));
+        for length in [64, 66, 96] {
+            let elsewhere = with(payment.clone(), "/payload/signature", json!(format!("0x{}", "1b".repeat(length))));
+            assert_eq!((check(&elsewhere), by_key(&elsewhere)), (Ok(()), false), "{length} bytes");
+        }
+        let forged = with(payment.clone(), "/payload/signature", json!(format!("0x{}", "1b".repeat(65))));
+        assert!(check(&forged).is_err() && !by_key(&forged));
+        assert!(!present(&payment).unwrap().by_key, "not looked at");
     }
 }

@@ -46,6 +46,9 @@ fn row(refusal: &Refusal) -> Row {
         Refusal::PaymentMismatch { .. } => never("PAYMENT_MISMATCH"),
         Refusal::PaymentExpired => never("PAYMENT_EXPIRED"),
         Refusal::PaymentNotYetValid => after("PAYMENT_NOT_YET_VALID", 1),
+        Refusal::IdentifierInvalid => never("IDENTIFIER_INVALID"),
+        Refusal::IdentifierMissing => never("IDENTIFIER_MISSING"),
+        Refusal::IdentifierReused => never("IDENTIFIER_REUSED"),
         Refusal::PaymentReused => never("PAYMENT_REUSED"),
         Refusal::PaymentInvalid { .. } => never("PAYMENT_INVALID"),
         Refusal::FacilitatorUnavailable => after("FACILITATOR_UNAVAILABLE", 5),
@@ -65,6 +68,7 @@ fn row(refusal: &Refusal) -> Row {
             ClaudeFault::Broken => after("CLAUDE_STREAM_ERROR", 1),
             ClaudeFault::CutOff => after("CLAUDE_CUT_OFF", 1),
             ClaudeFault::Declined => never("CLAUDE_REFUSED"),
+            ClaudeFault::CallerGone => after("CALLER_GONE", 1),
         },
         Refusal::SettlementRejected { .. } => never("SETTLEMENT_REJECTED"),
         Refusal::SettlementUnknown => after("SETTLEMENT_UNKNOWN", 5),
@@ -115,6 +119,9 @@ fn all() -> Vec<Refusal> {
         Refusal::PaymentMismatch { field: "amount".to_owned() },
         Refusal::PaymentExpired,
         Refusal::PaymentNotYetValid,
+        Refusal::IdentifierInvalid,
+        Refusal::IdentifierMissing,
+        Refusal::IdentifierReused,
         Refusal::PaymentReused,
         Refusal::PaymentInvalid { reason: reason() },
         Refusal::PaymentInvalid { reason: None },
@@ -137,6 +144,7 @@ fn all() -> Vec<Refusal> {
             C::Broken,
             C::CutOff,
             C::Declined,
+            C::CallerGone,
         ]
         .map(Refusal::Claude),
     );
@@ -209,6 +217,7 @@ fn a_refusal_before_the_money_moved_says_that_nothing_was_charged_or_asks_for_no
         Refusal::KeyMissing,
         Refusal::KeyDisabled,
         Refusal::ModelUnavailable,
+        Refusal::IdentifierReused,
     ] {
         assert!(refusal.message().contains("Nothing was charged"), "{refusal:?}");
     }
@@ -231,6 +240,45 @@ fn a_retry_is_a_sensible_wait() {
     }
     let told = ClaudeFault::RateLimited { retry_after: Some(42) };
     assert_eq!(told.retry(), Retry::After(42), "as long as Anthropic says");
+}
+
+/// Which fault passes by itself, and after which wait where 2 seconds would do.
+#[test]
+fn a_fault_that_passes_is_waited_for_and_any_other_is_not() {
+    use ClaudeFault as C;
+    for refusal in all() {
+        let Refusal::Claude(fault) = refusal else { continue };
+        let expected = match fault {
+            C::Overloaded | C::Upstream | C::Unreachable | C::Broken | C::CutOff => Some(2_000),
+            C::RateLimited { retry_after: Some(7) } => Some(7_000),
+            C::RateLimited { .. } => None,
+            C::KeyInvalid | C::Permission | C::Billing | C::ModelRetired | C::TooLong | C::Rejected => None,
+            C::TimedOut | C::Declined | C::CallerGone => None,
+        };
+        assert_eq!(fault.passes_in(2_000), expected, "{fault:?}");
+    }
+    let limited = |seconds| C::RateLimited { retry_after: Some(seconds) };
+    assert_eq!(limited(1).passes_in(2_000), Some(2_000), "never sooner than we would ourselves");
+    assert_eq!(limited(u32::MAX).passes_in(0), Some(u64::from(u32::MAX) * 1000));
+}
+
+/// A payer whose money has moved must not sign again; one whose money has not may.
+#[test]
+fn a_failure_of_claudes_says_what_was_charged() {
+    for refusal in all() {
+        let (paid, unpaid) = (refusal.message_when(true), refusal.message_when(false));
+        match refusal {
+            Refusal::Claude(fault) => {
+                assert!(unpaid.ends_with(" Nothing was charged."), "{unpaid}");
+                let told = match fault {
+                    ClaudeFault::Declined => "The run is marked for refund.",
+                    _ => "present the same payment again, and do not sign another.",
+                };
+                assert!(paid.ends_with(told) && !paid.contains("Nothing was charged"), "{paid}");
+            }
+            other => assert_eq!((&paid, &unpaid), (&other.message(), &other.message())),
+        }
+    }
 }
 
 #[test]

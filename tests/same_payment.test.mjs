@@ -8,7 +8,8 @@ import { HAIKU, HAIKU_PRICE, INPUT, decodeHeader, decodeReceipt, encodeHeader, g
 const WHOLE = 1_000_000n;
 let stack;
 let payer;
-before(async () => { stack = await startStack(); });
+// Where Claude refuses, it is asked once: what is counted here is callers, not attempts.
+before(async () => { stack = await startStack({ vars: { LIMITS: JSON.stringify({ startAttempts: 1 }) } }); });
 after(() => stack?.close());
 const hello = () => say('Hello', ', ', 'world');
 beforeEach(async () => {
@@ -176,9 +177,10 @@ describe('with another request', () => {
 });
 
 describe("somebody else's signature under the same nonce", () => {
-  const forge = (headers) => {
+  // Of a form that only the facilitator can judge: 65 bytes are checked here, before anybody is asked.
+  const forge = (headers, signature = `0x${'22'.repeat(100)}`) => {
     const payment = decodeHeader(headers['payment-signature']);
-    payment.payload.signature = `0x${'22'.repeat(64)}1c`;
+    payment.payload.signature = signature;
     return { 'payment-signature': encodeHeader(payment) };
   };
 
@@ -188,6 +190,27 @@ describe("somebody else's signature under the same nonce", () => {
     assert.equal(bogus.status, 402);
     await bogus.text();
     assert.equal((await readSse(await stack.post(HAIKU, INPUT, headers))).text, 'Hello, world');
+    await chargedOnce();
+  });
+
+  test('of 65 bytes, it is refused without asking anybody, before, during and after the run', async () => {
+    const more = gate();
+    stack.claude.script = () => [start(), open(), delta('one'), () => more.opened, delta(' two'), shut(), end(), stop];
+    const headers = await stack.signPayment(HAIKU, INPUT, payer);
+    const bogus = async () => {
+      const [verifies, calls] = [stack.facilitator.count('verify'), asked()];
+      const response = await stack.post(HAIKU, INPUT, forge(headers, `0x${'22'.repeat(64)}1c`));
+      assert.equal(response.status, 402);
+      assert.equal(response.headers.get('x-run-id'), null);
+      assert.equal((await response.json()).code, 'PAYMENT_INVALID');
+      assert.deepEqual([stack.facilitator.count('verify'), asked()], [verifies, calls]);
+    };
+    await bogus();
+    const real = await stack.post(HAIKU, INPUT, headers);
+    await bogus();
+    more.open();
+    assert.equal((await readSse(real)).text, 'one two');
+    await bogus();
     await chargedOnce();
   });
 
@@ -261,9 +284,9 @@ describe('what survives', () => {
     const broken = sse(await stack.post(HAIKU, INPUT, headers));
     assert.equal((await broken.next()).value.content, 'half');
     const rest = broken.next().catch((error) => error);
+    stack.claude.script = hello;
     await stack.restart();
     await rest;
-    stack.claude.script = hello;
     const again = await readSse(await stack.post(HAIKU, INPUT, headers));
     assert.equal(again.text, 'Hello, world');
     assert.ok(again.done);
@@ -298,20 +321,21 @@ describe('what survives', () => {
     await chargedOnce();
   });
 
-  test('the caller hangs up before Claude has begun: the run goes on and is theirs', async () => {
+  test('the caller hangs up before Claude has begun: Claude is stopped, nothing is charged, and the same payment buys the run', async () => {
     const more = gate();
     stack.claude.script = async () => { await more.opened; return hello(); };
     const headers = await stack.signPayment(HAIKU, INPUT, payer);
-    const leaving = new AbortController();
-    const gone = stack.post(HAIKU, INPUT, headers, { signal: leaving.signal }).catch((error) => error);
+    const leaving = stack.caller(HAIKU, INPUT, headers);
     await until(asked);
-    leaving.abort();
-    assert.equal((await gone).name, 'AbortError');
-    await sleep(100);
+    await leaving.hangUp();
+    assert.equal((await Promise.race([stack.claude.requests[0].done, sleep(2000)]))?.hungUp, true, "Claude's connection is left open");
+    assert.equal(settles(), 0);
     more.open();
     const { text } = await readSse(await stack.post(HAIKU, INPUT, headers));
     assert.equal(text, 'Hello, world');
-    await chargedOnce();
+    assert.equal(asked(), 2);
+    assert.equal(settles(), 1);
+    assert.equal(await stack.balance(payer), WHOLE - HAIKU_PRICE);
   });
 
   test('one of two callers hangs up: the other does not notice', async () => {
@@ -347,8 +371,8 @@ test('a payment that was spent elsewhere is refused, and Claude is not asked', a
   assert.equal((await settled.json()).success, true);
   stack.facilitator.reset();
   const response = await stack.post(HAIKU, INPUT, headers);
-  assert.equal(response.status, 402);
-  assert.equal((await response.json()).code, 'PAYMENT_INVALID');
+  assert.equal(response.status, 409, 'a 402 would have the payer pay again');
+  assert.equal((await response.json()).error.code, 'PAYMENT_REUSED');
   assert.equal(asked(), 0);
   assert.equal(settles(), 0);
 });

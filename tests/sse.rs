@@ -4,7 +4,7 @@
 use coinslot::rules::claude::{Reading, Step};
 use coinslot::rules::refusal::ClaudeFault;
 use coinslot::wire::anthropic::StopReason;
-use coinslot::wire::sse::{write, Event, Parser, TooLong, MAX_EVENT};
+use coinslot::wire::sse::{write, write_unnumbered, Event, Parser, TooLong, MAX_EVENT};
 use proptest::prelude::*;
 
 const BASIC: &str = include_str!("golden/anthropic_basic.sse");
@@ -239,6 +239,15 @@ fn what_we_write_is_what_a_client_reads() {
         format!("id: 7\ndata: {{\"type\":\"text\",\"content\":\"a\\nb\"}}\n\nid: {}\ndata: {{}}\n\n", u64::MAX);
     assert_eq!(String::from_utf8(out.clone()).unwrap(), expected);
     assert_eq!(events_of(&[&out]).len(), 2);
+}
+
+/// Who comes back after it goes on from the event before.
+#[test]
+fn an_event_that_does_not_count_has_no_id() {
+    let mut out = Vec::new();
+    write_unnumbered(&mut out, r#"{"type":"error"}"#);
+    assert_eq!(out, b"data: {\"type\":\"error\"}\n\n");
+    assert_eq!(events_of(&[&out]), [event("message", r#"{"type":"error"}"#)]);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Filling in a prompt: one pass, values as they were typed, unknown tags left alone.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-use coinslot::rules::template::{is_parameter_name, render, Secret, USER_MESSAGE};
+use coinslot::rules::template::{is_parameter_name, render, rendered_len, Secret, USER_MESSAGE};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
@@ -123,6 +123,14 @@ fn a_prompt_full_of_braces_takes_no_longer_than_any_other() {
     assert!(start.elapsed().as_secs() < 3, "{:?}", start.elapsed());
 }
 
+/// A megabyte of tags and a megabyte of a value would be a hundred gigabytes.
+#[test]
+fn the_length_of_what_could_never_be_held_is_known_too() {
+    let prompt = tag("a").repeat(100_000);
+    let million = "x".repeat(1_000_000);
+    assert_eq!(rendered_len(&prompt, &values(&[("a", &million)])), 100_000_000_000);
+}
+
 #[test]
 fn a_prompt_is_not_shown_by_debug() {
     let secret = Secret::new("You are the hidden prompt".to_owned());
@@ -161,6 +169,14 @@ proptest! {
             values.insert("b".to_owned(), b);
         }
         prop_assert_eq!(render(&prompt, &values), reference(&prompt, &values));
+        prop_assert_eq!(rendered_len(&prompt, &values), reference(&prompt, &values).len());
+    }
+
+    #[test]
+    fn the_length_is_known_before_anything_is_rendered(prompt in any::<String>(), value in any::<String>(), times in 0usize..9) {
+        let values = values(&[("a", &value)]);
+        let prompt = format!("{prompt}{}", tag("a").repeat(times));
+        prop_assert_eq!(rendered_len(&prompt, &values), render(&prompt, &values).len());
     }
 
     #[test]

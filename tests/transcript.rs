@@ -106,36 +106,72 @@ fn a_piece_larger_than_a_go_still_comes() {
 fn a_checkpoint_holds_what_no_earlier_one_held() {
     let mut transcript = transcript(&["a", "bc"]);
     assert_eq!(transcript.unsaved_bytes(), 3);
-    assert_eq!(transcript.checkpoint(), (0, vec!["a".to_owned(), "bc".to_owned()]));
-    assert_eq!((transcript.unsaved_bytes(), transcript.checkpoint()), (0, (2, vec![])));
+    assert_eq!(transcript.unsaved(), (0, vec!["a".to_owned(), "bc".to_owned()]));
+    transcript.saved();
+    assert_eq!((transcript.unsaved_bytes(), transcript.unsaved()), (0, (2, vec![])));
     transcript.push("dé");
     assert_eq!(transcript.unsaved_bytes(), 3);
-    assert_eq!(transcript.checkpoint(), (2, vec!["dé".to_owned()]));
+    assert_eq!(transcript.unsaved(), (2, vec!["dé".to_owned()]));
     assert_eq!(transcript.text(), "abcdé");
+}
+
+/// The write of a checkpoint can fail.
+#[test]
+fn what_was_asked_for_and_not_saved_is_there_for_the_next_checkpoint() {
+    let mut transcript = transcript(&["a"]);
+    assert_eq!(transcript.unsaved(), transcript.unsaved());
+    assert_eq!(transcript.unsaved_bytes(), 1);
+    transcript.push("b");
+    assert_eq!(transcript.unsaved(), (0, vec!["a".to_owned(), "b".to_owned()]));
+    transcript.saved();
+    assert_eq!((transcript.unsaved_bytes(), transcript.unsaved()), (0, (2, vec![])));
 }
 
 #[test]
 fn what_is_restored_counts_as_saved_and_goes_on_at_its_position() {
-    let mut restored = Transcript::restore(["a".to_owned(), "b".to_owned()]);
+    let mut restored = Transcript::restore(3, ["a".to_owned(), "b".to_owned()]);
     assert_eq!((restored.text(), restored.len(), restored.unsaved_bytes()), ("ab", 2, 0));
     restored.push("c");
-    assert_eq!(restored.checkpoint(), (2, vec!["c".to_owned()]));
-    assert_eq!(read(&restored.events(1).0), [(2, "b".to_owned()), (3, "c".to_owned())]);
+    assert_eq!(restored.unsaved(), (2, vec!["c".to_owned()]));
+    assert_eq!(read(&restored.events(1).0), [(2_000_002, "b".to_owned()), (2_000_003, "c".to_owned())]);
+    restored.clear();
+    assert_eq!(restored.edition, 4, "the edition is restored too");
 }
 
 #[test]
 fn a_new_edition_starts_from_nothing_and_is_told_from_the_last() {
     let mut transcript = transcript(&["a", "b"]);
-    transcript.checkpoint();
+    transcript.saved();
     let first = transcript.edition;
     transcript.clear();
     assert_eq!((transcript.text(), transcript.len(), transcript.unsaved_bytes()), ("", 0, 0));
     assert_eq!(transcript.edition, first + 1);
     transcript.push("c");
-    assert_eq!(transcript.checkpoint(), (0, vec!["c".to_owned()]), "nothing of the last edition counts as saved");
+    assert_eq!(transcript.unsaved(), (0, vec!["c".to_owned()]), "nothing of the last edition counts as saved");
     assert_eq!(read(&transcript.events(0).0), [(1, "c".to_owned())]);
     transcript.clear();
     assert_eq!(transcript.edition, first + 2);
+    transcript.push("d");
+    assert_eq!(read(&transcript.events(0).0), [(1_000_001, "d".to_owned())], "no id comes twice");
+}
+
+/// `Last-Event-ID`: whoever read of another edition starts from nothing.
+#[test]
+fn an_event_id_says_how_far_a_caller_has_read_of_this_edition_and_of_no_other() {
+    let of = |edition, pieces: &[&str]| Transcript::restore(edition, pieces.iter().map(|p| (*p).to_owned()));
+    let first = of(1, &["a", "b"]);
+    assert_eq!((0..5).map(|id| first.position_of(id)).collect::<Vec<_>>(), [Some(0), Some(1), Some(2), Some(3), None]);
+    let second = of(2, &["c"]);
+    assert_eq!((second.event_id(0), second.event_id(1)), (1_000_000, 1_000_001));
+    for (id, position) in [(0, None), (2, None), (999_999, None), (1_000_000, Some(0)), (1_000_001, Some(1))] {
+        assert_eq!(second.position_of(id), position, "{id}");
+    }
+    assert_eq!(second.position_of(1_000_002), Some(2), "the event that ends the answer");
+    for beyond in [1_000_003, 2_000_000, u64::MAX] {
+        assert_eq!((second.position_of(beyond), first.position_of(beyond)), (None, None), "{beyond}");
+    }
+    let last = of(u32::MAX, &["z"]);
+    assert_eq!(last.position_of(last.event_id(1)), Some(1));
 }
 
 proptest! {
@@ -147,25 +183,31 @@ proptest! {
         pieces in prop::collection::vec(any::<String>(), 0..20),
         saves in prop::collection::vec(any::<bool>(), 20),
         at in 0usize..25,
+        edition in 0u32..5,
     ) {
-        let mut transcript = Transcript::default();
+        let mut transcript = Transcript::restore(edition, []);
         let mut stored = Vec::new();
         for (piece, save) in pieces.iter().zip(&saves) {
             transcript.push(piece);
             if *save {
-                let (from, pieces) = transcript.checkpoint();
+                let (from, pieces) = transcript.unsaved();
                 prop_assert_eq!(from, stored.len());
                 stored.extend(pieces);
+                transcript.saved();
             }
         }
-        let (from, rest) = transcript.checkpoint();
+        let (from, rest) = transcript.unsaved();
         prop_assert_eq!(from, stored.len());
         stored.extend(rest);
         let written: Vec<String> = pieces.into_iter().filter(|piece| !piece.is_empty()).collect();
         prop_assert_eq!(&stored, &written);
-        let expected: Vec<(u64, String)> = (1..).zip(written.clone()).skip(at).collect();
+        let before = u64::from(edition.max(1) - 1) * 1_000_000;
+        let expected: Vec<(u64, String)> = (before + 1..).zip(written.clone()).skip(at).collect();
+        for (read, (id, _)) in (at + 1..).zip(&expected) {
+            prop_assert_eq!(transcript.position_of(*id), Some(read), "who has read it goes on after it");
+        }
         prop_assert_eq!(&follow(&transcript, at).0, &expected);
-        let restored = Transcript::restore(stored);
+        let restored = Transcript::restore(edition, stored);
         prop_assert_eq!(restored.text(), written.concat());
         prop_assert_eq!(follow(&restored, at).0, expected);
     }

@@ -5,7 +5,7 @@ use coinslot::wire::amount::Amount;
 use coinslot::wire::evm::{is_hash, Address, Authorization, PayloadError};
 use coinslot::wire::x402::{
     decode_header, encode_header, reason_code, FacilitatorRequest, HeaderError, PaymentPayload, PaymentRequired,
-    PaymentRequirements, SettleResponse, VerifyResponse, MAX_HEADER,
+    PaymentRequirements, SettleResponse, Supported, VerifyResponse, MAX_HEADER,
 };
 use coinslot::wire::x402_v1;
 use serde::de::DeserializeOwned;
@@ -45,7 +45,11 @@ fn the_v2_challenge_comes_back_as_it_was_read() {
     assert_eq!(challenge.resource.url, "https://api.example.com/premium-data");
     assert_eq!(challenge.accepts[0].amount, Amount(10_000));
     assert_eq!(challenge.accepts[0].max_timeout_seconds, 60);
+    // The example's `extensions: {}` is the same as none.
     assert_eq!(written(&challenge), without(json_of(V2_REQUIRED), &["extensions"]));
+    let mut extended = json_of(V2_REQUIRED);
+    extended["extensions"] = json!({"payment-identifier": {"info": {"required": false}, "schema": {}}});
+    assert_eq!(written(&serde_json::from_value::<PaymentRequired>(extended.clone()).unwrap()), extended);
 }
 
 /// v2, 5.1.2: which fields are optional.
@@ -402,6 +406,31 @@ fn addresses_are_written_with_their_checksum_whatever_case_they_came_in() {
     let document: Address = serde_json::from_value(json!("0xde709f2102306220921060314715629080e2fb77")).unwrap();
     assert_eq!(written(&document), json!("0xde709f2102306220921060314715629080e2fb77"));
     assert!(serde_json::from_value::<Address>(json!("0xde70")).is_err());
+}
+
+/// v2, 7.3: the answer of a facilitator that knows both versions, one network by name and one kind as a whole.
+#[test]
+fn a_facilitator_covers_what_it_lists_in_the_payments_own_version() {
+    let supported: Supported = read(
+        r#"{"kinds": [
+            {"x402Version": 1, "scheme": "exact", "network": "base-sepolia"},
+            {"x402Version": 2, "scheme": "exact", "network": "eip155:84532", "extra": {}},
+            {"x402Version": 2, "scheme": "upto", "network": "eip155:*"},
+            {"x402Version": 1, "scheme": "exact", "network": "eip155:1"},
+            {"x402Version": 2, "scheme": "exact", "network": "base"}
+        ], "extensions": [], "signers": {"eip155:*": ["0x209693Bc6afc0C5328bA36FaF03C514EF312287C"]}}"#,
+    );
+    let sepolia = |version, scheme: &str| supported.covers(version, scheme, "eip155:84532", "base-sepolia");
+    assert!(sepolia(1, "exact") && sepolia(2, "exact") && sepolia(2, "upto"));
+    assert!(!sepolia(1, "upto") && !sepolia(3, "exact") && !sepolia(2, "permit") && !sepolia(2, ""));
+    assert!(supported.covers(2, "upto", "eip155:137", "polygon"), "all of the kind");
+    assert!(!supported.covers(2, "upto", "solana:137", "polygon"), "and of no other kind");
+    assert!(supported.covers(1, "exact", "eip155:1", "ethereum"), "v1 by its id");
+    assert!(!supported.covers(2, "exact", "eip155:8453", "base"), "v1's names mean nothing in v2");
+    assert!(!supported.covers(1, "exact", "eip155:8453", "base"), "nor does v2's line mean v1");
+    let nothing: Supported = read(r#"{"kinds": []}"#);
+    assert!(!nothing.covers(2, "exact", "eip155:84532", "base-sepolia"));
+    assert!(serde_json::from_str::<Supported>("{}").is_err(), "an answer without kinds says nothing");
 }
 
 /// v2, 9 "Error codes": snake case. Other people's prose is not passed on.

@@ -1,13 +1,21 @@
-//! The one place that asks the time.
+//! The one place that asks the time, and throws the dice that go with it.
 #![allow(clippy::disallowed_methods)]
 
-use crate::rules::run::Millis;
+use crate::rules::run::{Millis, Moment};
 use std::future::Future;
 use std::time::Duration;
 
 /// Unix milliseconds.
 pub fn now() -> Millis {
     worker::Date::now().as_millis()
+}
+
+/// The time, and a throw of the dice.
+pub fn moment() -> Moment {
+    let mut dice = [0; 2];
+    // Without a random source waits are not spread; nothing else depends on it.
+    let _ = getrandom::fill(&mut dice);
+    Moment { now: now(), dice: u16::from_le_bytes(dice) }
 }
 
 /// Unix seconds.

@@ -12,6 +12,8 @@ use worker::Env;
 
 /// The key in KV.
 const KEY: &str = "config";
+/// The secret that holds the key for the first facilitator's claims, where the vars name it.
+const CLAIMS_SECRET: &str = "CLAIMS_API_KEY";
 /// This isolate asks KV again after this long.
 const FRESH: Millis = 5_000;
 /// How long KV's own edge cache may hold the document, in seconds: 30 is the least it takes.
@@ -98,8 +100,12 @@ fn lay(vars: Config, mut document: Document, digest: &str) -> Result<Config, Con
 fn from_vars(env: &Env) -> Result<Config, ConfigError> {
     let var = |name: &str| env.var(name).ok().map(|v| v.to_string()).filter(|v| !v.is_empty());
     let facilitators = var("FACILITATOR_URL").map(|urls| {
-        let urls = urls.split(',').map(|url| Facilitator { url: url.trim().to_owned() });
-        urls.collect()
+        let claims_secret = env.secret(CLAIMS_SECRET).is_ok().then(|| CLAIMS_SECRET.to_owned());
+        let one = |url: &str| Facilitator { url: url.trim().to_owned(), claims_secret: claims_secret.clone() };
+        // Of several, the first takes the claims: a key is sent nowhere else.
+        let first = urls.split(',').take(1).map(one);
+        let others = urls.split(',').skip(1).map(|url| Facilitator { claims_secret: None, ..one(url) });
+        first.chain(others).collect()
     });
     let anthropic = var("ANTHROPIC_BASE_URL")
         .map(|base_url| Anthropic { base_url, version: var("ANTHROPIC_VERSION").unwrap_or_else(anthropic_version) });
@@ -125,6 +131,8 @@ fn from_vars(env: &Env) -> Result<Config, ConfigError> {
         models: json_var(var("MODELS"), "MODELS")?,
         limits: json_var(var("LIMITS"), "LIMITS")?,
         paused: var("PAUSED").map(|v| v == "true"),
+        require_payment_identifier: None,
+        refund_policy: var("REFUND_POLICY"),
     };
     Config::built_in().with_document(document)
 }

@@ -77,8 +77,30 @@ pub async fn read(
     body: Option<&str>,
     limit: Duration,
 ) -> Result<(u16, String), CallError> {
+    read_all(method, url, headers, body, RequestRedirect::Follow, limit).await
+}
+
+/// As [`read`], for requests that carry a secret: see [`send`].
+pub async fn read_unredirected(
+    method: Method,
+    url: &str,
+    headers: Headers,
+    body: Option<&str>,
+    limit: Duration,
+) -> Result<(u16, String), CallError> {
+    read_all(method, url, headers, body, RequestRedirect::Manual, limit).await
+}
+
+async fn read_all(
+    method: Method,
+    url: &str,
+    headers: Headers,
+    body: Option<&str>,
+    redirect: RequestRedirect,
+    limit: Duration,
+) -> Result<(u16, String), CallError> {
     let work = async {
-        let (mut response, _call) = start(method, url, headers, body, RequestRedirect::Follow, limit).await?;
+        let (mut response, _call) = start(method, url, headers, body, redirect, limit).await?;
         let text = response.text().await.map_err(CallError::Connection)?;
         Ok((response.status_code(), text))
     };

@@ -4,6 +4,7 @@
 use super::fault;
 use crate::rules::ledger::Row;
 use crate::rules::refusal::Refusal;
+use serde::{Deserialize, Serialize};
 use wasm_bindgen::JsValue;
 use worker::Env;
 
@@ -45,6 +46,57 @@ pub async fn write(env: &Env, row: Row) -> Result<(), Refusal> {
     ];
     let query = db.prepare(UPSERT).bind(&values).map_err(fault("ledger"))?;
     query.run().await.map_err(fault("ledger")).map(drop)
+}
+
+/// A row of the ledger, as it is shown.
+#[derive(Deserialize, Serialize)]
+pub struct Entry {
+    id: String,
+    owner_test: u8,
+    payer: Option<String>,
+    network: Option<String>,
+    asset: Option<String>,
+    amount: String,
+    tx: Option<String>,
+    /// See `schema.sql`.
+    pub status: String,
+    code: Option<String>,
+    model: String,
+    stop_reason: Option<String>,
+    input_tokens: u64,
+    output_tokens: u64,
+    started_at: u64,
+    duration_ms: u64,
+}
+
+const COLUMNS: &str = "id, owner_test, payer, network, asset, amount, tx, status, code, model, \
+                       stop_reason, input_tokens, output_tokens, started_at, duration_ms";
+
+/// The row of a run.
+pub async fn find(env: &Env, run: &str) -> Result<Option<Entry>, Refusal> {
+    let db = env.d1("DB").map_err(fault("D1 binding"))?;
+    let query = db.prepare(format!("SELECT {COLUMNS} FROM runs WHERE id = ?1")).bind(&[run.into()]);
+    query.map_err(fault("ledger"))?.first(None).await.map_err(fault("ledger"))
+}
+
+/// A template's rows, newest first: those of one status, or all; those that started before a time.
+pub async fn list(
+    env: &Env,
+    template_id: &str,
+    status: Option<&str>,
+    before: Option<u64>,
+    limit: u32,
+) -> Result<Vec<Entry>, Refusal> {
+    let db = env.d1("DB").map_err(fault("D1 binding"))?;
+    let select = format!(
+        "SELECT {COLUMNS} FROM runs WHERE template_id = ?1 AND (?2 IS NULL OR status = ?2)
+         AND (?3 IS NULL OR started_at < CAST(?3 AS INTEGER)) ORDER BY started_at DESC, id LIMIT ?4"
+    );
+    let text = |t: Option<String>| t.map_or(JsValue::NULL, JsValue::from);
+    let before = text(before.map(|b| b.to_string()));
+    let values = [template_id.into(), text(status.map(str::to_owned)), before, JsValue::from(limit)];
+    let query = db.prepare(select).bind(&values).map_err(fault("ledger"))?;
+    query.all().await.and_then(|rows| rows.results()).map_err(fault("ledger"))
 }
 
 /// Whether D1 answers.

@@ -5,6 +5,7 @@
 //! [`Refusal::Internal`], which says nothing to anybody.
 
 pub mod bell;
+pub mod chain;
 pub mod claude;
 pub mod clock;
 pub mod config;
@@ -13,6 +14,7 @@ pub mod http;
 pub mod jwt;
 pub mod keys;
 pub mod ledger;
+pub mod payers;
 pub mod runs;
 pub mod store;
 pub mod subscriber;

@@ -1,18 +1,28 @@
-//! Run objects, seen from outside: how the front door reaches the object of a payment.
+//! Run objects, seen from outside: how the front door reaches the object of a payment, and how the object
+//! takes and gives what passes between them.
 
 use super::fault;
-use crate::rules::dossier::Presentation;
+use super::subscriber;
+use crate::rules::dossier::{object_of, Presentation};
 use crate::rules::refusal::Refusal;
+use futures::future::{self, Either, LocalBoxFuture};
+use futures::{FutureExt, StreamExt};
+use js_sys::{Function, Promise};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use worker::{Env, Request, Response, Result, Stub};
+use wasm_bindgen_futures::JsFuture;
+use worker::{Env, Method, Request, RequestInit, Response, Result, Stub};
 
 /// The binding of the objects' namespace.
 const NAMESPACE: &str = "RUNS";
-/// Tells the front door what the object's body is.
-pub const KIND: &str = "x-coinslot-kind";
-
+/// Tells the front door what the object's body is, where it is not for the caller as it stands.
+const KIND: &str = "x-coinslot-kind";
 /// It is a [`Refused`].
-pub const REFUSED: &str = "refused";
+const REFUSED: &str = "refused";
+/// It is empty: the caller has read all there is.
+pub const ENDED: &str = "ended";
+/// Nobody needs more than this of an object's request head.
+const HOST: &str = "https://run";
 
 /// What the object answers where it has no text to show.
 #[derive(Debug, Serialize, Deserialize)]
@@ -27,35 +37,161 @@ pub struct Refused {
     pub charged: bool,
 }
 
-/// What the run object answers to a presentation.
+/// What one object of ours tells another of its run.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Glance {
+    /// It knows of no run.
+    pub new: bool,
+    /// Nothing has come of its run: whatever was reserved for it is free again.
+    pub failed: bool,
+    /// It is paid, or has come to nothing without its text having been shown.
+    pub cleared: bool,
+}
+
+/// What the run object answers.
 pub enum Answer {
     /// Ready for the caller.
     Ready(Response),
+    /// The caller has read all there is.
+    Ended,
     /// To be told as a problem.
     Refused(Refused),
 }
 
 /// Presents a payment (or an owner's test) to its object.
-pub async fn present(env: &Env, presentation: &Presentation) -> std::result::Result<Answer, Refusal> {
-    let name = match &presentation.payment {
-        Some(payment) => payment.name.clone(),
-        None => format!("test-{}", random_hex()?),
+///
+/// The object cannot see that a caller has hung up before any answer; the front door can (`caller` is the
+/// caller's own request). It keeps the body of this one open until there is an answer or the caller is gone.
+pub async fn present(env: &Env, caller: &Request, presentation: &Presentation) -> std::result::Result<Answer, Refusal> {
+    let stub = stub(env, &presentation.object)?;
+    let mut line = serde_json::to_vec(presentation).map_err(fault("presentation"))?;
+    line.push(b'\n');
+    let (body, writer) = subscriber::pipe().map_err(|_| Refusal::Internal)?;
+    let mut init = RequestInit::new();
+    init.with_method(Method::Post).with_body(Some(body.into()));
+    let request = Request::new_with_init(HOST, &init).map_err(fault("run object"))?;
+    let answer = stub.fetch_with_request(request);
+    let until_gone = async {
+        let _ = writer.write(&line).await;
+        hung_up(caller).await;
     };
-    let namespace = env.durable_object(NAMESPACE).map_err(fault("RUNS binding"))?;
-    let stub = namespace.get_by_name(&name).map_err(fault("run object"))?;
-    let mut response = call(&stub, presentation).await.map_err(fault("run object"))?;
-    let kind = response.headers().get(KIND).map_err(fault("run object"))?;
-    if kind.as_deref() == Some(REFUSED) {
-        return response.json().await.map(Answer::Refused).map_err(fault("run object"));
-    }
-    Ok(Answer::Ready(response))
+    let response = match future::select(std::pin::pin!(answer), std::pin::pin!(until_gone)).await {
+        Either::Left((response, _)) => Some(response),
+        Either::Right(_) => None,
+    };
+    writer.close().await;
+    // Of a caller who is gone nobody reads what is said here.
+    read(response.ok_or(Refusal::Internal)?.map_err(fault("run object"))?).await
 }
 
-async fn call(stub: &Stub, presentation: &Presentation) -> Result<Response> {
-    let mut init = worker::RequestInit::new();
-    let json = serde_json::to_string(presentation)?;
-    init.with_method(worker::Method::Post).with_body(Some(json.into()));
-    stub.fetch_with_request(Request::new_with_init("https://run/present", &init)?).await
+/// Resolves when the caller hangs up.
+async fn hung_up(caller: &Request) {
+    let signal = caller.inner().signal();
+    let mut on_abort = |resolve: Function, _| signal.set_onabort(Some(&resolve));
+    if !signal.aborted() {
+        let _ = JsFuture::from(Promise::new(&mut on_abort)).await;
+    }
+}
+
+/// Where a run stands.
+pub async fn status(env: &Env, run: &str) -> std::result::Result<Answer, Refusal> {
+    get(env, run, &format!("/status/{run}")).await
+}
+
+/// A run's events, from after the one with this id.
+pub async fn follow(env: &Env, run: &str, last_event_id: Option<u64>) -> std::result::Result<Answer, Refusal> {
+    let after = last_event_id.map_or_else(String::new, |id| id.to_string());
+    get(env, run, &format!("/follow/{run}/{after}")).await
+}
+
+/// What has become of the run of this object.
+pub async fn glance(env: &Env, object: &str) -> std::result::Result<Glance, Refusal> {
+    let response = stub(env, object)?.fetch_with_str(&format!("{HOST}/glance")).await;
+    response.map_err(fault("run object"))?.json().await.map_err(fault("run object"))
+}
+
+async fn get(env: &Env, run: &str, path: &str) -> std::result::Result<Answer, Refusal> {
+    let stub = stub(env, object_of(run).ok_or(Refusal::NotFound)?)?;
+    read(stub.fetch_with_str(&format!("{HOST}{path}")).await.map_err(fault("run object"))?).await
+}
+
+fn stub(env: &Env, object: &str) -> std::result::Result<Stub, Refusal> {
+    let namespace = env.durable_object(NAMESPACE).map_err(fault("RUNS binding"))?;
+    namespace.get_by_name(object).map_err(fault("run object"))
+}
+
+async fn read(mut response: Response) -> std::result::Result<Answer, Refusal> {
+    let kind = response.headers().get(KIND).map_err(fault("run object"))?;
+    match kind.as_deref() {
+        Some(REFUSED) => response.json().await.map(Answer::Refused).map_err(fault("run object")),
+        Some(ENDED) => Ok(Answer::Ended),
+        _ => Ok(Answer::Ready(response)),
+    }
+}
+
+// The object's side.
+
+/// What somebody wants of the object.
+pub enum Visit {
+    /// To present a payment.
+    Present(Box<Presentation>),
+    /// To know where the run stands.
+    Status {
+        /// Its id.
+        run: String,
+    },
+    /// To read the run's events.
+    Follow {
+        /// Its id.
+        run: String,
+        /// The last that was read.
+        last_event_id: Option<u64>,
+    },
+    /// See [`Glance`].
+    Glance,
+}
+
+/// Reads a visit. The second value resolves when the visitor has gone, as far as that can be seen.
+pub async fn receive(mut request: Request) -> Result<(Visit, LocalBoxFuture<'static, ()>)> {
+    let path = request.path();
+    let segments: Vec<&str> = path.split('/').skip(1).collect();
+    let visit = match segments.as_slice() {
+        ["status", run] => Visit::Status { run: (*run).to_owned() },
+        ["follow", run, after] => Visit::Follow { run: (*run).to_owned(), last_event_id: after.parse().ok() },
+        ["glance"] => Visit::Glance,
+        _ => {
+            let mut body = request.stream()?;
+            let mut line = Vec::new();
+            while line.last() != Some(&b'\n') {
+                match body.next().await {
+                    Some(bytes) => line.extend(bytes?),
+                    None => break,
+                }
+            }
+            let gone = async move { while let Some(Ok(_)) = body.next().await {} };
+            return Ok((Visit::Present(Box::new(parse(&line)?)), gone.boxed_local()));
+        }
+    };
+    Ok((visit, future::pending().boxed_local()))
+}
+
+/// Through serde_json: JavaScript's numbers would round what is above 2^53.
+fn parse<T: DeserializeOwned>(json: &[u8]) -> Result<T> {
+    Ok(serde_json::from_slice(json)?)
+}
+
+/// An answer that the front door turns into another.
+pub fn marked(kind: &str) -> Result<Response> {
+    let response = Response::empty()?;
+    response.headers().set(KIND, kind)?;
+    Ok(response)
+}
+
+/// A refusal on its way to the front door.
+pub fn refused(refused: &Refused) -> Result<Response> {
+    let response = Response::from_json(refused)?;
+    response.headers().set(KIND, REFUSED)?;
+    Ok(response)
 }
 
 /// 128 random bits.

@@ -23,6 +23,8 @@ enum Kept {
     Question,
     /// Tokens.
     Tally,
+    /// Which edition of the text it is.
+    Edition,
 }
 
 impl Kept {
@@ -32,6 +34,7 @@ impl Kept {
             Kept::Dossier => "dossier",
             Kept::Question => "question",
             Kept::Tally => "tally",
+            Kept::Edition => "edition",
         }
     }
 }
@@ -92,7 +95,7 @@ impl Store {
             dossier,
             question: self.get(Kept::Question)?.unwrap_or_default(),
             tally: self.get(Kept::Tally)?.unwrap_or_default(),
-            transcript: Transcript::restore(pieces),
+            transcript: Transcript::restore(self.get(Kept::Edition)?.unwrap_or_default(), pieces),
         }))
     }
 
@@ -101,26 +104,30 @@ impl Store {
         for statement in SCHEMA {
             self.sql.exec(statement, None)?;
         }
-        self.put(Kept::Dossier, dossier)?;
-        self.put(Kept::Question, &question)
+        // The largest first: what does not fit leaves no half of a run behind.
+        self.put(Kept::Question, &question)?;
+        self.put(Kept::Dossier, dossier)
     }
 
-    /// Keeps the machine and the tokens.
-    pub fn save(&self, run: &Run, tally: &Tally) -> Result<()> {
+    /// Keeps the machine, the tokens, and which edition of the text is being written.
+    pub fn save(&self, run: &Run, tally: &Tally, edition: u32) -> Result<()> {
         self.put(Kept::Run, run)?;
+        self.put(Kept::Edition, &edition)?;
         self.put(Kept::Tally, tally)
     }
 
     /// Keeps the pieces of text that are not kept yet.
     pub fn checkpoint(&self, transcript: &mut Transcript) -> Result<()> {
-        let (position, pieces) = transcript.checkpoint();
+        let (position, pieces) = transcript.unsaved();
         if pieces.is_empty() {
             return Ok(());
         }
         let position = i64::try_from(position).unwrap_or(i64::MAX);
         let texts = serde_json::to_string(&pieces)?;
         let insert = "INSERT OR REPLACE INTO pieces (position, texts) VALUES (?, ?)";
-        self.sql.exec(insert, vec![position.into(), texts.into()]).map(drop)
+        self.sql.exec(insert, vec![position.into(), texts.into()])?;
+        transcript.saved();
+        Ok(())
     }
 
     /// Forgets the text.

@@ -2,6 +2,7 @@
 
 use super::fault;
 use crate::rules::refusal::Refusal;
+use crate::rules::run::Release;
 use crate::rules::template::{Secret, Template};
 use serde::Deserialize;
 use worker::Env;
@@ -21,12 +22,13 @@ struct TemplateRow {
     max_tokens: u32,
     price: String,
     published: u8,
+    release: String,
     runs: u64,
 }
 
 const BY_PATH: &str = "\
     SELECT t.id, t.creator_id, c.wallets, t.name, t.description, t.model, t.prompt, t.parameters,
-           t.allow_user_message, t.max_tokens, t.price, t.published, t.runs
+           t.allow_user_message, t.max_tokens, t.price, t.published, t.release, t.runs
     FROM templates t JOIN creators c ON c.id = t.creator_id
     WHERE c.handle = ?1 AND t.slug = ?2 AND c.deleted_at IS NULL";
 
@@ -53,6 +55,10 @@ fn template(row: TemplateRow) -> Result<Template, Refusal> {
         allow_user_message: row.allow_user_message != 0,
         max_tokens: row.max_tokens,
         published: row.published != 0,
+        release: match row.release.as_str() {
+            "verified" => Release::Verified,
+            _ => Release::Settled,
+        },
         runs: row.runs,
     })
 }

@@ -7,7 +7,7 @@ const ALLOW_METHODS: &str = "GET, HEAD, POST, PUT, DELETE, OPTIONS";
 const ALLOW_HEADERS: &str = "Content-Type, Accept, Authorization, PAYMENT-SIGNATURE, X-PAYMENT, X-Owner-Test, \
      X-No-Stream, Last-Event-ID, Idempotency-Key, Access-Control-Expose-Headers";
 const EXPOSE_HEADERS: &str =
-    "PAYMENT-REQUIRED, PAYMENT-RESPONSE, X-PAYMENT-RESPONSE, Retry-After, X-Run-Id, X-Owner-Test";
+    "PAYMENT-REQUIRED, PAYMENT-RESPONSE, X-PAYMENT-RESPONSE, Retry-After, X-Run-Id, Content-Location, X-Owner-Test";
 
 /// The answer to a preflight request.
 pub fn preflight() -> Result<Response> {

@@ -4,7 +4,9 @@ mod cors;
 mod health;
 mod integrations;
 mod problem;
+mod refunds;
 mod run;
+mod runs;
 mod templates;
 
 use crate::rules::refusal::Refusal;
@@ -57,6 +59,18 @@ async fn route(segments: &[&str], call: Call<'_>) -> Answer {
         (["integrations", "claude", "config"], Delete) => integrations::delete(call).await,
         (["integrations", "claude", "config"], _) => Err(only("GET, PUT, DELETE")),
 
+        (["runs", run], Get | Head) => runs::show(call, run).await,
+        (["runs", run, "stream"], Get) => runs::follow(call, run).await,
+        (["runs", _] | ["runs", _, "stream"], _) => Err(only("GET")),
+
+        ([".well-known", "refund-policy.json"], Get | Head) => refunds::policy(call).await,
+        ([".well-known", "refund-policy.json"], _) => Err(only("GET")),
+
+        ([user, slug, "runs"], method) => match (handle(user), method) {
+            (Some(user), Get | Head) => runs::list(call, user, slug).await,
+            (Some(_), _) => Err(only("GET")),
+            (None, _) => Err(Refusal::NotFound),
+        },
         ([user, slug], method) => match (handle(user), method) {
             (Some(user), Post) => run::create(call, user, slug).await,
             (Some(user), Get | Head) => templates::show(call, user, slug).await,

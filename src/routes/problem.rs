@@ -9,7 +9,7 @@ use worker::{Headers, Response, Result};
 
 /// The status of a refusal.
 ///
-/// 402 is said only where signing a (new) payment is the right thing to do. What is the creator's to
+/// 402 is said only where another payment is the right thing to do, or the same one a moment later. What is the creator's to
 /// mend is a 503, whatever Anthropic's own status was.
 pub const fn status(refusal: &Refusal) -> u16 {
     match refusal {
@@ -36,7 +36,8 @@ pub const fn status(refusal: &Refusal) -> u16 {
         Refusal::PaymentMalformed { .. } => 400,
         Refusal::PaymentMismatch { .. } => 402,
         Refusal::PaymentExpired | Refusal::PaymentNotYetValid => 402,
-        Refusal::PaymentReused => 409,
+        Refusal::IdentifierInvalid | Refusal::IdentifierMissing => 400,
+        Refusal::IdentifierReused | Refusal::PaymentReused => 409,
         Refusal::PaymentInvalid { .. } => 402,
         Refusal::FacilitatorUnavailable => 503,
         Refusal::Claude(fault) => claude_status(*fault),
@@ -56,7 +57,7 @@ const fn claude_status(fault: ClaudeFault) -> u16 {
         ClaudeFault::TooLong => 413,
         ClaudeFault::RateLimited { .. } => 429,
         ClaudeFault::Rejected | ClaudeFault::Upstream | ClaudeFault::Unreachable => 502,
-        ClaudeFault::Broken | ClaudeFault::CutOff => 502,
+        ClaudeFault::Broken | ClaudeFault::CutOff | ClaudeFault::CallerGone => 502,
         ClaudeFault::TimedOut => 504,
         ClaudeFault::Declined => 422,
     }
@@ -77,6 +78,7 @@ pub fn of_run(refused: &Refused, quote: Option<&Quote>) -> Result<Response> {
     let headers = response.headers();
     if let Some(run) = &refused.run {
         headers.set("x-run-id", run)?;
+        headers.set("content-location", &run_path(run))?;
     }
     for (name, value) in &refused.settlement {
         headers.set(name, value)?;
@@ -106,10 +108,21 @@ fn error_of_run(refused: &Refused) -> Value {
     let mut body = error_of(&refused.refusal);
     if let Some(error) = body.get_mut("error").and_then(Value::as_object_mut) {
         error.insert("run".to_owned(), json!(refused.run));
+        error.insert("runUrl".to_owned(), json!(refused.run.as_deref().map(run_path)));
         error.insert("charged".to_owned(), refused.charged.into());
         error.insert("message".to_owned(), refused.refusal.message_when(refused.charged).into());
     }
     body
+}
+
+/// Where the holder of a run's id sees what became of it.
+fn run_path(run: &str) -> String {
+    format!("/runs/{run}")
+}
+
+/// 204: to an event stream, the word that there is nothing more to come back for.
+pub fn ended() -> Result<Response> {
+    Ok(Response::empty()?.with_status(204))
 }
 
 fn error_of(refusal: &Refusal) -> Value {

@@ -5,17 +5,18 @@
 
 use super::{problem, Answer, Call};
 use crate::edge::runs::{self, Answer as RunAnswer};
-use crate::edge::{clock, config, fault, jwt, keys, templates};
+use crate::edge::{clock, config, fault, jwt, keys, payers, templates};
 use crate::rules::config::Config;
 use crate::rules::dossier::{Presentation, Representation};
-use crate::rules::input::{self, Body};
+use crate::rules::identifier::{self, Claim};
+use crate::rules::input::{self, Body, Input};
 use crate::rules::quote::{self, Payment, Presented, Quote};
 use crate::rules::refusal::Refusal;
 use crate::rules::template::Template;
 use crate::wire::accept::prefers_json;
 use crate::wire::canonical::digest;
 use serde_json::{json, Value};
-use worker::Request;
+use worker::{Env, Request, Response};
 
 /// Runs the template, for a payer or for its owner.
 pub async fn create(call: Call<'_>, user: &str, slug: &str) -> Answer {
@@ -32,7 +33,8 @@ pub async fn create(call: Call<'_>, user: &str, slug: &str) -> Answer {
         true => offer(call, &config, asked, template).await.ok(),
         false => None,
     };
-    paid_before.filter(|response| response.status_code() == 200).ok_or(Refusal::NotFound)
+    let is_of_a_run = |response: &Response| response.headers().has("x-run-id").unwrap_or_default();
+    paid_before.filter(is_of_a_run).ok_or(Refusal::NotFound)
 }
 
 /// What happens at a template that the caller may see.
@@ -43,41 +45,85 @@ async fn offer(mut call: Call<'_>, config: &Config, asked: Asked, template: Temp
         let input = input?;
         asked.is_owner(&call, config, &template).await?;
         ready_to_run(&call, config, &template).await?;
-        return run(&call, present(&asked, &body, config, template, input, None), None).await;
+        return run(&call, present(&asked, &body, config, template, input, None)?, None).await;
     }
 
     // Whoever sends nothing wants to know the terms; indexers list only what answers 402.
     let curious = body == Body::Empty && !asked.pays();
-    let input = if curious { None } else { Some(input?) };
+    if !curious && !asked.pays() {
+        input.clone()?;
+    }
     let ready = ready_to_run(&call, config, &template).await;
-    let presented = asked.payment()?;
+    // A wrong input is told before a wrong payment.
+    let presented = asked.payment().or_else(|refusal| input.clone().and(Err(refusal)))?;
     if presented.is_none() {
         // Said before any payment is asked for.
         ready.clone()?;
     }
-    let quote = quote::quote(&template, &config.networks, &config.limits, &asked.url)?;
+    let quote = quote::quote(&template, config, &asked.url)?;
     let challenge = |refusal: &Refusal| problem::challenge(refusal, &quote).map_err(fault("challenge"));
-    let (Some(presented), Some(input)) = (presented, input) else {
+    let Some(mut presented) = presented else {
         return challenge(&Refusal::PaymentRequired);
     };
+    // What is not the payer's costs nobody anything: no object, and no call of the facilitator. (A contract
+    // wallet's signature only the facilitator can tell from garbage.)
+    if let Err(refusal) = quote::check_signature(&mut presented, &quote) {
+        input?;
+        return challenge(&refusal);
+    }
     let matched = quote::match_payment(&presented, &quote, &config.limits, clock::seconds());
-    // A payment that cannot begin a run (any more) may have bought one already: its object knows.
+    // What cannot begin a run (any more) may have bought one already: its object knows. The template may
+    // have other parameters by now.
+    let (input, objection) = match input {
+        Ok(input) => (input, None),
+        Err(refusal) => (Input::default(), Some(refusal)),
+    };
     let (payment, objection) = match matched {
         Ok(payment) if !template.published => (payment, Some(Refusal::NotFound)),
-        Ok(payment) => (payment, ready.err()),
-        Err(refusal) => match quote::identify(&presented, &quote) {
-            Some(payment) => (payment, Some(refusal)),
-            None => return challenge(&refusal),
+        Ok(payment) => (payment, objection.or(ready.err())),
+        Err(refusal) => match (quote::identify(&presented, &quote), objection) {
+            (Some(payment), objection) => (payment, Some(objection.unwrap_or(refusal))),
+            (None, Some(objection)) => return Err(objection),
+            (None, None) => return challenge(&refusal),
         },
     };
-    let mut presentation = present(&asked, &body, config, template, input, Some(payment));
+    let mut presentation = present(&asked, &body, config, template, input, Some(payment))?;
     presentation.objection = objection;
+    if let Some(identifier) = &presented.identifier {
+        // The payment's signature is public once it is on the chain; its identifier is not.
+        presentation.digest = digest(&json!([presentation.digest, identifier]));
+    }
+    let in_header = identifier::of_header(asked.idempotency_key.as_deref())?;
+    let identifiers: Vec<String> = presented.identifier.into_iter().chain(in_header).collect();
+    claim_identifiers(call.env, config, &identifiers, &presentation).await?;
     run(&call, presentation, Some(&quote)).await
 }
 
+/// An identifier stands for one payment of one request. It is claimed before anything is verified; what has
+/// been bought already needs no claim.
+async fn claim_identifiers(
+    env: &Env,
+    config: &Config,
+    identifiers: &[String],
+    presentation: &Presentation,
+) -> Result<(), Refusal> {
+    let (Some(payment), None) = (&presentation.payment, &presentation.objection) else {
+        return Ok(());
+    };
+    if identifiers.is_empty() && config.require_payment_identifier {
+        return Err(Refusal::IdentifierMissing);
+    }
+    for identifier in identifiers {
+        let claim = Claim::new(identifier, &presentation.digest, payment);
+        payers::claim(env, payment, &claim).await?;
+    }
+    Ok(())
+}
+
 async fn run(call: &Call<'_>, presentation: Presentation, quote: Option<&Quote>) -> Answer {
-    match runs::present(call.env, &presentation).await? {
+    match runs::present(call.env, &call.request, &presentation).await? {
         RunAnswer::Ready(response) => Ok(response),
+        RunAnswer::Ended => problem::ended().map_err(fault("answer")),
         RunAnswer::Refused(refused) => problem::of_run(&refused, quote).map_err(fault("problem")),
     }
 }
@@ -89,6 +135,7 @@ struct Asked {
     authorization: Option<String>,
     payment_v2: Option<String>,
     payment_v1: Option<String>,
+    idempotency_key: Option<String>,
     representation: Representation,
 }
 
@@ -104,6 +151,7 @@ impl Asked {
             authorization: header("authorization")?,
             payment_v2: header("payment-signature")?,
             payment_v1: header("x-payment")?,
+            idempotency_key: header("idempotency-key")?,
             representation: if json || no_stream { Representation::Json } else { Representation::Stream },
         })
     }
@@ -156,13 +204,19 @@ fn present(
     template: Template,
     input: input::Input,
     payment: Option<Payment>,
-) -> Presentation {
+) -> Result<Presentation, Refusal> {
     let body = match body {
         Body::Json(value) => value.clone(),
         Body::Empty | Body::Malformed => Value::Object(serde_json::Map::new()),
     };
     let most = config.models.iter().find(|m| m.id == template.model).map(|m| m.max_output);
-    Presentation {
+    let object = match &payment {
+        Some(payment) => payment.name.clone(),
+        None => format!("test_{}", runs::random_hex()?),
+    };
+    Ok(Presentation {
+        object,
+        release: template.release,
         template_id: template.id,
         creator_id: template.creator_id,
         max_tokens: template.max_tokens.min(most.unwrap_or(template.max_tokens)),
@@ -173,5 +227,5 @@ fn present(
         digest: digest(&json!(["POST", asked.target(), body])),
         representation: asked.representation,
         objection: None,
-    }
+    })
 }

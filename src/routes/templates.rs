@@ -19,7 +19,7 @@ pub async fn show(call: Call<'_>, user: &str, slug: &str) -> Answer {
         owner.ok().filter(|id| *id == template.creator_id).ok_or(Refusal::NotFound)?;
     }
     let url = call.request.inner().url();
-    let quote = quote::quote(&template, &config.networks, &config.limits, &url).ok();
+    let quote = quote::quote(&template, &config, &url).ok();
     let offers = quote.iter().flat_map(|q| q.offers()).map(|o| &o.v2);
     let card = json!({
         "resource": format!("/@{user}/{slug}"),

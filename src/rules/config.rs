@@ -3,7 +3,7 @@
 //! Every section may be left out; what is left out comes from the `[vars]` of the deployment, and
 //! what those leave out from [`Config::built_in`]. A document with one bad line changes nothing.
 
-use crate::wire::evm::Address;
+use crate::wire::evm::{Address, Domain};
 use crate::wire::jwt::JwkSet;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -27,6 +27,10 @@ pub struct Config {
     pub anthropic: Anthropic,
     /// Whose tokens are believed.
     pub jwt: Jwt,
+    /// Every payment must come with x402's `payment-identifier`, or with an `Idempotency-Key`.
+    pub require_payment_identifier: bool,
+    /// What the operator promises beyond what the software does; shown at `/.well-known/refund-policy.json`.
+    pub refund_policy: Option<String>,
 }
 
 /// The document as it stands in KV.
@@ -49,6 +53,10 @@ pub struct Document {
     pub anthropic: Option<Anthropic>,
     /// See [`Config::jwt`].
     pub jwt: Option<Jwt>,
+    /// See [`Config::require_payment_identifier`].
+    pub require_payment_identifier: Option<bool>,
+    /// See [`Config::refund_policy`].
+    pub refund_policy: Option<String>,
 }
 
 /// An x402 facilitator.
@@ -57,6 +65,10 @@ pub struct Document {
 pub struct Facilitator {
     /// Base URL; `/verify` and `/settle` are appended.
     pub url: String,
+    /// Takes reports of failed runs at `/claims/report-failure`: the name of the Worker secret that holds
+    /// the API key for it. Never the key itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claims_secret: Option<String>,
 }
 
 /// A network and the one asset accepted there.
@@ -73,6 +85,28 @@ pub struct Network {
     pub decimals: u8,
     /// The token's EIP-712 domain: a wrong name fails every signature.
     pub eip712: Eip712Domain,
+    /// A JSON-RPC node of the chain. It is asked for one thing only: what became of a payment whose
+    /// settlement was not answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rpc_url: Option<String>,
+}
+
+impl Network {
+    /// The chain's own number.
+    pub fn chain_id(&self) -> u64 {
+        // Validated: it is one.
+        self.id.strip_prefix("eip155:").and_then(|id| id.parse().ok()).unwrap_or_default()
+    }
+
+    /// The token's EIP-712 domain in full.
+    pub fn domain(&self) -> Domain {
+        Domain {
+            name: self.eip712.name.clone(),
+            version: self.eip712.version.clone(),
+            chain_id: self.chain_id(),
+            contract: self.asset,
+        }
+    }
 }
 
 /// `name` and `version` of an EIP-712 domain.
@@ -108,6 +142,8 @@ pub struct Limits {
     pub value_chars: usize,
     /// The user message, in characters.
     pub user_message_chars: usize,
+    /// A filled-in prompt, in bytes: a template may repeat a value many times.
+    pub prompt_bytes: usize,
     /// `maxTimeoutSeconds` of our terms: covers generation and settlement.
     pub max_timeout_seconds: u64,
     /// What must be left of a payment's window, beyond `claude_begin_seconds`, when it is presented.
@@ -122,6 +158,11 @@ pub struct Limits {
     pub claude_idle_seconds: u64,
     /// A whole answer.
     pub claude_total_seconds: u64,
+    /// How many streams of one payer may show their text before they are settled (`release: verified`).
+    /// One more is shown when it is settled, as others are.
+    pub outstanding_per_payer: u32,
+    /// Claude calls for one run before it is paid, where the fault is one that passes.
+    pub start_attempts: u8,
     /// Claude calls for one run once it is paid.
     pub paid_attempts: u8,
 }
@@ -132,6 +173,7 @@ impl Default for Limits {
             body_bytes: 512 * 1024,
             value_chars: 20_000,
             user_message_chars: 50_000,
+            prompt_bytes: 1 << 20,
             max_timeout_seconds: 300,
             settle_margin_seconds: 6,
             verify_seconds: 10,
@@ -139,6 +181,8 @@ impl Default for Limits {
             claude_begin_seconds: 30,
             claude_idle_seconds: 60,
             claude_total_seconds: 600,
+            outstanding_per_payer: 3,
+            start_attempts: 3,
             paid_attempts: 3,
         }
     }
@@ -202,21 +246,22 @@ impl Config {
     /// What applies where neither KV nor the vars say anything: Base and Base Sepolia with Circle's
     /// USDC, the current models, the public facilitator. Nobody's token is believed.
     pub fn built_in() -> Self {
-        let usdc = |id: &str, v1: &str, asset: [u8; 20], name: &str| Network {
+        let usdc = |id: &str, v1: &str, asset: [u8; 20], name: &str, rpc_url: &str| Network {
             id: id.to_owned(),
             v1: v1.to_owned(),
             asset: Address::from(asset),
             decimals: 6,
             eip712: Eip712Domain { name: name.to_owned(), version: "2".to_owned() },
+            rpc_url: Some(rpc_url.to_owned()),
         };
         let model = |id: &str, max_output| Model { id: id.to_owned(), max_output, retired_on: None };
         Config {
             revision: "built-in".to_owned(),
             paused: false,
-            facilitators: vec![Facilitator { url: "https://x402.org/facilitator".to_owned() }],
+            facilitators: vec![Facilitator { url: "https://x402.org/facilitator".to_owned(), claims_secret: None }],
             networks: vec![
-                usdc("eip155:8453", "base", BASE_USDC, "USD Coin"),
-                usdc("eip155:84532", "base-sepolia", BASE_SEPOLIA_USDC, "USDC"),
+                usdc("eip155:8453", "base", BASE_USDC, "USD Coin", "https://mainnet.base.org"),
+                usdc("eip155:84532", "base-sepolia", BASE_SEPOLIA_USDC, "USDC", "https://sepolia.base.org"),
             ],
             models: vec![
                 model("claude-opus-5-5", 64_000),
@@ -229,6 +274,8 @@ impl Config {
             limits: Limits::default(),
             anthropic: Anthropic { base_url: "https://api.anthropic.com".to_owned(), version: anthropic_version() },
             jwt: Jwt::default(),
+            require_payment_identifier: false,
+            refund_policy: None,
         }
     }
 
@@ -243,6 +290,8 @@ impl Config {
             limits: document.limits.unwrap_or(self.limits),
             anthropic: document.anthropic.unwrap_or(self.anthropic),
             jwt: document.jwt.unwrap_or(self.jwt),
+            require_payment_identifier: document.require_payment_identifier.unwrap_or(self.require_payment_identifier),
+            refund_policy: document.refund_policy.or(self.refund_policy),
         };
         config.validate()?;
         Ok(config)
@@ -271,8 +320,9 @@ impl Config {
         check(!self.networks.is_empty(), "networks: none")?;
         for network in &self.networks {
             let chain = network.id.strip_prefix("eip155:").unwrap_or_default();
-            let digits = !chain.is_empty() && chain.bytes().all(|b| b.is_ascii_digit());
-            check(digits, "networks: an id is not eip155:<chain id>")?;
+            let plain = chain.bytes().all(|b| b.is_ascii_digit()) && chain.parse::<u64>().is_ok();
+            check(plain, "networks: an id is not eip155:<chain id>")?;
+            check(network.rpc_url.as_deref().is_none_or(is_http_url), "networks: an rpcUrl is not http(s)")?;
             check(!network.v1.is_empty(), "networks: v1 is empty")?;
             // Sums of earnings are 64-bit integers in D1: 9 decimals leave room for 9 billion whole units.
             check(network.decimals <= 9, "networks: decimals above 9")?;
@@ -307,6 +357,8 @@ impl Config {
             "limits: maxTimeoutSeconds must exceed claudeBeginSeconds + settleMarginSeconds",
         )?;
         check((1..=16 << 20).contains(&l.body_bytes), "limits: bodyBytes is 1 to 16 MiB")?;
+        check((1..=1 << 20).contains(&l.prompt_bytes), "limits: promptBytes is 1 to 1 MiB")?;
+        check(l.start_attempts >= 1, "limits: startAttempts is 0")?;
         check(l.paid_attempts >= 1, "limits: paidAttempts is 0")?;
         check(is_http_url(&self.anthropic.base_url), "anthropic: baseUrl is not http(s)")?;
         for issuer in &self.jwt.issuers {

@@ -1,10 +1,11 @@
 //! What a run carries with it: what the front door hands to the run object, and what the object keeps.
 
+use super::config::Limits;
 use super::input::Input;
 use super::ledger::{row, Facts, Row};
 use super::quote::Payment;
-use super::refusal::Refusal;
-use super::run::{Millis, Policy, Receipt, Run};
+use super::refusal::{Refusal, Retry};
+use super::run::{Ending, Millis, Policy, Receipt, Release, Run, Terms, View};
 use super::template::{render, Secret, NEUTRAL_MESSAGE};
 use crate::wire::anthropic::{StopReason, Usage};
 use crate::wire::x402::encode_header;
@@ -38,12 +39,30 @@ pub struct Presentation {
     pub input: Input,
     /// `None`: an owner's test.
     pub payment: Option<Payment>,
+    /// The name of its object: the payment's, or drawn for an owner's test.
+    pub object: String,
     /// Digest of method, path, query and body: one payment buys one request.
     pub digest: String,
     /// How this caller wants the answer.
     pub representation: Representation,
+    /// When the template's text is shown.
+    pub release: Release,
     /// Why this cannot begin a run. It may still join the run that the payment has bought already.
     pub objection: Option<Refusal>,
+}
+
+/// The id of a run: it leads to the object, and its second half, drawn at random, is known only to who was
+/// told it. (The payment, and with it the object's name, is public once it is on the chain.)
+pub fn run_id(object: &str, random: &str) -> String {
+    format!("run_{object}_{random}")
+}
+
+/// The object that an id leads to; `None` where it is no run's id.
+pub fn object_of(run_id: &str) -> Option<&str> {
+    let (object, random) = run_id.strip_prefix("run_")?.rsplit_once('_')?;
+    let hex = |text: &str| text.len() == 32 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+    let known = hex(object.strip_prefix("test_").unwrap_or(object));
+    (known && hex(random)).then_some(object)
 }
 
 /// What Claude is asked: the filled-in prompt. Secret as a whole, and sealed where it is stored.
@@ -100,6 +119,8 @@ pub struct Tally {
     pub before: Usage,
     /// Why Claude stopped.
     pub stop_reason: Option<StopReason>,
+    /// The facilitator that was asked last, by its URL.
+    pub facilitator: Option<String>,
 }
 
 impl Tally {
@@ -128,13 +149,25 @@ impl Presentation {
         Ticket::of(&self.payment, &self.digest)
     }
 
-    /// When money moves for this run.
-    pub fn policy(&self) -> Policy {
-        match (&self.payment, self.representation) {
-            (None, _) => Policy::Free,
-            (Some(_), Representation::Stream) => Policy::OnStart,
-            (Some(_), Representation::Json) => Policy::OnResult,
+    /// What a run of it is held to. `release` may be less than the template allows.
+    pub fn terms(&self, release: Release, limits: &Limits) -> Terms {
+        Terms {
+            policy: match (&self.payment, self.representation) {
+                (None, _) => Policy::Free,
+                (Some(_), Representation::Stream) => Policy::OnStart,
+                (Some(_), Representation::Json) => Policy::OnResult,
+            },
+            release,
+            start_attempts: limits.start_attempts,
+            paid_attempts: limits.paid_attempts,
+            valid_until: self.payment.as_ref().map_or(0, |p| p.valid_before.saturating_mul(1000)),
         }
+    }
+
+    /// Whether its text may be shown before it is settled, as far as the template goes.
+    pub fn may_be_shown_early(&self) -> bool {
+        let stream = self.representation == Representation::Stream;
+        self.release == Release::Verified && stream && self.payment.is_some()
     }
 
     /// Fills in the prompt.
@@ -178,7 +211,7 @@ impl Dossier {
                 creator_id: &self.creator_id,
                 model: &self.model,
                 payer: payment.map(|p| p.payer.to_string()),
-                price: payment.map(|p| (p.network.as_str(), p.asset.as_str(), p.amount.to_string())),
+                price: payment.map(|p| (p.network.as_str(), p.asset.to_string(), p.amount.to_string())),
                 usage: tally.all(),
                 stop_reason: tally.stop_reason.as_ref(),
                 started_at: self.started_at,
@@ -208,6 +241,38 @@ impl Dossier {
             "stop_reason": tally.stop_reason,
             "usage": tally.usage,
             "receipt": receipt.map(receipt_json),
+        })
+    }
+}
+
+impl Dossier {
+    /// Where the run stands, for who holds its id.
+    pub fn status(&self, run: &Run, tally: &Tally, text: &str) -> Value {
+        let charged = run.receipt().is_some();
+        let refusal = match (run.view(), run.ending()) {
+            (_, Some(Ending::Error(refusal))) | (View::Refuse(refusal), _) => Some(refusal),
+            _ => None,
+        };
+        let error = refusal.map(|refusal| {
+            let retryable = matches!(refusal.retry(), Retry::After(_));
+            json!({"code": refusal.code(), "message": refusal.message_when(charged), "retryable": retryable})
+        });
+        let row = self.row(run, tally, self.started_at);
+        json!({
+            "run": self.run_id,
+            "status": row.status,
+            "model": self.model,
+            "startedAt": self.started_at,
+            "charged": charged,
+            "amount": row.amount,
+            "asset": row.asset,
+            "network": row.network,
+            "receipt": run.receipt().map(receipt_json),
+            "output": (run.ending() == Some(Ending::Done)).then_some(text),
+            "stop_reason": tally.stop_reason,
+            "usage": tally.usage,
+            "error": error,
+            "stream": format!("/runs/{}/stream", self.run_id),
         })
     }
 }

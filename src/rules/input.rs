@@ -2,13 +2,14 @@
 
 use super::config::Limits;
 use super::refusal::{Detail, InputFault, Refusal};
-use super::template::{Parameter, Template, USER_MESSAGE};
+use super::template::{rendered_len, Parameter, Template, USER_MESSAGE};
+use crate::wire::flat;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
 /// An input that the template accepts, defaults filled in.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Input {
     /// One value for each declared parameter.
     pub values: BTreeMap<String, String>,
@@ -21,7 +22,7 @@ pub struct Input {
 pub enum Body {
     /// Nothing, or `{}`: what a caller sends who wants to know the terms.
     Empty,
-    /// JSON.
+    /// JSON, as far as [`flat`] keeps it.
     Json(Value),
     /// Not JSON.
     Malformed,
@@ -33,7 +34,7 @@ impl Body {
         if bytes.trim_ascii().is_empty() {
             return Body::Empty;
         }
-        match serde_json::from_slice(bytes) {
+        match flat::from_slice(bytes) {
             Ok(Value::Object(map)) if map.is_empty() => Body::Empty,
             Ok(value) => Body::Json(value),
             Err(_) => Body::Malformed,
@@ -63,7 +64,14 @@ pub fn validate(body: &Body, template: &Template, limits: &Limits) -> Result<Inp
     let given = template.parameters.iter().map(|p| given(p, fields, limits));
     let given: Vec<_> = given.collect::<Result<_, Refusal>>()?;
     let values = template.parameters.iter().zip(given).map(|(p, given)| Ok((p.name.clone(), value_of(p, given)?)));
-    Ok(Input { values: values.collect::<Result<_, Refusal>>()?, user_message })
+    let values = values.collect::<Result<_, Refusal>>()?;
+    let length = rendered_len(template.prompt.reveal(), &values);
+    if length > limits.prompt_bytes {
+        // Of the prompt nothing is told, not even its length.
+        let received = "values that fill in to more";
+        return Err(fault(InputFault::TooLong, "body", "values that fit into the template's prompt", received));
+    }
+    Ok(Input { values, user_message })
 }
 
 fn known(name: &str, template: &Template) -> Result<(), Refusal> {

@@ -19,7 +19,7 @@ pub struct Facts<'a> {
     /// Who pays; `None` for an owner's test.
     pub payer: Option<String>,
     /// CAIP-2, asset and amount asked for; `None` for an owner's test.
-    pub price: Option<(&'a str, &'a str, String)>,
+    pub price: Option<(&'a str, String, String)>,
     /// Tokens of all editions of the answer.
     pub usage: Usage,
     /// Why Claude stopped.
@@ -51,7 +51,7 @@ pub struct Row {
     pub amount: String,
     /// The settlement.
     pub transaction: Option<String>,
-    /// delivered, failed, refused, unknown, interrupted, refundable.
+    /// delivered, failed, refused, unknown, interrupted, refundable, reported.
     pub status: &'static str,
     /// The refusal's code.
     pub code: Option<String>,
@@ -78,12 +78,12 @@ pub fn row(run: &Run, facts: Facts<'_>) -> Row {
         State::SettlementUnknown { .. } => ("unknown", Some(Refusal::SettlementUnknown)),
         State::Interrupted(fault) => ("interrupted", Some(Refusal::Claude(*fault))),
         State::Refundable(fault) => ("refundable", Some(Refusal::Claude(*fault))),
-        State::Refunded => ("refunded", None),
+        State::Reported(fault) => ("reported", Some(Refusal::Claude(*fault))),
         State::New | State::Presented | State::Verified => ("running", None),
         State::Answering { .. } | State::Streaming => ("running", None),
     };
     let (network, asset, asked) = match facts.price {
-        Some((network, asset, amount)) => (Some(network.to_owned()), Some(asset.to_owned()), amount),
+        Some((network, asset, amount)) => (Some(network.to_owned()), Some(asset), amount),
         None => (None, None, "0".to_owned()),
     };
     let charged = run.receipt().is_some();
@@ -91,7 +91,7 @@ pub fn row(run: &Run, facts: Facts<'_>) -> Row {
         id: facts.run_id.to_owned(),
         template_id: facts.template_id.to_owned(),
         creator_id: facts.creator_id.to_owned(),
-        owner_test: run.policy() == Policy::Free,
+        owner_test: run.terms().policy == Policy::Free,
         payer: facts.payer,
         network,
         asset,

@@ -1,9 +1,12 @@
 //! What we decide: templates and their input, quotes, the run machine, the transcript, refusals.
 //! Pure: time and ids come in as arguments, the next deadline goes out as a value.
 
+pub mod breaker;
 pub mod claude;
 pub mod config;
 pub mod dossier;
+pub mod evidence;
+pub mod identifier;
 pub mod input;
 pub mod ledger;
 pub mod owner;

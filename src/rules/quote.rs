@@ -3,18 +3,20 @@
 //! Nothing here trusts the payer's echo of the terms, and nothing here is left to the facilitator
 //! that we can check ourselves: recipient, asset, network, value and time window.
 
-use super::config::{Limits, Network};
+use super::config::{Config, Limits, Network};
+use super::identifier;
 use super::refusal::Refusal;
 use super::template::Template;
 use crate::wire::amount::Amount;
 use crate::wire::canonical::sha256_hex;
-use crate::wire::evm::{Address, Authorization, PayloadError};
+use crate::wire::evm::{Address, Authorization, Domain, PayloadError, Signed};
 use crate::wire::x402::{self, PaymentRequirements, Resource};
 use crate::wire::x402_v1;
 use serde::{Deserialize, Serialize};
 use serde_json::{json, Map, Value};
 
-const SCHEME: &str = "exact";
+/// The one scheme that is offered.
+pub const SCHEME: &str = "exact";
 const MIME: &str = "text/event-stream";
 /// Long descriptions make a header that common clients refuse.
 const MAX_DESCRIPTION: usize = 200;
@@ -26,6 +28,8 @@ pub struct Offer {
     pub v2: PaymentRequirements,
     /// As v1 says it.
     pub v1: x402_v1::PaymentRequirements,
+    /// What a payer signs for.
+    pub domain: Domain,
 }
 
 /// What a run of a template costs, on each network its creator takes money on.
@@ -33,10 +37,12 @@ pub struct Offer {
 pub struct Quote {
     resource: Resource,
     offers: Vec<Offer>,
+    require_identifier: bool,
 }
 
 /// Makes the quote of a template for a call of `url`.
-pub fn quote(template: &Template, networks: &[Network], limits: &Limits, url: &str) -> Result<Quote, Refusal> {
+pub fn quote(template: &Template, config: &Config, url: &str) -> Result<Quote, Refusal> {
+    let (networks, limits) = (&config.networks, &config.limits);
     let mut description = format!("{}: {}", template.name, template.description);
     if let Some((cut, _)) = description.char_indices().nth(MAX_DESCRIPTION) {
         description.truncate(cut);
@@ -49,6 +55,7 @@ pub fn quote(template: &Template, networks: &[Network], limits: &Limits, url: &s
         let extra = Some(extra_of(network));
         let asset = network.asset.to_string();
         Some(Offer {
+            domain: network.domain(),
             v2: PaymentRequirements {
                 scheme: SCHEME.to_owned(),
                 network: network.id.clone(),
@@ -77,7 +84,7 @@ pub fn quote(template: &Template, networks: &[Network], limits: &Limits, url: &s
     if offers.is_empty() {
         return Err(Refusal::NotForSale);
     }
-    Ok(Quote { resource, offers })
+    Ok(Quote { resource, offers, require_identifier: config.require_payment_identifier })
 }
 
 fn extra_of(network: &Network) -> Map<String, Value> {
@@ -116,11 +123,13 @@ impl Quote {
 
     /// The challenge for `PAYMENT-REQUIRED`.
     pub fn challenge(&self, error: Option<String>) -> x402::PaymentRequired {
+        let declaration = identifier::declaration(self.require_identifier);
         x402::PaymentRequired {
             x402_version: 2,
             error,
             resource: self.resource.clone(),
             accepts: self.offers.iter().map(|o| o.v2.clone()).collect(),
+            extensions: [(identifier::EXTENSION.to_owned(), declaration)].into_iter().collect(),
         }
     }
 
@@ -128,18 +137,6 @@ impl Quote {
     pub fn challenge_v1(&self, error: String) -> x402_v1::PaymentRequired {
         x402_v1::PaymentRequired { x402_version: 1, error, accepts: self.offers.iter().map(|o| o.v1.clone()).collect() }
     }
-}
-
-/// Whether a failed settlement says for certain that the money has not moved.
-///
-/// Only what a facilitator finds before it submits anything is certain. A transaction that it names may
-/// still be mined; a confirmation that timed out may still come; and a nonce that is spent was spent on
-/// paying the creator, by whoever was first to submit it.
-pub fn is_definite_no(answer: &x402::SettleResponse) -> bool {
-    let reason = answer.error_reason.as_deref().unwrap_or_default();
-    let found_before = ["invalid_", "insufficient_", "unsupported_"].iter().any(|start| reason.starts_with(start));
-    let submitted = ["nonce", "transaction", "settlement", "pending"].iter().any(|word| reason.contains(word));
-    !answer.success && answer.transaction.is_empty() && found_before && !submitted
 }
 
 /// A payment as presented, read but not yet held against any terms.
@@ -150,6 +147,10 @@ pub struct Presented {
     chosen: Chosen,
     authorization: Authorization,
     payload: Map<String, Value>,
+    /// See [`identifier::of_extensions`].
+    pub identifier: Option<String>,
+    /// See [`Payment::by_key`].
+    by_key: bool,
 }
 
 /// Which offer the payer says they chose.
@@ -188,7 +189,8 @@ pub fn read_payment(v2: Option<&str>, v1: Option<&str>) -> Result<Option<Present
         return Err(Refusal::PaymentMismatch { field: "scheme".to_owned() });
     }
     let authorization = Authorization::read(&payload).map_err(|e: PayloadError| malformed(e.to_string()))?;
-    Ok(Some(Presented { raw, chosen, authorization, payload }))
+    let identifier = identifier::of_extensions(&raw)?;
+    Ok(Some(Presented { raw, chosen, authorization, payload, identifier, by_key: false }))
 }
 
 /// A payment that matches our terms: all that verifying and settling it needs.
@@ -205,17 +207,37 @@ pub struct Payment {
     /// The same network in v1's words.
     pub network_v1: String,
     /// The token.
-    pub asset: String,
+    pub asset: Address,
+    /// Who is paid.
+    pub pay_to: Address,
     /// Atomic units.
     pub amount: Amount,
     /// Who pays.
     pub payer: Address,
+    /// The signature has been seen to be that of the payer's own key.
+    pub by_key: bool,
     /// Unix seconds.
     pub valid_before: u64,
-    /// Names the run: whatever is presented with this network, asset, payer and nonce is one run.
+    /// 32 bytes in lower-case hex, which the token accepts once.
+    pub nonce: String,
+    /// Names the run: whatever is presented with this network, asset, payer and nonce is one run. 128 bits
+    /// of a digest, in hex.
     pub name: String,
     /// Digest of the signed payload: only who presents it again is shown the run.
     pub proof: String,
+}
+
+/// Whether the signature can be the payer's: asked before anybody is troubled with the payment. A payment
+/// for a network that is not offered has other faults, which [`match_payment`] tells.
+pub fn check_signature(presented: &mut Presented, quote: &Quote) -> Result<(), Refusal> {
+    let signed = presented.offer(quote).map(|offer| presented.authorization.signed(&offer.domain));
+    presented.by_key = signed == Some(Signed::ByPayer);
+    match signed {
+        Some(Signed::Wrong) => {
+            Err(Refusal::PaymentInvalid { reason: Some("invalid_exact_evm_payload_signature".to_owned()) })
+        }
+        Some(Signed::ByPayer | Signed::Elsewhere) | None => Ok(()),
+    }
 }
 
 /// Holds a payment against the terms at `now` (Unix seconds).
@@ -267,7 +289,10 @@ impl Presented {
         };
         // Of the payload, what was read here is what goes on: no other transfer method rides along.
         let read = |name: &str| self.payload.get(name).cloned().map(|value| (name.to_owned(), value));
-        let signed: Map<String, Value> = ["signature", "authorization"].into_iter().filter_map(read).collect();
+        let mut signed: Map<String, Value> = ["signature", "authorization"].into_iter().filter_map(read).collect();
+        if let Some(Value::Object(authorization)) = signed.get_mut("authorization") {
+            authorization.retain(|name, _| Authorization::MEMBERS.contains(&name.as_str()));
+        }
         let mut payload = self.raw.clone();
         if let Some(map) = payload.as_object_mut() {
             map.insert("payload".to_owned(), Value::Object(signed.clone()));
@@ -286,11 +311,14 @@ impl Presented {
             requirements: requirements.unwrap_or_default(),
             network: terms.network.clone(),
             network_v1: offer.v1.network.clone(),
-            asset: terms.asset.clone(),
+            asset: offer.domain.contract,
+            pay_to: self.authorization.to,
             amount: terms.amount,
             payer: *from,
+            by_key: self.by_key,
             valid_before: *valid_before,
-            name: sha256_hex(identity.as_bytes()),
+            nonce: nonce.clone(),
+            name: sha256_hex(identity.as_bytes()).get(..32).unwrap_or_default().to_owned(),
             proof: sha256_hex(proof.as_bytes()),
         }
     }

@@ -8,7 +8,7 @@
 use serde::{Deserialize, Serialize};
 
 /// What was wrong with one field of the input.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Detail {
     /// Its name; `body` for the whole.
     pub field: String,
@@ -19,7 +19,7 @@ pub struct Detail {
 }
 
 /// The ways in which an input can be wrong.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum InputFault {
     /// The body is not JSON.
     NotJson,
@@ -40,7 +40,7 @@ pub enum InputFault {
 }
 
 /// Why Claude gave no (whole) answer. The upstream's own text is never part of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum ClaudeFault {
     /// 401: the creator's key is not valid.
     KeyInvalid,
@@ -73,10 +73,12 @@ pub enum ClaudeFault {
     CutOff,
     /// `stop_reason: refusal`.
     Declined,
+    /// Not Claude's: nobody was there any more who had paid or wanted to, and Claude was stopped.
+    CallerGone,
 }
 
 /// What coinslot says no to.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Refusal {
     /// No such route, template, creator or run; or not for this caller's eyes. All alike.
     NotFound,
@@ -124,6 +126,12 @@ pub enum Refusal {
     PaymentExpired,
     /// Not valid yet.
     PaymentNotYetValid,
+    /// An identifier of the payment is not of the form it must have.
+    IdentifierInvalid,
+    /// The operator wants an identifier with every payment.
+    IdentifierMissing,
+    /// The identifier belongs to another payment, or another request.
+    IdentifierReused,
     /// The same payment has been used with another request, or by someone else.
     PaymentReused,
     /// The facilitator says the payment is not valid.
@@ -178,6 +186,7 @@ impl ClaudeFault {
             Self::Broken => "CLAUDE_STREAM_ERROR",
             Self::CutOff => "CLAUDE_CUT_OFF",
             Self::Declined => "CLAUDE_REFUSED",
+            Self::CallerGone => "CALLER_GONE",
         }
     }
 
@@ -197,6 +206,7 @@ impl ClaudeFault {
             Self::Broken => "Claude reported an error in the middle of its answer.",
             Self::CutOff => "Claude's answer broke off before its end.",
             Self::Declined => "Claude declined to answer this input.",
+            Self::CallerGone => "The caller had gone before anything was paid.",
         }
     }
 
@@ -210,7 +220,20 @@ impl ClaudeFault {
             Self::RateLimited { retry_after: Some(s) } => Retry::After(s),
             Self::Overloaded => Retry::After(15),
             Self::Upstream | Self::Unreachable | Self::TimedOut => Retry::After(5),
-            Self::Broken | Self::CutOff => Retry::After(1),
+            Self::Broken | Self::CutOff | Self::CallerGone => Retry::After(1),
+        }
+    }
+
+    /// How long to wait before asking again, where a fault of this kind passes by itself: `wait`
+    /// milliseconds, or longer where Anthropic asks for that. `None`: asking again soon is no use.
+    pub fn passes_in(self, wait: u64) -> Option<u64> {
+        match self {
+            Self::RateLimited { retry_after: Some(seconds) } => Some(wait.max(u64::from(seconds).saturating_mul(1000))),
+            Self::Overloaded | Self::Upstream | Self::Unreachable | Self::Broken | Self::CutOff => Some(wait),
+            Self::KeyInvalid | Self::Permission | Self::Billing | Self::ModelRetired => None,
+            Self::TooLong | Self::Rejected | Self::Declined | Self::CallerGone => None,
+            // Without `retry-after` it is a spend cap. And who has waited for a time-out has waited enough.
+            Self::RateLimited { retry_after: None } | Self::TimedOut => None,
         }
     }
 }
@@ -242,6 +265,9 @@ impl Refusal {
             Self::PaymentMismatch { .. } => "PAYMENT_MISMATCH",
             Self::PaymentExpired => "PAYMENT_EXPIRED",
             Self::PaymentNotYetValid => "PAYMENT_NOT_YET_VALID",
+            Self::IdentifierInvalid => "IDENTIFIER_INVALID",
+            Self::IdentifierMissing => "IDENTIFIER_MISSING",
+            Self::IdentifierReused => "IDENTIFIER_REUSED",
             Self::PaymentReused => "PAYMENT_REUSED",
             Self::PaymentInvalid { .. } => "PAYMENT_INVALID",
             Self::FacilitatorUnavailable => "FACILITATOR_UNAVAILABLE",
@@ -281,6 +307,18 @@ impl Refusal {
             }
             Self::PaymentExpired => "The payment's time window is over, or too short to finish in.".to_owned(),
             Self::PaymentNotYetValid => "The payment is not valid yet.".to_owned(),
+            Self::IdentifierInvalid => {
+                "A payment-identifier is 16 to 128 of A-Z, a-z, 0-9, _ and -; an Idempotency-Key is visible ASCII."
+                    .to_owned()
+            }
+            Self::IdentifierMissing => {
+                "Send x402's payment-identifier with the payment, or an Idempotency-Key.".to_owned()
+            }
+            Self::IdentifierReused => {
+                "This identifier belongs to another payment or another request: present that payment again, or use \
+                 another identifier. Nothing was charged."
+                    .to_owned()
+            }
             Self::PaymentReused => "This payment belongs to another request.".to_owned(),
             Self::PaymentInvalid { .. } => "The facilitator does not accept this payment.".to_owned(),
             Self::FacilitatorUnavailable => {
@@ -352,6 +390,9 @@ impl Refusal {
             | Self::PaymentMalformed { .. }
             | Self::PaymentMismatch { .. }
             | Self::PaymentExpired
+            | Self::IdentifierInvalid
+            | Self::IdentifierMissing
+            | Self::IdentifierReused
             | Self::PaymentReused
             | Self::PaymentInvalid { .. }
             | Self::SettlementRejected { .. }

@@ -2,14 +2,18 @@
 //!
 //! ```text
 //! New ─presented─▶ Presented ─verified─▶ Verified ─began─▶ Answering ─settled─▶ Streaming ─ended─▶ Delivered
-//!                      │                     │                 │ │                  │
-//!                      ▼ not valid           ▼ Claude fails    │ ▼ rejected         ▼ breaks off: asked again,
-//!                   Refused               Failed               │ Refused            then Interrupted (presented
-//!                                         (not charged)        ▼ no answer          again: asked again), at last
-//!                                                       SettlementUnknown           Refundable ─reported─▶ Refunded
+//!                      │                  ▲  │                 │ │                  │
+//!                      ▼ not valid        └──┤ passing fault:  │ ▼ rejected         ▼ breaks off: asked again, once
+//!                   Refused       asked again▼                 │ Refused            text was seen by way of
+//!                                         Failed               ▼ no answer          Interrupted; at last
+//!                                         (not charged)  SettlementUnknown          Refundable ─reported─▶ Reported
+//!                                                         │ evidence is looked for
+//!                                                         ├ settled ─▶ as after Answering
+//!                                                         ├ not yet ─▶ Answering: settle is asked again
+//!                                                         └ never ───▶ Refused
 //! ```
 //!
-//! Sans-IO: [`Run::handle`] takes an event and the time and gives back effects, in order;
+//! Sans-IO: [`Run::handle`] takes an event and the [`Moment`] and gives back effects, in order;
 //! [`Run::deadline`] says when to wake it. The machine relies on its driver for two things: effects
 //! are done in the order given, and [`Effect::Save`] is durable before the effect after it begins.
 //!
@@ -19,10 +23,11 @@ use super::refusal::{ClaudeFault, Refusal};
 use serde::{Deserialize, Serialize};
 pub use words::*;
 
+mod told;
 mod words;
 
 /// How far Claude's answer is, while a settlement is due or under way.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Answer {
     /// Text is coming.
     Writing,
@@ -33,13 +38,13 @@ pub enum Answer {
 }
 
 /// Where a run is. The diagram is above.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum State {
     /// Nothing is known of this payment.
     New,
     /// The facilitator is asked to verify.
     Presented,
-    /// The payment is good; Claude is asked.
+    /// The payment is good; Claude is asked, or is to be asked again in a moment.
     Verified,
     /// Claude has begun.
     Answering {
@@ -58,200 +63,114 @@ pub enum State {
     Failed(ClaudeFault),
     /// The facilitator did not say whether it settled.
     SettlementUnknown {
+        /// Evidence is being looked for.
+        looking: bool,
         /// How far the answer is.
         answer: Answer,
     },
-    /// Paid, and broken off after text was released. The same payment gets it again.
+    /// Paid, and broken off after text was released. It is asked again in a while, or when presented.
     Interrupted(ClaudeFault),
     /// Paid, and given up.
     Refundable(ClaudeFault),
-    /// Paid, and paid back.
-    Refunded,
+    /// Paid, given up, and reported to the facilitator for refund.
+    Reported(ClaudeFault),
 }
 
 /// One run.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Run {
     state: State,
-    policy: Policy,
-    /// Claude calls allowed once the run is paid.
-    paid_attempts: u8,
-    /// Claude calls made since it was paid.
+    terms: Terms,
+    /// Claude calls made since the run was presented, or since it was paid.
     attempts: u8,
     receipt: Option<Receipt>,
-    /// Claude is to be asked again, but not yet.
-    backing_off: Option<ClaudeFault>,
-    /// A settle went without an answer: from then on a "no" is not definite, for the money may have
-    /// moved the first time.
+    /// Claude is to be asked again, after this long.
+    backing_off: Option<Millis>,
+    /// A settle went without a definite answer: from then on a "no" is not definite, for the money may
+    /// have moved the first time.
     unanswered: bool,
+    /// A settle went without any answer: if the payment is found spent, it was by that one.
+    silence: bool,
+    /// The facilitator has just said that the payment is spent.
+    said_spent: bool,
+    /// Text of this run, or of a start before it, was shown and never paid for.
+    owes: bool,
+    /// A caller waits for what is being looked for.
+    awaited: bool,
     /// The ledger is owed a row.
     owed: bool,
-    /// When the run last came to rest.
+    /// When the alarm is to do something about the state the run rests in.
+    due: Option<Millis>,
+    /// How often it has, in this state.
+    rounds: u8,
+    /// When the run came to rest.
     rested_at: Millis,
 }
 
 impl Run {
     /// A run of which nothing has happened yet.
-    pub fn new(policy: Policy, paid_attempts: u8) -> Self {
+    pub fn new(terms: Terms) -> Self {
         Run {
             state: State::New,
-            policy,
-            paid_attempts,
+            terms,
             attempts: 0,
             receipt: None,
             backing_off: None,
             unanswered: false,
+            silence: false,
+            said_spent: false,
+            owes: false,
+            awaited: false,
             owed: false,
+            due: None,
+            rounds: 0,
             rested_at: 0,
         }
     }
 
-    // Asking.
-
-    /// Where the run is.
-    pub fn state(&self) -> &State {
-        &self.state
+    /// The same payment sets out anew, after this run has come to nothing. What is owed stays owed.
+    pub fn next(&self, terms: Terms) -> Self {
+        Run { owes: self.owes, ..Run::new(terms) }
     }
-
-    /// When money moves.
-    pub fn policy(&self) -> Policy {
-        self.policy
-    }
-
-    /// Proof of settlement, once there is one.
-    pub fn receipt(&self) -> Option<&Receipt> {
-        self.receipt.as_ref()
-    }
-
-    /// Whether something is under way that an event will end.
-    pub fn is_busy(&self) -> bool {
-        match &self.state {
-            State::Presented | State::Verified | State::Answering { .. } | State::Streaming => true,
-            State::SettlementUnknown { answer } => *answer == Answer::Writing,
-            State::New | State::Delivered | State::Refused(_) | State::Failed(_) => false,
-            State::Interrupted(_) | State::Refundable(_) | State::Refunded => false,
-        }
-    }
-
-    /// How long to wait before Claude is asked again.
-    pub fn back_off(&self) -> Millis {
-        let again = u32::from(self.attempts.saturating_sub(3));
-        let own = BACK_OFF.saturating_mul(4u64.saturating_pow(again));
-        let asked_for = match self.backing_off {
-            Some(ClaudeFault::RateLimited { retry_after: Some(seconds) }) => u64::from(seconds).saturating_mul(1000),
-            _ => 0,
-        };
-        own.max(asked_for).min(BACK_OFF_MOST)
-    }
-
-    /// Whether a settlement that has not been asked for yet had better not be: there is nothing to sell.
-    pub fn should_withhold(&self) -> bool {
-        let broken = matches!(self.state, State::Answering { settling: true, answer: Answer::Broken(_) });
-        broken && !self.unanswered
-    }
-
-    /// Whether a settlement has been asked for (and its outcome is not known, or not yet).
-    pub fn is_settling(&self) -> bool {
-        matches!(self.state, State::Answering { settling: true, .. } | State::SettlementUnknown { .. })
-    }
-
-    /// Whether nothing of this run needs to be known: another presentation starts from nothing.
-    pub fn is_blank(&self) -> bool {
-        matches!(self.state, State::New | State::Refused(_) | State::Failed(_))
-    }
-
-    /// What a caller is told now.
-    pub fn view(&self) -> View {
-        match &self.state {
-            State::New | State::Presented | State::Verified | State::Answering { .. } => View::Wait,
-            State::Streaming | State::Delivered | State::Interrupted(_) => View::Show,
-            State::Refused(refusal) => View::Refuse(refusal.clone()),
-            State::Failed(fault) => View::Refuse(Refusal::Claude(*fault)),
-            State::SettlementUnknown { .. } => View::Refuse(Refusal::SettlementUnknown),
-            State::Refundable(_) | State::Refunded => View::Refuse(Refusal::Refundable),
-        }
-    }
-
-    /// How the text ends, once it has.
-    pub fn ending(&self) -> Option<Ending> {
-        match &self.state {
-            State::Delivered => Some(Ending::Done),
-            State::Interrupted(fault) | State::Refundable(fault) | State::Failed(fault) => {
-                Some(Ending::Error(Refusal::Claude(*fault)))
-            }
-            State::Refused(refusal) => Some(Ending::Error(refusal.clone())),
-            State::Refunded => Some(Ending::Error(Refusal::Refundable)),
-            State::New | State::Presented | State::Verified | State::Answering { .. } => None,
-            State::Streaming | State::SettlementUnknown { .. } => None,
-        }
-    }
-
-    /// Whether the run has been at rest for so long that it may be deleted.
-    pub fn is_forgotten(&self, now: Millis) -> bool {
-        let resting = !self.is_busy() && !self.owed && self.rested_at > 0;
-        resting && now >= self.rested_at.saturating_add(self.keep())
-    }
-
-    fn keep(&self) -> Millis {
-        match &self.state {
-            State::New | State::Refused(Refusal::PaymentInvalid { .. } | Refusal::FacilitatorUnavailable) => {
-                KEEP_UNVERIFIED
-            }
-            _ => KEEP,
-        }
-    }
-
-    /// When to wake the run, if at all.
-    pub fn deadline(&self, now: Millis) -> Option<Millis> {
-        match &self.state {
-            State::New if self.rested_at == 0 => None,
-            _ if self.is_busy() => Some(now.saturating_add(HEARTBEAT)),
-            _ if self.owed => Some(now.saturating_add(RECORD_AGAIN)),
-            _ => Some(self.rested_at.saturating_add(self.keep())),
-        }
-    }
-
-    // Being told.
 
     /// Takes an event; gives back what is to be done, in order.
-    pub fn handle(&mut self, event: Event, now: Millis) -> Vec<Effect> {
-        let was_busy = self.is_busy();
-        let effects = self.step(event);
-        if was_busy && !self.is_busy() {
-            self.rested_at = now;
-        }
-        effects
-    }
-
-    fn step(&mut self, event: Event) -> Vec<Effect> {
+    pub fn handle(&mut self, event: Event, moment: Moment) -> Vec<Effect> {
         use Effect::*;
         match (self.state.clone(), event) {
             // Presented, and presented again.
             (State::New | State::Refused(_) | State::Failed(_), Event::Presented) => {
-                self.owed = false;
-                match self.policy {
+                *self = self.next(self.terms.clone());
+                self.attempts = 1;
+                match self.terms.policy {
                     Policy::Free => self.to(State::Verified, &[Clear, Save, Ask]),
                     Policy::OnStart | Policy::OnResult => self.to(State::Presented, &[Clear, Save, Verify]),
                 }
             }
-            (State::Interrupted(fault), Event::Presented) => self.ask_again(fault, false),
-            (State::SettlementUnknown { answer }, Event::Presented) => {
-                self.to(State::Answering { settling: true, answer }, &[Save, Settle])
+            (State::Interrupted(fault), Event::Presented) => self.ask_again(fault, None, moment),
+            (State::SettlementUnknown { looking, answer }, Event::Presented) => {
+                self.awaited = true;
+                match looking {
+                    true => vec![],
+                    false => self.to(State::SettlementUnknown { looking: true, answer }, &[Look]),
+                }
             }
             (_, Event::Presented) => vec![],
 
             // Verify.
             (State::Presented, Event::Verified) => self.to(State::Verified, &[Save, Ask]),
-            (State::Presented, Event::VerifyRefused(refusal)) => self.to(State::Refused(refusal), &[Save]),
+            (State::Presented, Event::VerifyRefused(refusal)) => {
+                self.rested_at = moment.now;
+                self.to(State::Refused(refusal), &[Save])
+            }
 
             // Claude, before the money has moved.
-            (State::Verified, Event::Began) => match self.policy {
+            (State::Verified, Event::Began) => match self.terms.policy {
                 Policy::Free => self.to(State::Streaming, &[Save]),
                 Policy::OnStart => self.to(answering(false, Answer::Writing), &[Linger]),
                 Policy::OnResult => self.to(answering(false, Answer::Writing), &[]),
             },
             (State::Answering { settling: false, .. }, Event::Wrote | Event::Lingered)
-                if self.policy == Policy::OnStart =>
+                if self.terms.policy == Policy::OnStart =>
             {
                 self.to(answering(true, Answer::Writing), &[Save, Settle])
             }
@@ -259,86 +178,130 @@ impl Run {
                 self.to(answering(true, Answer::Whole), &[Save, Settle])
             }
             (State::Verified | State::Answering { settling: false, .. }, Event::Broke { fault, .. }) => {
-                self.rest(State::Failed(fault))
+                self.start_again(fault, moment)
+            }
+            (State::Verified | State::Streaming, Event::BackedOff) if self.backing_off.take().is_some() => {
+                vec![Save, Ask]
             }
 
-            // Claude, while it moves.
-            (State::Answering { settling: true, .. }, Event::Ended) => self.to(answering(true, Answer::Whole), &[Save]),
-            (State::Answering { settling: true, .. }, Event::Broke { fault, .. }) => {
+            // Nobody has paid and nobody is there.
+            (State::Verified | State::Answering { settling: false, .. }, Event::Abandoned) => {
+                self.fail(ClaudeFault::CallerGone, moment)
+            }
+            (State::Streaming, Event::Abandoned) if self.terms.policy == Policy::Free => {
+                self.fail(ClaudeFault::CallerGone, moment)
+            }
+
+            // Claude, while the money moves.
+            (State::Answering { settling: true, answer: Answer::Writing }, Event::Ended) => {
+                self.to(answering(true, Answer::Whole), &[Save])
+            }
+            (State::Answering { settling: true, answer: Answer::Writing }, Event::Broke { fault, .. }) => {
                 self.to(answering(true, Answer::Broken(fault)), &[Save])
             }
-            (State::SettlementUnknown { .. }, Event::Ended) => {
-                self.to(State::SettlementUnknown { answer: Answer::Whole }, &[Save])
+            (State::SettlementUnknown { looking, answer: Answer::Writing }, Event::Ended) => {
+                self.to(State::SettlementUnknown { looking, answer: Answer::Whole }, &[Save, Record])
             }
-            (State::SettlementUnknown { .. }, Event::Broke { fault, .. }) => {
-                self.to(State::SettlementUnknown { answer: Answer::Broken(fault) }, &[Save])
+            (State::SettlementUnknown { looking, answer: Answer::Writing }, Event::Broke { fault, .. }) => {
+                self.to(State::SettlementUnknown { looking, answer: Answer::Broken(fault) }, &[Save, Record])
             }
 
             // The money.
             (State::Answering { settling: true, answer }, Event::Settled(receipt)) => {
-                self.receipt = Some(receipt);
-                self.attempts = 1;
-                match answer {
-                    Answer::Writing => self.to(State::Streaming, &[Save]),
-                    Answer::Whole => self.rest(State::Delivered),
-                    // Nothing was released yet, so a new edition can take the place of the broken one.
-                    Answer::Broken(fault) => self.ask_again(fault, true),
-                }
+                self.settled(receipt, answer, moment)
             }
             (State::Answering { answer: Answer::Broken(fault), .. }, Event::SettleWithheld)
                 if self.should_withhold() =>
             {
-                self.rest(State::Failed(fault))
+                self.fail(fault, moment)
             }
             (State::Answering { settling: true, answer }, Event::SettleRejected(_)) if self.unanswered => {
-                self.rest(State::SettlementUnknown { answer })
+                self.unknown(answer, moment)
             }
-            (State::Answering { settling: true, .. }, Event::SettleRejected(reason)) => {
-                let mut effects = vec![Hush];
-                effects.extend(self.rest(State::Refused(Refusal::SettlementRejected { reason })));
-                effects
-            }
+            (State::Answering { settling: true, .. }, Event::SettleRejected(reason)) => self.never(reason, moment),
             (State::Answering { settling: true, answer }, Event::SettleUnanswered) => {
+                (self.unanswered, self.silence) = (true, true);
+                self.unknown(answer, moment)
+            }
+            (State::Answering { settling: true, answer }, Event::SettleNotSent) => match self.unanswered {
+                true => self.unknown(answer, moment),
+                false => self.unpaid(Refusal::FacilitatorUnavailable, moment),
+            },
+            (State::Answering { settling: true, answer }, Event::SettleFailed) => {
                 self.unanswered = true;
-                self.rest(State::SettlementUnknown { answer })
+                self.unknown(answer, moment)
+            }
+            (State::Answering { settling: true, answer }, Event::SettleSpent) => {
+                // Not by a settle of ours that was answered. From now on a "no" may come of that, too.
+                (self.said_spent, self.unanswered) = (true, true);
+                self.to(State::SettlementUnknown { looking: true, answer }, &[Save, Look])
+            }
+
+            // What became of a settlement that nobody told us of.
+            (State::SettlementUnknown { looking: true, answer }, Event::Looked(evidence)) => {
+                let awaited = std::mem::take(&mut self.awaited);
+                let said_spent = std::mem::take(&mut self.said_spent);
+                match evidence {
+                    Evidence::Paid(receipt) => self.settled(receipt, answer, moment),
+                    // Spent by whom? Where every settle was answered, it was not by us.
+                    Evidence::Spent(receipt) if self.silence => self.settled(receipt, answer, moment),
+                    Evidence::Never(reason) => self.never(reason, moment),
+                    // The node has not seen yet what the facilitator has: asked again at once, both would say
+                    // the same again.
+                    Evidence::Unspent if said_spent => self.unknown(answer, moment),
+                    // There is nothing to sell but a broken answer: only who asks for it again pays for it.
+                    Evidence::Unspent if awaited || !matches!(answer, Answer::Broken(_)) => {
+                        self.to(answering(true, answer), &[Save, Settle])
+                    }
+                    Evidence::Unspent | Evidence::Spent(_) | Evidence::Nothing => self.unknown(answer, moment),
+                }
             }
 
             // Claude, after the money has moved (or where there is none).
-            (State::Streaming, Event::Ended) => self.rest(State::Delivered),
-            (State::Streaming, Event::Broke { fault, .. }) if self.policy == Policy::Free => {
-                self.rest(State::Failed(fault))
+            (State::Streaming, Event::Ended) => self.rest(State::Delivered, moment),
+            (State::Streaming, Event::Broke { fault, .. }) if self.terms.policy == Policy::Free => {
+                self.rest(State::Failed(fault), moment)
             }
-            (State::Streaming, Event::Broke { fault, silent: true }) => self.ask_again(fault, true),
-            (State::Streaming, Event::BackedOff) if self.backing_off.take().is_some() => vec![Ask],
-            (State::Streaming, Event::Broke { fault, silent: false }) => match self.may_ask_again(fault) {
-                true => self.rest(State::Interrupted(fault)),
-                false => self.rest(State::Refundable(fault)),
-            },
+            (State::Streaming, Event::Broke { fault, silent: true }) => {
+                self.ask_again(fault, Some(self.attempts), moment)
+            }
+            (State::Streaming, Event::Broke { fault, silent: false }) => self.interrupt(fault, moment),
 
             // After a restart: nothing is under way.
-            (State::Presented, Event::Restarted) => self.to(State::New, &[Save]),
+            (State::Presented, Event::Restarted) => {
+                self.rested_at = moment.now;
+                self.to(State::New, &[Save])
+            }
             (State::Verified | State::Answering { settling: false, .. }, Event::Restarted) => {
-                self.rest(State::Failed(ClaudeFault::CutOff))
+                self.rest(State::Failed(ClaudeFault::CutOff), moment)
             }
             (State::Answering { settling: true, answer }, Event::Restarted) => {
-                self.unanswered = true;
-                self.rest(State::SettlementUnknown { answer: after_restart(answer) })
+                (self.unanswered, self.silence) = (true, true);
+                let answer = after_restart(answer);
+                self.to(State::SettlementUnknown { looking: true, answer }, &[Save, Look])
             }
-            (State::SettlementUnknown { answer }, Event::Restarted) => {
-                self.to(State::SettlementUnknown { answer: after_restart(answer) }, &[])
+            (State::SettlementUnknown { answer, .. }, Event::Restarted) => {
+                (self.awaited, self.said_spent) = (false, false);
+                let answer = after_restart(answer);
+                self.to(State::SettlementUnknown { looking: true, answer }, &[Save, Look])
             }
-            (State::Streaming, Event::Restarted) if self.policy == Policy::Free => {
-                self.rest(State::Failed(ClaudeFault::CutOff))
+            (State::Streaming, Event::Restarted) if self.terms.policy == Policy::Free => {
+                self.rest(State::Failed(ClaudeFault::CutOff), moment)
             }
-            (State::Streaming, Event::Restarted) => self.ask_again(ClaudeFault::CutOff, true),
+            (State::Streaming, Event::Restarted) => {
+                // A call that was waited for has not been made.
+                let waited = u8::from(self.backing_off.take().is_some());
+                self.attempts = self.attempts.saturating_sub(waited);
+                self.ask_again(ClaudeFault::CutOff, Some(self.attempts), moment)
+            }
 
-            // The alarm and the ledger.
+            // The ledger, the refund and the alarm.
             (_, Event::Recorded) => {
                 self.owed = false;
                 vec![Save]
             }
-            (_, Event::Woken) if self.is_busy() => vec![],
-            (_, Event::Woken) if self.owed => vec![Record],
+            (State::Refundable(fault), Event::Reported) => self.rest(State::Reported(fault), moment),
+            (_, Event::Woken) => self.wake(moment),
 
             // Late, early or doubled: nothing changes.
             _ => vec![],
@@ -351,31 +314,158 @@ impl Run {
     }
 
     /// Comes to an end that the ledger hears of.
-    fn rest(&mut self, state: State) -> Vec<Effect> {
+    fn rest(&mut self, state: State, moment: Moment) -> Vec<Effect> {
         self.owed = true;
+        self.due = None;
+        self.rounds = 0;
+        self.rested_at = moment.now;
         self.to(state, &[Effect::Save, Effect::Record])
+    }
+
+    /// Ends with nothing charged; whatever Claude may still be doing is stopped.
+    fn fail(&mut self, fault: ClaudeFault, moment: Moment) -> Vec<Effect> {
+        self.backing_off = None;
+        hushed(self.rest(State::Failed(fault), moment))
+    }
+
+    /// Claude failed before anything was charged: a fault that passes is given time to.
+    fn start_again(&mut self, fault: ClaudeFault, moment: Moment) -> Vec<Effect> {
+        let again = self.attempts < self.terms.start_attempts && self.terms.policy != Policy::Free;
+        let wait = back_off(START_BACK_OFF, self.attempts.saturating_sub(1), START_BACK_OFF_MOST, moment);
+        match fault.passes_in(wait).filter(|wait| again && *wait <= START_BACK_OFF_MOST) {
+            None => self.rest(State::Failed(fault), moment),
+            Some(wait) => {
+                self.attempts = self.attempts.saturating_add(1);
+                self.backing_off = Some(wait);
+                self.to(State::Verified, &[Effect::Clear, Effect::Save, Effect::BackOff])
+            }
+        }
+    }
+
+    /// The money has moved.
+    fn settled(&mut self, receipt: Receipt, answer: Answer, moment: Moment) -> Vec<Effect> {
+        self.receipt = Some(receipt);
+        self.attempts = 1;
+        self.due = None;
+        self.owes = false;
+        match (answer, self.terms.release) {
+            (Answer::Writing, _) => self.to(State::Streaming, &[Effect::Save]),
+            (Answer::Whole, _) => self.rest(State::Delivered, moment),
+            // Nothing was released yet, so a new edition can take the place of the broken one.
+            (Answer::Broken(fault), Release::Settled) => self.ask_again(fault, Some(1), moment),
+            (Answer::Broken(fault), Release::Verified) => self.interrupt(fault, moment),
+        }
+    }
+
+    /// The money has not moved, and will not.
+    fn never(&mut self, reason: Option<String>, moment: Moment) -> Vec<Effect> {
+        self.unpaid(Refusal::SettlementRejected { reason }, moment)
+    }
+
+    fn unpaid(&mut self, refusal: Refusal, moment: Moment) -> Vec<Effect> {
+        self.owes |= self.is_outstanding();
+        hushed(self.rest(State::Refused(refusal), moment))
+    }
+
+    /// Whether the money has moved is not known: evidence is looked for after a while.
+    fn unknown(&mut self, answer: Answer, moment: Moment) -> Vec<Effect> {
+        let first = self.due.is_none();
+        let rounds = self.rounds;
+        let over = moment.now > self.terms.valid_until.saturating_add(EVIDENCE_LAG);
+        let wait = if over { LOOK_LATER } else { back_off(BACK_OFF, rounds, LOOK_AGAIN_MOST, moment) };
+        let state = State::SettlementUnknown { looking: false, answer };
+        let effects = match first {
+            true => self.rest(state, moment),
+            false => self.to(state, &[Effect::Save]),
+        };
+        self.rounds = rounds.saturating_add(1);
+        self.due = Some(moment.now.saturating_add(wait));
+        effects
     }
 
     fn may_ask_again(&self, fault: ClaudeFault) -> bool {
         // Asked again, a model that declined would decline again.
-        self.attempts < self.paid_attempts && fault != ClaudeFault::Declined
+        self.attempts < self.terms.paid_attempts && fault != ClaudeFault::Declined
     }
 
-    /// Paid, and the answer broke off before anyone saw text of it: ask again, or give up.
-    fn ask_again(&mut self, fault: ClaudeFault, by_itself: bool) -> Vec<Effect> {
+    /// Paid, and the answer broke off: ask again, or give up. `calls` have been made with nobody
+    /// asking for them in between; who presents the payment again has waited already.
+    fn ask_again(&mut self, fault: ClaudeFault, calls: Option<u8>, moment: Moment) -> Vec<Effect> {
         if !self.may_ask_again(fault) {
-            return self.rest(State::Refundable(fault));
+            return self.give_up(fault, moment);
+        }
+        // A moment's trouble is over at once, unless Claude says when; where it was not, it takes a while.
+        let wait = calls.map(|calls| match calls {
+            0 | 1 => fault.passes_in(0).unwrap_or(0),
+            calls => {
+                let wait = back_off(BACK_OFF, calls.saturating_sub(2), BACK_OFF_MOST, moment);
+                fault.passes_in(wait).unwrap_or(wait)
+            }
+        });
+        let wait = wait.filter(|wait| *wait > 0);
+        if wait.is_some_and(|wait| wait > BACK_OFF_MOST) {
+            // Claude asks for more than anybody should wait with us.
+            return self.interrupt(fault, moment);
         }
         self.attempts = self.attempts.saturating_add(1);
-        // A moment's trouble is over at once; where it was not, it takes a while. A caller has waited already.
-        self.backing_off = (by_itself && self.attempts > 2).then_some(fault);
-        let ask = if self.backing_off.is_some() { Effect::BackOff } else { Effect::Ask };
+        self.due = None;
+        self.backing_off = wait;
+        let ask = if wait.is_some() { Effect::BackOff } else { Effect::Ask };
         self.to(State::Streaming, &[Effect::Clear, Effect::Save, ask])
+    }
+
+    /// Paid, and the answer broke off in sight of the caller, who is told.
+    fn interrupt(&mut self, fault: ClaudeFault, moment: Moment) -> Vec<Effect> {
+        if !self.may_ask_again(fault) {
+            return self.give_up(fault, moment);
+        }
+        let effects = self.rest(State::Interrupted(fault), moment);
+        let wait = back_off(BACK_OFF, self.attempts.saturating_sub(1), BACK_OFF_MOST, moment);
+        let wait = fault.passes_in(wait).unwrap_or(wait).min(INTERRUPTED_MOST);
+        self.due = Some(moment.now.saturating_add(wait));
+        effects
+    }
+
+    /// Paid, and not to be had: the refund is reported until somebody takes the report.
+    fn give_up(&mut self, fault: ClaudeFault, moment: Moment) -> Vec<Effect> {
+        let mut effects = self.rest(State::Refundable(fault), moment);
+        effects.push(self.report(moment));
+        effects
+    }
+
+    fn report(&mut self, moment: Moment) -> Effect {
+        let wait = back_off(REPORT_AGAIN, self.rounds, REPORT_AGAIN_MOST, moment);
+        self.rounds = self.rounds.saturating_add(1);
+        self.due = Some(moment.now.saturating_add(wait));
+        Effect::Report
+    }
+
+    fn wake(&mut self, moment: Moment) -> Vec<Effect> {
+        let is_due = self.due.is_some_and(|due| due <= moment.now);
+        let mut effects = match self.state.clone() {
+            State::Interrupted(fault) if is_due => return self.ask_again(fault, None, moment),
+            State::SettlementUnknown { looking: false, answer } if is_due => {
+                self.to(State::SettlementUnknown { looking: true, answer }, &[Effect::Look])
+            }
+            State::Refundable(_) if is_due => {
+                let report = self.report(moment);
+                vec![Effect::Save, report]
+            }
+            _ => vec![],
+        };
+        if self.owed && !self.is_busy() {
+            effects.push(Effect::Record);
+        }
+        effects
     }
 }
 
 fn answering(settling: bool, answer: Answer) -> State {
     State::Answering { settling, answer }
+}
+
+fn hushed(effects: Vec<Effect>) -> Vec<Effect> {
+    [vec![Effect::Hush], effects].concat()
 }
 
 /// What was being written when the object died is lost; what was whole had been saved.
@@ -384,4 +474,12 @@ fn after_restart(answer: Answer) -> Answer {
         Answer::Writing => Answer::Broken(ClaudeFault::CutOff),
         whole_or_broken => whole_or_broken,
     }
+}
+
+/// Four times longer each time, up to `most`, of which the dice may take off half: what failed together does
+/// not come back together.
+fn back_off(base: Millis, times: u8, most: Millis, moment: Moment) -> Millis {
+    let longest = base.saturating_mul(4u64.saturating_pow(u32::from(times))).min(most);
+    let half = longest / 2;
+    half.saturating_add(half.saturating_mul(u64::from(moment.dice)) / u64::from(u16::MAX))
 }

@@ -1,5 +1,6 @@
 //! Templates: what a creator publishes, and how its prompt is filled in.
 
+use super::run::Release;
 use crate::wire::amount::Price;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -81,6 +82,8 @@ pub struct Template {
     pub price: Price,
     /// Drafts exist for their owner only.
     pub published: bool,
+    /// When a stream's text is shown.
+    pub release: Release,
     /// Ended runs, owner tests left out.
     pub runs: u64,
 }
@@ -102,23 +105,34 @@ pub fn is_parameter_name(name: &str) -> bool {
 /// One pass over the prompt; values are copied as they are and never read as template text. A tag
 /// whose name has no value is left as it was typed.
 pub fn render(prompt: &str, values: &BTreeMap<String, String>) -> String {
-    let mut out = String::with_capacity(prompt.len());
+    let mut out = String::with_capacity(rendered_len(prompt, values));
+    fill_in(prompt, values, |piece| out.push_str(piece));
+    out
+}
+
+/// How long [`render`] gets, in bytes.
+pub fn rendered_len(prompt: &str, values: &BTreeMap<String, String>) -> usize {
+    let mut length = 0usize;
+    fill_in(prompt, values, |piece| length = length.saturating_add(piece.len()));
+    length
+}
+
+fn fill_in<'a>(prompt: &'a str, values: &'a BTreeMap<String, String>, mut take: impl FnMut(&'a str)) {
     let mut rest = prompt;
     while let Some((before, from_brace)) = split_at_char(rest, '{') {
-        out.push_str(before);
+        take(before);
         match leading_tag(from_brace).and_then(|(name, after)| Some((values.get(name)?, after))) {
             Some((value, after)) => {
-                out.push_str(value);
+                take(value);
                 rest = after;
             }
             None => {
-                out.push('{');
+                take("{");
                 rest = from_brace.strip_prefix('{').unwrap_or_default();
             }
         }
     }
-    out.push_str(rest);
-    out
+    take(rest);
 }
 
 /// `{name}{/name}` at the very start of `text`: the name, and what follows.

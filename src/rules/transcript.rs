@@ -1,11 +1,15 @@
 //! The transcript: an append-only log of an answer's text. Callers are subscribers: position in,
-//! bytes out. Positions count the pieces that were appended, and become the `id:` of their events.
+//! bytes out. Positions count the pieces that were appended. With the edition in front they become the
+//! `id:` of their events, by which a caller who comes back says how far they have read.
 
 use crate::wire::sse;
 use serde_json::json;
 
 /// How much text [`Transcript::events`] renders at the most in one go, in bytes.
 const BATCH: usize = 64 * 1024;
+
+/// How far the ids of two editions are apart: no answer has as many pieces.
+const EDITION: u64 = 1_000_000;
 
 /// The text of an answer, in the pieces it came in.
 #[derive(Clone, Debug, Default)]
@@ -21,8 +25,8 @@ pub struct Transcript {
 
 impl Transcript {
     /// Puts a transcript together again from its checkpointed pieces.
-    pub fn restore(pieces: impl IntoIterator<Item = String>) -> Self {
-        let mut transcript = Self::default();
+    pub fn restore(edition: u32, pieces: impl IntoIterator<Item = String>) -> Self {
+        let mut transcript = Self { edition, ..Self::default() };
         pieces.into_iter().for_each(|piece| transcript.push(&piece));
         transcript.saved = transcript.ends.len();
         transcript
@@ -76,7 +80,7 @@ impl Transcript {
         for piece in self.pieces(position) {
             next += 1;
             let event = json!({"type": "text", "content": piece});
-            sse::write(&mut out, next as u64, &event.to_string());
+            sse::write(&mut out, self.event_id(next), &event.to_string());
             if out.len() > BATCH {
                 break;
             }
@@ -84,16 +88,35 @@ impl Transcript {
         (out, next)
     }
 
+    /// The `id:` of the event at `position`: plain counting in the first edition.
+    pub fn event_id(&self, position: usize) -> u64 {
+        self.before_first().saturating_add(position as u64)
+    }
+
+    fn before_first(&self) -> u64 {
+        u64::from(self.edition.saturating_sub(1)).saturating_mul(EDITION)
+    }
+
+    /// How far a caller has read whose last event had this id: `None` where that was another edition, of
+    /// which nothing goes on here.
+    pub fn position_of(&self, event_id: u64) -> Option<usize> {
+        let position = event_id.checked_sub(self.before_first())?;
+        // One past the end is the event that ends the answer.
+        usize::try_from(position).ok().filter(|position| *position <= self.len().saturating_add(1))
+    }
+
     /// Bytes of text that no checkpoint holds yet.
     pub fn unsaved_bytes(&self) -> usize {
         self.pieces(self.saved).map(str::len).sum()
     }
 
-    /// The pieces that no checkpoint holds yet, with the position of the first; they count as saved.
-    pub fn checkpoint(&mut self) -> (usize, Vec<String>) {
-        let from = self.saved;
-        let pieces = self.pieces(from).map(str::to_owned).collect();
+    /// The pieces that no checkpoint holds yet, with the position of the first.
+    pub fn unsaved(&self) -> (usize, Vec<String>) {
+        (self.saved, self.pieces(self.saved).map(str::to_owned).collect())
+    }
+
+    /// A checkpoint holds them now.
+    pub fn saved(&mut self) {
         self.saved = self.ends.len();
-        (from, pieces)
     }
 }

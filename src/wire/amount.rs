@@ -11,6 +11,13 @@ use std::str::FromStr;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Amount(pub u128);
 
+impl Amount {
+    /// As a word of the EVM's ABI, in hex.
+    pub fn to_word(self) -> String {
+        format!("0x{:064x}", self.0)
+    }
+}
+
 impl fmt::Display for Amount {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)

@@ -2,6 +2,7 @@
 //! by the payer (x402 `scheme_exact_evm`, phase 2). Permit2 payloads are not read: we never offer it.
 
 use super::amount::Amount;
+use k256::ecdsa::{RecoveryId, Signature, VerifyingKey};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sha3::{Digest, Keccak256};
@@ -15,6 +16,18 @@ impl Address {
     /// Reads `0x` and 40 hex digits.
     pub fn parse(text: &str) -> Option<Self> {
         fixed(text).map(Address)
+    }
+
+    /// Left-padded, as the EVM's ABI has it.
+    fn word(&self) -> Word {
+        let mut word = [0; 32];
+        word.iter_mut().skip(12).zip(self.0).for_each(|(to, from)| *to = from);
+        word
+    }
+
+    /// [`Self::word`] in hex, as topics and call data have it.
+    pub fn to_topic(&self) -> String {
+        format!("0x{}", hex::encode(self.word()))
     }
 }
 
@@ -76,6 +89,79 @@ pub fn is_hash(text: &str) -> bool {
     fixed::<32>(text).is_some()
 }
 
+/// The EVM's hash.
+pub fn keccak(bytes: &[u8]) -> [u8; 32] {
+    Keccak256::digest(bytes).into()
+}
+
+/// A 256-bit word of the EVM, big-endian.
+type Word = [u8; 32];
+
+/// A decimal number as a word; `None` where it is none, or too large for one.
+fn word(digits: &str) -> Option<Word> {
+    if digits.is_empty() || digits.len() > 78 {
+        return None;
+    }
+    let mut word = [0; 32];
+    for digit in digits.bytes() {
+        let mut carry = u16::from(digit.is_ascii_digit().then(|| digit - b'0')?);
+        for byte in word.iter_mut().rev() {
+            let sum = u16::from(*byte) * 10 + carry;
+            *byte = sum.to_le_bytes()[0];
+            carry = sum >> 8;
+        }
+        if carry > 0 {
+            return None;
+        }
+    }
+    Some(word)
+}
+
+/// The EIP-712 domain of a token: a signature for another one means nothing here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Domain {
+    /// The token's `name()`.
+    pub name: String,
+    /// The token's `version()`.
+    pub version: String,
+    /// From the network's CAIP-2 id.
+    pub chain_id: u64,
+    /// The token.
+    pub contract: Address,
+}
+
+impl Domain {
+    fn separator(&self) -> Word {
+        let types = "EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)";
+        hash_struct(
+            types,
+            &[
+                keccak(self.name.as_bytes()),
+                keccak(self.version.as_bytes()),
+                word(&self.chain_id.to_string()).unwrap_or_default(),
+                self.contract.word(),
+            ],
+        )
+    }
+}
+
+/// EIP-712's `hashStruct`, of members that are one word each.
+fn hash_struct(types: &str, members: &[Word]) -> Word {
+    keccak(&[&[keccak(types.as_bytes())], members].concat().concat())
+}
+
+/// What can be said of a signature without asking the chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signed {
+    /// By the payer's own key.
+    ByPayer,
+    /// It has not the form of a key's signature: a contract wallet's (EIP-1271, EIP-6492), or nobody's.
+    /// The facilitator can tell.
+    Elsewhere,
+    /// By somebody else, or for something else.
+    Wrong,
+}
+
 /// A signed EIP-3009 authorization. Times are Unix seconds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Authorization {
@@ -93,6 +179,8 @@ pub struct Authorization {
     pub nonce: String,
     /// 65 bytes for a plain wallet; longer for a contract wallet (EIP-1271, EIP-6492).
     pub signature: Vec<u8>,
+    /// EIP-712's hash of the message, as it was written.
+    hash: Word,
 }
 
 /// Which field of a payload is missing or malformed.
@@ -104,6 +192,9 @@ pub struct PayloadError(pub &'static str);
 const MAX_SIGNATURE: usize = 8 * 1024;
 
 impl Authorization {
+    /// What is signed.
+    pub const MEMBERS: [&'static str; 6] = ["from", "to", "value", "validAfter", "validBefore", "nonce"];
+
     /// Reads `{signature, authorization{from,to,value,validAfter,validBefore,nonce}}`.
     pub fn read(payload: &Map<String, Value>) -> Result<Self, PayloadError> {
         let inner = payload.get("authorization").and_then(Value::as_object);
@@ -120,13 +211,13 @@ impl Authorization {
         let address = |name| Address::parse(text(name)?).ok_or(PayloadError(name));
         // v1 clients in the wild write times as numbers. A bound beyond any clock is the end of time
         // (2^256 - 1 is common for "never").
-        let seconds = |name: &'static str| match inner.get(name) {
-            Some(Value::Number(n)) => n.as_u64().ok_or(PayloadError(name)),
-            _ => {
-                let digits = text(name)?;
-                let plain = (1..=78).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit());
-                plain.then(|| digits.parse().unwrap_or(u64::MAX)).ok_or(PayloadError(name))
-            }
+        let seconds = |name: &'static str| {
+            let digits = match inner.get(name) {
+                Some(Value::Number(n)) => n.as_u64().ok_or(PayloadError(name))?.to_string(),
+                _ => text(name)?.to_owned(),
+            };
+            let word = word(&digits).ok_or(PayloadError(name))?;
+            Ok((digits.parse().unwrap_or(u64::MAX), word))
         };
         let signature = payload.get("signature").and_then(Value::as_str);
         let signature = signature
@@ -134,16 +225,54 @@ impl Authorization {
             .filter(|s| !s.is_empty() && s.len() <= 2 * MAX_SIGNATURE)
             .and_then(|s| hex::decode(s).ok())
             .ok_or(PayloadError("signature"))?;
+        let (from, to) = (address("from")?, address("to")?);
+        let value: Amount = text("value")?.parse().map_err(|_| PayloadError("value"))?;
+        let (valid_after, after) = seconds("validAfter")?;
+        let (valid_before, before) = seconds("validBefore")?;
+        let nonce = fixed::<32>(text("nonce")?).ok_or(PayloadError("nonce"))?;
+        let value_word = word(&value.to_string()).ok_or(PayloadError("value"))?;
         Ok(Authorization {
-            from: address("from")?,
-            to: address("to")?,
-            value: text("value")?.parse().map_err(|_| PayloadError("value"))?,
-            valid_after: seconds("validAfter")?,
-            valid_before: seconds("validBefore")?,
-            nonce: fixed::<32>(text("nonce")?).map(|n| format!("0x{}", hex::encode(n))).ok_or(PayloadError("nonce"))?,
+            hash: hash_struct(TRANSFER, &[from.word(), to.word(), value_word, after, before, nonce]),
+            from,
+            to,
+            value,
+            valid_after,
+            valid_before,
+            nonce: format!("0x{}", hex::encode(nonce)),
             signature,
         })
     }
+
+    /// Whether the payer's key has signed this for the token of `domain` (EIP-712). A signature with a high
+    /// `s` is wrong too: tokens refuse it.
+    pub fn signed(&self, domain: &Domain) -> Signed {
+        let Ok(bytes) = <[u8; 65]>::try_from(self.signature.as_slice()) else {
+            return Signed::Elsewhere;
+        };
+        let digest = keccak(&[&[0x19, 0x01][..], &domain.separator(), &self.hash].concat());
+        match recover(&digest, &bytes) {
+            Some(signer) if signer == self.from => Signed::ByPayer,
+            _ => Signed::Wrong,
+        }
+    }
+}
+
+const TRANSFER: &str = "TransferWithAuthorization(address from,address to,uint256 value,uint256 validAfter,\
+                        uint256 validBefore,bytes32 nonce)";
+
+/// Whose key has signed `digest`: `r`, `s`, and `v` as 27 and 28, or 0 and 1.
+fn recover(digest: &Word, signature: &[u8; 65]) -> Option<Address> {
+    let (rs, v) = signature.split_at(64);
+    let parity = match v {
+        [0 | 27] => 0,
+        [1 | 28] => 1,
+        _ => return None,
+    };
+    let signature = Signature::from_slice(rs).ok().filter(|s| s.normalize_s().is_none())?;
+    let key = VerifyingKey::recover_from_prehash(digest, &signature, RecoveryId::from_byte(parity)?).ok()?;
+    let point = key.to_encoded_point(false);
+    let hash = keccak(point.as_bytes().get(1..)?);
+    hash.get(12..)?.try_into().ok().map(Address)
 }
 
 #[cfg(test)]

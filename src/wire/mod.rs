@@ -7,6 +7,8 @@ pub mod anthropic;
 pub mod base64;
 pub mod canonical;
 pub mod evm;
+pub mod evm_rpc;
+pub mod flat;
 pub mod jwt;
 pub mod sse;
 pub mod x402;

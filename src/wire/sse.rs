@@ -100,7 +100,13 @@ impl Parser {
 pub fn write(out: &mut Vec<u8>, id: u64, json: &str) {
     out.extend_from_slice(b"id: ");
     out.extend_from_slice(id.to_string().as_bytes());
-    out.extend_from_slice(b"\ndata: ");
+    out.push(b'\n');
+    write_unnumbered(out, json);
+}
+
+/// Appends `data: <json>` as an event that does not count: who comes back after it goes on from the one before.
+pub fn write_unnumbered(out: &mut Vec<u8>, json: &str) {
+    out.extend_from_slice(b"data: ");
     out.extend_from_slice(json.as_bytes());
     out.extend_from_slice(b"\n\n");
 }

@@ -60,6 +60,9 @@ pub struct PaymentRequired {
     pub resource: Resource,
     /// The offers, in order of preference.
     pub accepts: Vec<PaymentRequirements>,
+    /// What else a payment may carry, by the extension's name.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub extensions: Map<String, Value>,
 }
 
 /// A payment from `PAYMENT-SIGNATURE` (v2, 5.2). The raw JSON goes to the facilitator beside it.
@@ -121,6 +124,35 @@ pub struct SettleResponse {
     /// Who paid.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub payer: Option<String>,
+}
+
+/// Answer of `GET /supported` (v2, 7.3).
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Supported {
+    /// What it settles.
+    pub kinds: Vec<SupportedKind>,
+}
+
+/// One thing that a facilitator settles.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SupportedKind {
+    /// The version of the payments.
+    pub x402_version: u8,
+    /// `exact`.
+    pub scheme: String,
+    /// CAIP-2 in v2 (`eip155:*` stands for all of a kind), a name in v1.
+    pub network: String,
+}
+
+impl Supported {
+    /// Whether payments of this version and scheme are settled on the network: its id, or its name in v1.
+    pub fn covers(&self, version: u8, scheme: &str, network: &str, network_v1: &str) -> bool {
+        let all = network.split_once(':').map(|(kind, _)| format!("{kind}:*"));
+        let named =
+            |name: &str| name == network || all.as_deref() == Some(name) || (version == 1 && name == network_v1);
+        self.kinds.iter().any(|k| k.x402_version == version && k.scheme == scheme && named(&k.network))
+    }
 }
 
 /// A header that is not base64 of the expected JSON.

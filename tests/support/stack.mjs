@@ -6,10 +6,13 @@
 // process's `fetch`, where a refused connection becomes an answer and an abort is lost. Here the calls
 // leave from workerd itself, as in production.
 import { execFile } from 'node:child_process';
+import { subscribe } from 'node:diagnostics_channel';
+import { once } from 'node:events';
+import http from 'node:http';
 import { existsSync, mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { randomBytes } from 'node:crypto';
@@ -17,7 +20,7 @@ import { decodePaymentRequiredHeader, decodePaymentResponseHeader } from '@x402/
 import { ExactEvmScheme } from '@x402/evm/exact/client';
 import { wrapFetchWithPayment, x402Client } from '@x402/fetch';
 import { generatePrivateKey, privateKeyToAccount } from 'viem/accounts';
-import { CHAIN_ID, NETWORK, USDC, startChain } from '../../dev/chain.mjs';
+import { CHAIN_ID, NETWORK, USDC, networksVar, startChain } from '../../dev/chain.mjs';
 import { startFacilitator } from '../../dev/facilitator.mjs';
 import { creators, fakeClaudeKey, ownerToken, resourceOf, seedSql, templates } from '../../dev/seed.mjs';
 import { startClaude } from './claude.mjs';
@@ -96,6 +99,9 @@ export const decodeReceipt = (response, name = 'payment-response') => {
 export const encodeHeader = (value) => Buffer.from(JSON.stringify(value)).toString('base64');
 export const decodeHeader = (text) => JSON.parse(Buffer.from(text, 'base64'));
 
+/** The vars' NETWORKS, with a node of the local chain to ask for evidence; without an argument, with none. */
+export const networks = networksVar;
+
 const TRANSFER = {
   TransferWithAuthorization: [
     { name: 'from', type: 'address' },
@@ -137,6 +143,12 @@ async function build() {
   ];
 }
 
+// Miniflare does not say which process its runtime is; node says which processes it starts.
+const started = [];
+subscribe('child_process', ({ process: child }) => void started.push(child));
+const isRunning = (child) => child.pid !== undefined && child.exitCode === null && child.signalCode === null;
+const runtimes = () => started.filter((child) => isRunning(child) && basename(child.spawnfile) === 'workerd');
+
 /**
  * Starts everything.
  *  `script`     what Claude answers (tests/support/claude.mjs)
@@ -144,8 +156,9 @@ async function build() {
  *  `vars`       of the Worker, over those of wrangler.toml and of this stack
  *  `blockTime`  seconds, or `'auto'`: a block for each transaction
  *  `modules`    another bundle than build/
+ *  `elsewhere`  true: another front Worker with the same storage and the same objects, at `stack.elsewhere`
  */
-export async function startStack({ script, config, vars = {}, blockTime = 'auto', modules } = {}) {
+export async function startStack({ script, config, vars = {}, blockTime = 'auto', modules, elsewhere = false } = {}) {
   const folder = mkdtempSync(join(tmpdir(), 'coinslot-stack-'));
   const closers = [() => rmSync(folder, { recursive: true, force: true })];
   const close = async () => {
@@ -162,28 +175,37 @@ export async function startStack({ script, config, vars = {}, blockTime = 'auto'
     closers.push(() => facilitator.close());
 
     const logs = [];
-    const base = { VAULT_KEYS: vaultKey('k1'), JWT_SECRET, FACILITATOR_URL: facilitator.url, ANTHROPIC_BASE_URL: claude.url };
+    let [killed, revived] = [0, 0];
+    const base = { VAULT_KEYS: vaultKey('k1'), JWT_SECRET, FACILITATOR_URL: facilitator.url, ANTHROPIC_BASE_URL: claude.url, NETWORKS: networks(chain.url) };
     const { workerOptions } = wrangler.unstable_getMiniflareWorkerOptions(`${root}wrangler.toml`);
-    const options = (more) =>
+    const worker = (more, without) => ({
+      ...workerOptions,
+      kvNamespaces: without.includes('KV') ? {} : workerOptions.kvNamespaces,
+      name: 'coinslot',
+      modulesRoot: '/',
+      modules: bundle.map((m) => ({ ...m, path: `/${m.path}` })),
+      modulesRules: undefined,
+      bindings: { ...workerOptions.bindings, ...base, ...vars, ...more },
+    });
+    // As in another place of the edge: its own isolate, whose objects live in the first one's namespaces.
+    const another = (first) => ({
+      ...first,
+      name: 'elsewhere',
+      durableObjects: Object.fromEntries(Object.entries(first.durableObjects).map(([name, object]) => [name, { ...object, scriptName: first.name }])),
+      unsafeDirectSockets: [{ host: '127.0.0.1', port: 0 }],
+    });
+    const options = (more, without = []) =>
       convertV4MiniflareOptions({
         log: new Log(LogLevel.NONE),
         host: '127.0.0.1',
         port: 0,
         cf: false,
+        unsafeHandleRuntimeRestart: () => void (revived += 1),
         handleStructuredLogs: (line) => void logs.push(line),
         handleUncaughtError: (error) => void logs.push({ level: 'uncaught', message: String(error?.stack ?? error), timestamp: Date.now() }),
         resourcePersistencePath: join(folder, 'state'),
         resourceTmpPath: join(folder, 'tmp'),
-        workers: [
-          {
-            ...workerOptions,
-            name: 'coinslot',
-            modulesRoot: '/',
-            modules: bundle.map((m) => ({ ...m, path: `/${m.path}` })),
-            modulesRules: undefined,
-            bindings: { ...workerOptions.bindings, ...base, ...vars, ...more },
-          },
-        ],
+        workers: elsewhere ? [worker(more, without), another(worker(more, without))] : [worker(more, without)],
       });
     const mf = new Miniflare(options({}));
     closers.push(() => mf.dispose());
@@ -195,21 +217,43 @@ export async function startStack({ script, config, vars = {}, blockTime = 'auto'
       logs,
       folder,
       state: join(folder, 'state'),
-      url: String(await mf.ready).replace(/\/$/, '').replace('localhost', '127.0.0.1'),
       close,
     };
-    const bind = async () => Object.assign(stack, await mf.getBindings('coinslot'));
-    await bind(); // DB, KV
+    const plain = (url) => String(url).replace(/\/$/, '').replace('localhost', '127.0.0.1');
+    const bind = async () => Object.assign(stack, await mf.getBindings('coinslot')); // DB, KV
+    const locate = async () => {
+      stack.url = plain(await mf.ready);
+      if (elsewhere) stack.elsewhere = plain(await mf.unsafeGetDirectURL('elsewhere'));
+      await bind();
+    };
+    await locate();
 
     const statements = wrangler.unstable_splitSqlQuery(`${readFileSync(`${root}schema.sql`, 'utf8')}\n${seedSql()}`);
     await stack.DB.batch(statements.map((s) => stack.DB.prepare(s)));
 
     Object.assign(stack, {
-      /** Another runtime, with other vars, over the same storage. Everything in memory is gone. */
-      async restart(more = {}) {
-        await mf.setOptions(options(more));
-        stack.url = String(await mf.ready).replace(/\/$/, '').replace('localhost', '127.0.0.1');
-        await bind();
+      /**
+       * Another runtime, with other vars, over the same storage. Everything in memory is gone. `without: ['KV']`:
+       * that binding is missing.
+       */
+      async restart(more = {}, { without } = {}) {
+        await mf.setOptions(options(more, without));
+        await locate();
+      },
+      /**
+       * kill -9, at this very moment. Miniflare starts another runtime at once, over the same storage and at
+       * the same address; `revive` waits for it. For test files with one stack.
+       */
+      async kill() {
+        const [runtime, ...others] = runtimes();
+        if (!runtime || others.length) throw new Error(`one runtime is to be killed, and there are ${runtimes().length}`);
+        killed += 1;
+        runtime.kill('SIGKILL');
+        await once(runtime, 'exit');
+      },
+      async revive() {
+        await until(() => revived === killed, { timeout: 20_000, what: 'another runtime' });
+        await locate();
       },
       /** What the Worker has logged, as one text. */
       log: () => logs.map(({ level, message }) => `${level}: ${message}`).join('\n'),
@@ -229,11 +273,11 @@ export async function startStack({ script, config, vars = {}, blockTime = 'auto'
         await stack.DB.prepare(`UPDATE templates SET ${set} WHERE id = ?1`).bind(id, ...Object.values(columns)).run();
       },
       /** A published template of ada's: its path. */
-      async addTemplate(slug, { prompt, parameters = [], price = '0.01', published = 1, creator = ada, allow_user_message = 0, model = templates[0].model }) {
+      async addTemplate(slug, { prompt, parameters = [], price = '0.01', published = 1, creator = ada, allow_user_message = 0, model = templates[0].model, release = 'settled' }) {
         await stack.DB.prepare(
-          'INSERT INTO templates (id, creator_id, slug, name, model, prompt, parameters, price, published, allow_user_message) VALUES (?1, ?2, ?3, ?3, ?4, ?5, ?6, ?7, ?8, ?9)',
+          'INSERT INTO templates (id, creator_id, slug, name, model, prompt, parameters, price, published, allow_user_message, release) VALUES (?1, ?2, ?3, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)',
         )
-          .bind(`template_${creator.handle}_${slug}`, creator.id, slug, model, prompt, JSON.stringify(parameters), price, published, allow_user_message)
+          .bind(`template_${creator.handle}_${slug}`, creator.id, slug, model, prompt, JSON.stringify(parameters), price, published, allow_user_message, release)
           .run();
         return `/@${creator.handle}/${slug}`;
       },
@@ -255,6 +299,17 @@ export async function startStack({ script, config, vars = {}, blockTime = 'auto'
           body: typeof input === 'string' || input === undefined ? input : JSON.stringify(input),
           ...init,
         }),
+      /**
+       * A POST whose caller is to vanish before there is an answer: `await caller.hangUp()`. By a reset: the end of
+       * its half of the connection (what `destroy` sends) is no hanging up to workerd, for an answer could still be read.
+       */
+      caller(path, input, headers = {}) {
+        const request = http.request(new URL(path, stack.url), { method: 'POST', agent: false, headers: { 'content-type': 'application/json', ...headers } });
+        const closed = new Promise((resolve) => request.once('close', resolve));
+        request.on('error', () => {});
+        request.end(JSON.stringify(input));
+        return { hangUp: () => (request.socket.resetAndDestroy(), closed) };
+      },
       async ask402(path, input = INPUT) {
         const response = await stack.post(path, input);
         const text = await response.text();

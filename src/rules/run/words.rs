@@ -8,22 +8,83 @@ pub type Millis = u64;
 
 /// An ended run, and what it holds, is kept this long.
 pub const KEEP: Millis = 24 * 60 * 60 * 1000;
+/// A run whose settlement is in doubt, or whose refund nobody took the report of, is kept this long.
+pub const KEEP_OPEN: Millis = 7 * KEEP;
 /// While a run is under way, its alarm joins it this often: it keeps the object alive without callers.
 pub const HEARTBEAT: Millis = 20 * 1000;
 /// How long a stream's settlement waits, after `message_start`, for the first text. An answer that breaks
 /// off at once is not charged; one that is slow to speak is settled while it thinks.
 pub const GRACE: Millis = 250;
-/// How long a paid run waits before Claude is asked a third time; each time after that four times longer.
+/// How long a run waits before Claude is asked again, once paid (the first time it is asked at once), and
+/// before evidence of a settlement is looked for. Each time after that four times longer.
 pub const BACK_OFF: Millis = 2_000;
-/// The longest such wait.
+/// The longest a paid run waits for Claude.
 pub const BACK_OFF_MOST: Millis = 30_000;
+/// The longest a paid run rests before Claude is asked again, where Claude asks for it.
+pub const INTERRUPTED_MOST: Millis = 60 * 60 * 1000;
+/// How long a run that is not paid waits before Claude is asked again: a caller is there, and waits too.
+pub const START_BACK_OFF: Millis = 500;
+/// The longest such wait. Where Claude asks for a longer one, the caller is told instead.
+pub const START_BACK_OFF_MOST: Millis = 8_000;
+/// The longest wait between two looks for evidence, while the payment can still be settled.
+pub const LOOK_AGAIN_MOST: Millis = 60 * 1000;
+/// How long after a payment's end the chain may still tell of it.
+pub const EVIDENCE_LAG: Millis = 120 * 1000;
+/// The wait between two looks after that.
+pub const LOOK_LATER: Millis = 60 * 60 * 1000;
+/// A refund that nobody took the report of is reported again after this; each time four times longer.
+pub const REPORT_AGAIN: Millis = 30 * 1000;
+/// The longest such wait.
+pub const REPORT_AGAIN_MOST: Millis = 2 * 60 * 60 * 1000;
 /// A payment that was never verified is forgotten after this: nothing is known of who presented it.
 pub const KEEP_UNVERIFIED: Millis = 60 * 1000;
 /// A ledger row that could not be written is tried again after this.
 pub const RECORD_AGAIN: Millis = 30 * 1000;
 
+/// What the clock and the dice say as something happens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moment {
+    /// The time.
+    pub now: Millis,
+    /// Any number, drawn anew each time: it spreads waits.
+    pub dice: u16,
+}
+
+/// What is agreed when a run is presented, and stays so.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Terms {
+    /// When money moves.
+    pub policy: Policy,
+    /// When text is shown.
+    pub release: Release,
+    /// Claude calls allowed before the run is paid.
+    pub start_attempts: u8,
+    /// Claude calls allowed once it is paid.
+    pub paid_attempts: u8,
+    /// When the payment can be settled no more.
+    pub valid_until: Millis,
+}
+
+impl Terms {
+    /// Of a run that nobody pays for.
+    pub const fn free() -> Self {
+        Self { policy: Policy::Free, release: Release::Settled, start_attempts: 1, paid_attempts: 0, valid_until: 0 }
+    }
+}
+
+/// When the text of a stream is shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Release {
+    /// When its payment is settled.
+    #[default]
+    Settled,
+    /// As soon as its payment is verified, and Claude writes: the creator bears the risk.
+    Verified,
+}
+
 /// When money moves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Policy {
     /// Never: the owner tests.
     Free,
@@ -34,9 +95,9 @@ pub enum Policy {
 }
 
 /// Proof that money moved.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Receipt {
-    /// The settlement's transaction.
+    /// The settlement's transaction. Empty where it is known to have happened, but not in which one.
     pub transaction: String,
     /// CAIP-2.
     pub network: String,
@@ -46,8 +107,23 @@ pub struct Receipt {
     pub payer: String,
 }
 
+/// What was found out about a settlement whose answer was lost.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Evidence {
+    /// The chain shows the transfer.
+    Paid(Receipt),
+    /// The authorization is spent; how, nobody says.
+    Spent(Receipt),
+    /// It is not spent, and can still be.
+    Unspent,
+    /// It was not spent on this and cannot be any more: with x402's code for why.
+    Never(Option<String>),
+    /// Nobody could be asked, or had anything to say.
+    Nothing,
+}
+
 /// What the world tells the machine.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Event {
     /// A caller presents the payment, for the first time or again.
     Presented,
@@ -74,12 +150,24 @@ pub enum Event {
     Settled(Receipt),
     /// The facilitator says definitely that it did not.
     SettleRejected(Option<String>),
-    /// No definite answer.
+    /// No answer, or none that can be read.
     SettleUnanswered,
+    /// Nobody was asked, or whoever was did not take the request.
+    SettleNotSent,
+    /// An answer that is neither a yes nor a definite no: what was submitted has failed, or may still.
+    SettleFailed,
+    /// The facilitator says that the authorization is spent already.
+    SettleSpent,
     /// The driver did not ask: the answer had broken off before.
     SettleWithheld,
     /// The wait of [`Effect::BackOff`] is over.
     BackedOff,
+    /// The last caller who waited for the run or followed it has gone.
+    Abandoned,
+    /// The answer to [`Effect::Look`].
+    Looked(Evidence),
+    /// The facilitator has taken the report of a refund.
+    Reported,
     /// The ledger holds the row.
     Recorded,
     /// The object was loaded from its storage: whatever was under way is not any more.
@@ -89,7 +177,7 @@ pub enum Event {
 }
 
 /// What the machine wants done. In the order of a run's life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Effect {
     /// Forget the text so far, and a wait of [`Effect::Linger`]: a new edition begins.
     Clear,
@@ -105,8 +193,12 @@ pub enum Effect {
     BackOff,
     /// Ask the facilitator to settle, unless the answer has broken off.
     Settle,
+    /// Look for evidence of a settlement whose answer was lost.
+    Look,
     /// Stop Claude.
     Hush,
+    /// Report a refund. Without an answer it is asked for again.
+    Report,
     /// Write the ledger's row.
     Record,
 }

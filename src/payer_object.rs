@@ -1,0 +1,117 @@
+//! The side door: one Durable Object for each payer. It keeps what is true of several of their payments at
+//! once, and nothing of any one of them.
+
+use crate::edge::clock;
+use crate::edge::payers::{Ask, Told};
+use crate::rules::identifier::Claim;
+use crate::rules::run::{Millis, KEEP};
+use serde::Deserialize;
+use std::cell::Cell;
+use worker::{durable_object, Env, Request, Response, Result, SqlStorage, State};
+
+const SCHEMA: [&str; 2] = [
+    "CREATE TABLE IF NOT EXISTS claims (
+       identifier TEXT PRIMARY KEY, request TEXT NOT NULL, object TEXT NOT NULL, since TEXT NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS places (object TEXT PRIMARY KEY, since TEXT NOT NULL)",
+];
+/// A run is kept for [`KEEP`] after its end, and may have taken a while to come to it.
+const KEPT: Millis = 2 * KEEP;
+
+/// One payer. See the module's text.
+#[durable_object(alarm)]
+pub struct PayerObject {
+    state: State,
+    laid_out: Cell<bool>,
+}
+
+// Needed with panic=unwind. Each call is a few statements without an await between them.
+impl std::panic::UnwindSafe for PayerObject {}
+impl std::panic::RefUnwindSafe for PayerObject {}
+
+impl worker::DurableObject for PayerObject {
+    fn new(state: State, _env: Env) -> Self {
+        Self { state, laid_out: Cell::new(false) }
+    }
+
+    async fn fetch(&self, mut request: Request) -> Result<Response> {
+        let ask: Ask = serde_json::from_str(&request.text().await?)?;
+        let sql = self.storage()?;
+        let told = match ask {
+            Ask::Claim { claim, instead_of } => self.claim(&sql, &claim, instead_of.as_deref())?,
+            Ask::Place { object, places, freed } => self.place(&sql, &object, places, &freed)?,
+        };
+        let wait = i64::try_from(KEPT).unwrap_or(i64::MAX);
+        self.state.storage().set_alarm(wait).await?;
+        Response::from_json(&told)
+    }
+
+    /// Nothing has been asked for so long that nothing here is worth keeping.
+    async fn alarm(&self) -> Result<Response> {
+        self.laid_out.set(false);
+        self.state.storage().delete_all().await?;
+        Response::empty()
+    }
+}
+
+#[derive(Deserialize)]
+struct Held {
+    request: String,
+    object: String,
+    since: String,
+}
+
+#[derive(Deserialize)]
+struct Place {
+    object: String,
+    since: String,
+}
+
+impl PayerObject {
+    fn storage(&self) -> Result<SqlStorage> {
+        let sql = self.state.storage().sql();
+        if !self.laid_out.get() {
+            for statement in SCHEMA {
+                sql.exec(statement, None)?;
+            }
+            self.laid_out.set(true);
+        }
+        // Compared as text: of the same length for the next two hundred years.
+        let old = clock::now().saturating_sub(KEPT).to_string();
+        sql.exec("DELETE FROM claims WHERE since < ?", vec![old.clone().into()])?;
+        sql.exec("DELETE FROM places WHERE since < ?", vec![old.into()])?;
+        Ok(sql)
+    }
+
+    fn claim(&self, sql: &SqlStorage, claim: &Claim, instead_of: Option<&str>) -> Result<Told> {
+        let select = "SELECT request, object, since FROM claims WHERE identifier = ?";
+        let held = sql.exec(select, vec![claim.identifier.clone().into()])?.to_array::<Held>()?;
+        match held.into_iter().next() {
+            Some(held) if held.request == claim.request && held.object == claim.object => return Ok(Told::Granted),
+            Some(held) if instead_of == Some(held.object.as_str()) => {}
+            Some(held) => {
+                let since = held.since.parse().unwrap_or_default();
+                return Ok(Told::Held { object: held.object, since });
+            }
+            None => {}
+        }
+        let insert = "INSERT OR REPLACE INTO claims (identifier, request, object, since) VALUES (?, ?, ?, ?)";
+        let Claim { identifier, request, object } = claim.clone();
+        sql.exec(insert, vec![identifier.into(), request.into(), object.into(), clock::now().to_string().into()])?;
+        Ok(Told::Granted)
+    }
+
+    fn place(&self, sql: &SqlStorage, object: &str, places: u32, freed: &[String]) -> Result<Told> {
+        for object in freed {
+            sql.exec("DELETE FROM places WHERE object = ?", vec![object.as_str().into()])?;
+        }
+        let taken = sql.exec("SELECT object, since FROM places", None)?.to_array::<Place>()?;
+        let others = taken.into_iter().filter(|place| place.object != object);
+        let others: Vec<_> = others.map(|place| (place.object, place.since.parse().unwrap_or_default())).collect();
+        if others.len() >= usize::try_from(places).unwrap_or(usize::MAX) {
+            return Ok(Told::Taken(others));
+        }
+        let insert = "INSERT OR REPLACE INTO places (object, since) VALUES (?, ?)";
+        sql.exec(insert, vec![object.into(), clock::now().to_string().into()])?;
+        Ok(Told::Granted)
+    }
+}

@@ -1,0 +1,228 @@
+//! What callers of a run are shown: its text as it grows, one document when it is whole, or where it stands.
+
+use super::{plain, refused, Refused};
+use crate::edge::runs::ENDED;
+use crate::edge::subscriber::{self, Writer};
+use crate::edge::{fault, runs};
+use crate::engine::{Listener, Session};
+use crate::rules::dossier::{settled_headers, Ticket};
+use crate::rules::refusal::Refusal;
+use crate::rules::run::{Ending, Policy, Run, View};
+use crate::wire::sse;
+use serde_json::{json, Value};
+use std::rc::Rc;
+use worker::{Headers, Response, ResponseBody, Result};
+
+type Answer = std::result::Result<Response, Box<Refused>>;
+
+/// Who is told. The object may pass on to somebody else's run meanwhile (this one was refused), and they
+/// must not be shown that.
+pub enum Told {
+    /// Somebody with the payment and the request.
+    Presenter(Ticket),
+    /// Somebody with the run's id.
+    Holder(String),
+}
+
+impl Told {
+    fn may_see(&self, session: &Session) -> bool {
+        let desk = session.desk.borrow();
+        desk.dossier.as_ref().is_some_and(|dossier| match self {
+            Told::Presenter(ticket) => dossier.ticket() == *ticket,
+            Told::Holder(run_id) => dossier.run_id == *run_id,
+        })
+    }
+
+    fn lost(&self) -> Refusal {
+        match self {
+            Told::Presenter(_) => Refusal::PaymentReused,
+            Told::Holder(_) => Refusal::NotFound,
+        }
+    }
+}
+
+/// Waits until the machine shows text, then lets the caller follow it, from where they have read.
+pub async fn stream(session: &Rc<Session>, listener: Listener, told: Told, last_event_id: Option<u64>) -> Answer {
+    wait_for(session, &told, |run| !matches!(run.view(), View::Wait)).await?;
+    let (view, silent, bookmark, over) = {
+        let desk = session.desk.borrow();
+        let bookmark = Bookmark::after(&desk.transcript, last_event_id);
+        let over = desk.run.is_final() && bookmark.position > desk.transcript.len();
+        (desk.run.view(), desk.transcript.is_empty(), bookmark, over)
+    };
+    match view {
+        // Paid and given up: what there is of the answer is the caller's.
+        View::Refuse(Refusal::Refundable) if !silent => {}
+        View::Refuse(refusal) => return Err(refused(session, refusal)),
+        View::Wait | View::Show => {}
+    }
+    let internal = |e: &str| refused(session, fault("caller's body")(e));
+    if over {
+        return runs::marked(ENDED).map_err(|e| internal(&e.to_string()));
+    }
+    let (body, writer) = subscriber::pipe().map_err(|_| internal("no stream"))?;
+    wasm_bindgen_futures::spawn_local(follow(session.clone(), listener, told, writer, bookmark));
+    let headers = headers(session, "text/event-stream; charset=utf-8").map_err(|e| internal(&e.to_string()))?;
+    let response = Response::from_body(ResponseBody::Stream(body)).map_err(|e| internal(&e.to_string()))?;
+    Ok(response.with_headers(headers))
+}
+
+/// Waits for the whole answer.
+pub async fn document(session: &Rc<Session>, told: Told) -> Answer {
+    wait_for(session, &told, |run| run.ending().is_some() || matches!(run.view(), View::Refuse(_))).await?;
+    let refusal = {
+        let desk = session.desk.borrow();
+        match (desk.run.ending(), desk.run.view()) {
+            (Some(Ending::Done), _) => None,
+            (Some(Ending::Error(refusal)), _) | (None, View::Refuse(refusal)) => Some(refusal),
+            (None, View::Wait | View::Show) => Some(Refusal::Internal),
+        }
+    };
+    if let Some(refusal) = refusal {
+        return Err(refused(session, refusal));
+    }
+    let json = {
+        let desk = session.desk.borrow();
+        let text = desk.transcript.text();
+        desk.dossier.as_ref().map(|d| d.document(text, &desk.tally, desk.run.receipt()))
+    };
+    json_response(session, json)
+}
+
+/// Where the run stands, and its output once that is to be shown.
+pub fn status(session: &Session) -> Answer {
+    let json = {
+        let desk = session.desk.borrow();
+        desk.dossier.as_ref().map(|d| d.status(&desk.run, &desk.tally, desk.transcript.text()))
+    };
+    let response = json_response(session, json)?;
+    if session.desk.borrow().run.is_busy() {
+        // Without it a caller asks again when they like.
+        let _ = response.headers().set("retry-after", "1");
+    }
+    Ok(response)
+}
+
+fn json_response(session: &Session, json: Option<Value>) -> Answer {
+    let internal = |e: &str| refused(session, fault("caller's document")(e));
+    let json = json.ok_or_else(|| internal("no dossier"))?;
+    let headers = headers(session, "application/json").map_err(|e| internal(&e.to_string()))?;
+    let response = Response::from_bytes(json.to_string().into_bytes()).map_err(|e| internal(&e.to_string()))?;
+    Ok(response.with_headers(headers))
+}
+
+async fn wait_for(
+    session: &Session,
+    told: &Told,
+    ready: impl Fn(&Run) -> bool,
+) -> std::result::Result<(), Box<Refused>> {
+    loop {
+        let rings = session.bell.rings();
+        if !told.may_see(session) {
+            return Err(plain(told.lost()));
+        }
+        if ready(&session.desk.borrow().run) {
+            return Ok(());
+        }
+        session.bell.after(rings).await;
+    }
+}
+
+/// How far a caller has read, and of which edition.
+#[derive(Clone, Copy)]
+struct Bookmark {
+    position: usize,
+    edition: u32,
+    /// What the caller has read before is not part of this edition.
+    restarted: bool,
+}
+
+impl Bookmark {
+    fn after(transcript: &crate::rules::transcript::Transcript, last_event_id: Option<u64>) -> Self {
+        let position = last_event_id.map(|id| transcript.position_of(id));
+        Self {
+            position: position.flatten().unwrap_or_default(),
+            edition: transcript.edition,
+            restarted: matches!(position, Some(None)),
+        }
+    }
+}
+
+/// Writes the transcript to one caller, to its end, as it grows.
+async fn follow(session: Rc<Session>, _listener: Listener, told: Told, writer: Writer, mut bookmark: Bookmark) {
+    loop {
+        let rings = session.bell.rings();
+        if !told.may_see(&session) {
+            return writer.close().await;
+        }
+        let (chunk, last) = next_chunk(&session, &mut bookmark);
+        if !chunk.is_empty() && writer.write(&chunk).await.is_err() {
+            return;
+        }
+        if last {
+            return writer.close().await;
+        }
+        if chunk.is_empty() {
+            session.bell.after(rings).await;
+        }
+    }
+}
+
+/// The next bytes for a caller; the flag says that they are the last.
+fn next_chunk(session: &Session, bookmark: &mut Bookmark) -> (Vec<u8>, bool) {
+    let desk = session.desk.borrow();
+    let run_id = desk.dossier.as_ref().map(|d| d.run_id.clone());
+    let charged = desk.run.receipt().is_some();
+    let error = |refusal: &Refusal| {
+        let message = refusal.message_when(charged);
+        json!({"type": "error", "code": refusal.code(), "message": message, "charged": charged, "run": run_id})
+    };
+    if bookmark.position == 0 {
+        bookmark.edition = desk.transcript.edition;
+    }
+    let mut chunk = Vec::new();
+    if std::mem::take(&mut bookmark.restarted) {
+        let event = json!({"type": "restart", "run": run_id});
+        sse::write(&mut chunk, desk.transcript.event_id(0), &event.to_string());
+    }
+    let last = if desk.transcript.edition != bookmark.edition {
+        // The answer is being written anew; this caller has seen part of the old one.
+        Some(error(&Refusal::Interrupted))
+    } else {
+        let (text, next) = desk.transcript.events(bookmark.position);
+        chunk.extend(text);
+        bookmark.position = next;
+        match desk.run.ending().filter(|_| next >= desk.transcript.len()) {
+            Some(Ending::Done) => desk.dossier.as_ref().map(|d| d.done_event(&desk.tally, desk.run.receipt())),
+            Some(Ending::Error(refusal)) => Some(error(&refusal)),
+            None => None,
+        }
+    };
+    match &last {
+        Some(event) if desk.run.is_final() && desk.transcript.edition == bookmark.edition => {
+            let id = desk.transcript.event_id(bookmark.position.saturating_add(1));
+            sse::write(&mut chunk, id, &event.to_string());
+        }
+        Some(event) => sse::write_unnumbered(&mut chunk, &event.to_string()),
+        None => {}
+    }
+    (chunk, last.is_some())
+}
+
+fn headers(session: &Session, content_type: &str) -> Result<Headers> {
+    let desk = session.desk.borrow();
+    let headers = Headers::new();
+    headers.set("content-type", content_type)?;
+    headers.set("cache-control", "private, no-store")?;
+    if let Some(dossier) = &desk.dossier {
+        headers.set("x-run-id", &dossier.run_id)?;
+        headers.set("content-location", &format!("/runs/{}", dossier.run_id))?;
+    }
+    if desk.run.terms().policy == Policy::Free {
+        headers.set("x-owner-test", "true")?;
+    }
+    for (name, value) in desk.run.receipt().into_iter().flat_map(settled_headers) {
+        headers.set(&name, &value)?;
+    }
+    Ok(headers)
+}
