@@ -1,5 +1,5 @@
 # Every target sets up what it needs first; a second `make setup` takes a moment.
-.PHONY: setup build dev pay check test fuzz clean
+.PHONY: setup build dev pay check test soak fuzz clean
 HOST = @. dev/host.sh;
 
 setup:
@@ -16,5 +16,7 @@ test: build
 	$(HOST) exec node dev/test.mjs
 fuzz:             # every parser of what strangers send, SECONDS_EACH (600) for each
 	@dev/fuzz.sh $(TARGETS)
+soak: build       # breaks the real stack on purpose, at length: 1,000 runs with a fault each, 50 kills
+	$(HOST) set -e; RUNS=$${RUNS:-1000} node --test tests/faults_random.test.mjs; CRASHES=$${CRASHES:-50} node --test tests/crash.test.mjs
 clean:            # leaves what set-up has fetched; `git clean -xdf` takes that too
 	rm -rf build target .wrangler/tmp
