@@ -217,10 +217,14 @@ fn a_refusal_before_the_money_moved_says_that_nothing_was_charged_or_asks_for_no
         Refusal::KeyMissing,
         Refusal::KeyDisabled,
         Refusal::ModelUnavailable,
-        Refusal::IdentifierReused,
     ] {
         assert!(refusal.message().contains("Nothing was charged"), "{refusal:?}");
     }
+    // The payment may have bought something else; whether it has is not this answer's to say.
+    for refusal in [Refusal::SettlementUnknown, Refusal::PaymentReused, Refusal::IdentifierReused] {
+        assert!(!refusal.knows_charge() && !refusal.message().contains("charged"), "{refusal:?}");
+    }
+    assert!(Refusal::Refundable.knows_charge() && Refusal::Claude(ClaudeFault::CutOff).knows_charge());
     // After a day coinslot has forgotten the run that a spent payment bought: it cannot say what was charged.
     let spent = [Refusal::PaymentInvalid { reason: None }, Refusal::PaymentExpired];
     for refusal in [Refusal::SettlementUnknown, Refusal::Interrupted, Refusal::Refundable].into_iter().chain(spent) {

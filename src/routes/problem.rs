@@ -109,7 +109,8 @@ fn error_of_run(refused: &Refused) -> Value {
     if let Some(error) = body.get_mut("error").and_then(Value::as_object_mut) {
         error.insert("run".to_owned(), json!(refused.run));
         error.insert("runUrl".to_owned(), json!(refused.run.as_deref().map(run_path)));
-        error.insert("charged".to_owned(), refused.charged.into());
+        let charged = refused.refusal.knows_charge().then_some(refused.charged);
+        error.insert("charged".to_owned(), json!(charged));
         error.insert("message".to_owned(), refused.refusal.message_when(refused.charged).into());
     }
     body

@@ -253,6 +253,7 @@ impl Dossier {
             (_, Some(Ending::Error(refusal))) | (View::Refuse(refusal), _) => Some(refusal),
             _ => None,
         };
+        let known = refusal.as_ref().is_none_or(Refusal::knows_charge) && !run.is_settling();
         let error = refusal.map(|refusal| {
             let retryable = matches!(refusal.retry(), Retry::After(_));
             json!({"code": refusal.code(), "message": refusal.message_when(charged), "retryable": retryable})
@@ -263,7 +264,7 @@ impl Dossier {
             "status": row.status,
             "model": self.model,
             "startedAt": self.started_at,
-            "charged": charged,
+            "charged": known.then_some(charged),
             "amount": row.amount,
             "asset": row.asset,
             "network": row.network,

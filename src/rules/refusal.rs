@@ -308,7 +308,7 @@ impl Refusal {
             Self::PaymentExpired => "The payment's time window is over, or too short to finish in.".to_owned(),
             Self::PaymentNotYetValid => "The payment is not valid yet.".to_owned(),
             Self::IdentifierInvalid => {
-                "A payment-identifier is 16 to 128 of A-Z, a-z, 0-9, _ and -; an Idempotency-Key is visible ASCII."
+                "A payment-identifier is 16 to 128 of A-Z, a-z, 0-9, _ and -; an Idempotency-Key at most 255 of ASCII."
                     .to_owned()
             }
             Self::IdentifierMissing => {
@@ -316,7 +316,7 @@ impl Refusal {
             }
             Self::IdentifierReused => {
                 "This identifier belongs to another payment or another request: present that payment again, or use \
-                 another identifier. Nothing was charged."
+                 another identifier. This request was not run."
                     .to_owned()
             }
             Self::PaymentReused => "This payment belongs to another request.".to_owned(),
@@ -354,6 +354,12 @@ impl Refusal {
             }
             _ => message,
         }
+    }
+
+    /// Whether a caller can be told that they were charged, or were not: where it is in doubt, or is another
+    /// run's matter, neither is true.
+    pub const fn knows_charge(&self) -> bool {
+        !matches!(self, Self::SettlementUnknown | Self::PaymentReused | Self::IdentifierReused)
     }
 
     /// Field, expected, received, where the refusal is about one field.

@@ -175,7 +175,8 @@ fn next_chunk(session: &Session, bookmark: &mut Bookmark) -> (Vec<u8>, bool) {
     let charged = desk.run.receipt().is_some();
     let error = |refusal: &Refusal| {
         let message = refusal.message_when(charged);
-        json!({"type": "error", "code": refusal.code(), "message": message, "charged": charged, "run": run_id})
+        let known = refusal.knows_charge().then_some(charged);
+        json!({"type": "error", "code": refusal.code(), "message": message, "charged": known, "run": run_id})
     };
     if bookmark.position == 0 {
         bookmark.edition = desk.transcript.edition;
