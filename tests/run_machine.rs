@@ -532,20 +532,24 @@ fn a_nonce_that_is_not_spent_is_settled_again_unless_there_is_nothing_to_sell_an
 }
 
 #[test]
-fn who_waits_for_one_look_is_not_thought_to_wait_for_the_next_nor_after_a_restart() {
-    let mut run = settling(&[broke(true), Event::SettleUnanswered, Event::Presented, looked(Evidence::Nothing)]);
-    let due = run.deadline(NOW).unwrap();
-    assert_eq!(step_at(&mut run, Event::Woken, due).0[0], Look);
-    assert_eq!(step_at(&mut run, looked(Evidence::Unspent), due).1, unknown(false, Answer::Broken(CUT)));
-    let mut run = settling(&[broke(true), Event::SettleUnanswered, Event::Presented, Event::Restarted]);
-    let mut here = run.clone();
-    assert_eq!(step(&mut run, looked(Evidence::Unspent)).1, unknown(false, Answer::Broken(CUT)));
-    assert_eq!(
-        step(&mut here, Event::Presented),
-        (vec![], unknown(true, Answer::Broken(CUT))),
-        "but who comes then is"
-    );
-    assert_eq!(step(&mut here, looked(Evidence::Unspent)), (vec![Save, Settle], answering(true, Answer::Broken(CUT))));
+fn a_broken_answer_is_settled_for_who_asked_for_it_in_doubt_or_was_there_when_the_object_died_and_for_nobody_else() {
+    let mut nobody = settling(&[broke(true), Event::SettleUnanswered]);
+    let due = nobody.deadline(NOW).unwrap();
+    assert_eq!(step_at(&mut nobody, Event::Woken, due).0[0], Look);
+    assert_eq!(step_at(&mut nobody, looked(Evidence::Unspent), due).1, unknown(false, Answer::Broken(CUT)));
+
+    let wanted = (vec![Save, Settle], answering(true, Answer::Broken(CUT)));
+    let mut asked = settling(&[broke(true), Event::SettleUnanswered, Event::Presented, looked(Evidence::Nothing)]);
+    let due = asked.deadline(NOW).unwrap();
+    assert_eq!(step_at(&mut asked, Event::Woken, due).0[0], Look);
+    assert_eq!(step_at(&mut asked, looked(Evidence::Unspent), due), wanted);
+
+    let mut died_while_writing = settling(&[Event::Restarted]);
+    assert_eq!(step(&mut died_while_writing, looked(Evidence::Unspent)), wanted);
+    let mut died_after = settling(&[broke(true), Event::SettleUnanswered, Event::Restarted]);
+    let due = died_after.deadline(NOW).unwrap();
+    step_at(&mut died_after, Event::Woken, due);
+    assert_eq!(step_at(&mut died_after, looked(Evidence::Unspent), due).1, unknown(false, Answer::Broken(CUT)));
 }
 
 #[test]

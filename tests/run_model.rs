@@ -915,17 +915,17 @@ fn holds(slot: Slot, worlds: usize) {
 
 #[test]
 fn a_stream_keeps_every_promise_in_every_world() {
-    holds(Slot::new(Policy::OnStart), 1_189_157);
+    holds(Slot::new(Policy::OnStart), 1_300_941);
 }
 
 #[test]
 fn a_document_keeps_every_promise_in_every_world() {
-    holds(Slot::new(Policy::OnResult), 165_217);
+    holds(Slot::new(Policy::OnResult), 178_813);
 }
 
 #[test]
 fn a_stream_that_is_shown_early_keeps_every_promise_in_every_world() {
-    holds(Slot { release: Release::Verified, ..Slot::new(Policy::OnStart) }, 1_473_976);
+    holds(Slot { release: Release::Verified, ..Slot::new(Policy::OnStart) }, 1_591_131);
 }
 
 #[test]
@@ -940,8 +940,8 @@ fn an_owners_test_keeps_every_promise_in_every_world() {
 fn without_a_node_every_promise_is_kept_too() {
     let slot = Slot { node: false, ..Slot::new(Policy::OnStart) };
     let most = Budget { doubles: 0, ..slot.most };
-    holds(Slot { most: Budget { cancels: 0, ..most }, ..slot.clone() }, 715_655);
-    holds(Slot { most: Budget { losses: 0, crashes: 0, ..most }, ..slot }, 321_904);
+    holds(Slot { most: Budget { cancels: 0, ..most }, ..slot.clone() }, 832_639);
+    holds(Slot { most: Budget { losses: 0, crashes: 0, ..most }, ..slot }, 381_304);
 }
 
 #[test]

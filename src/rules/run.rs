@@ -95,7 +95,7 @@ pub struct Run {
     said_spent: bool,
     /// Text of this run, or of a start before it, was shown and never paid for.
     owes: bool,
-    /// A caller waits for what is being looked for.
+    /// A caller has asked for the run while its settlement was in doubt, or was there when the object died.
     awaited: bool,
     /// The ledger is owed a row.
     owed: bool,
@@ -239,7 +239,7 @@ impl Run {
 
             // What became of a settlement that nobody told us of.
             (State::SettlementUnknown { looking: true, answer }, Event::Looked(evidence)) => {
-                let awaited = std::mem::take(&mut self.awaited);
+                let awaited = self.awaited;
                 let said_spent = std::mem::take(&mut self.said_spent);
                 match evidence {
                     Evidence::Paid(receipt) => self.settled(receipt, answer, moment),
@@ -249,8 +249,10 @@ impl Run {
                     // The node has not seen yet what the facilitator has: asked again at once, both would say
                     // the same again.
                     Evidence::Unspent if said_spent => self.unknown(answer, moment),
-                    // There is nothing to sell but a broken answer: only who asks for it again pays for it.
+                    // Where there is nothing to sell but an answer that Claude broke off, only who asks for it
+                    // again pays for it.
                     Evidence::Unspent if awaited || !matches!(answer, Answer::Broken(_)) => {
+                        self.awaited = false;
                         self.to(answering(true, answer), &[Save, Settle])
                     }
                     Evidence::Unspent | Evidence::Spent(_) | Evidence::Nothing => self.unknown(answer, moment),
@@ -277,11 +279,13 @@ impl Run {
             }
             (State::Answering { settling: true, answer }, Event::Restarted) => {
                 (self.unanswered, self.silence) = (true, true);
+                self.awaited |= answer == Answer::Writing;
                 let answer = after_restart(answer);
                 self.to(State::SettlementUnknown { looking: true, answer }, &[Save, Look])
             }
             (State::SettlementUnknown { answer, .. }, Event::Restarted) => {
-                (self.awaited, self.said_spent) = (false, false);
+                self.said_spent = false;
+                self.awaited |= answer == Answer::Writing;
                 let answer = after_restart(answer);
                 self.to(State::SettlementUnknown { looking: true, answer }, &[Save, Look])
             }
