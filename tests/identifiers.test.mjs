@@ -49,7 +49,7 @@ async function taken(response, [calls, moves]) {
   assert.equal(response.status, 409, text);
   const { error } = JSON.parse(text);
   assert.equal(error.code, 'IDENTIFIER_REUSED');
-  assert.match(error.message, /Nothing was charged/);
+  assert.match(error.message, /This request was not run/);
   assert.equal(text.includes('Hello'), false);
   assert.equal(response.headers.get('x-run-id'), null);
   assert.equal(response.headers.get('payment-required'), null, 'signing again is not what to do');
