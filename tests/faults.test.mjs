@@ -684,7 +684,7 @@ describe("the chain's clock", () => {
 describe('in the end', () => {
   test('what the ledger was owed is there, by the alarm alone', async () => {
     const all = Object.values(owed);
-    const timeout = Math.max(2000, owedSince + 45_000 - Date.now());
+    const timeout = Math.max(2000, owedSince + 120_000 - Date.now());
     await until(async () => (await Promise.all(all.map((one) => one.rows()))).every((rows) => rows.length && rows[0].status !== 'interrupted'), { timeout, every: 250, what: 'the rows' });
     await books(owed.stream, { asked: 1, settles: 1, rows: [DELIVERED], spent: 1 });
     await books(owed.document, { asked: 1, settles: 1, rows: [DELIVERED], spent: 1 });

@@ -62,7 +62,7 @@ async function unknown(response) {
   assert.equal(text.includes('SECRET'), false);
   const { error } = JSON.parse(text);
   const run = response.headers.get('x-run-id');
-  assert.deepEqual([error.code, error.charged, error.retryable, error.runUrl], ['SETTLEMENT_UNKNOWN', false, true, `/runs/${run}`]);
+  assert.deepEqual([error.code, error.charged, error.retryable, error.runUrl], ['SETTLEMENT_UNKNOWN', null, true, `/runs/${run}`]);
   assert.match(error.message, /Do not sign another/);
   assert.ok(Number(response.headers.get('retry-after')) > 0);
   for (const name of ['payment-required', 'payment-response', 'x-payment-response']) assert.equal(response.headers.get(name), null, name);

@@ -140,7 +140,7 @@ describe('the URL of a run', () => {
     assert.equal(response.status, 503);
     await response.text();
     const { body } = await show(run);
-    assert.deepEqual([body.status, body.error.code, body.charged, body.output], ['unknown', 'SETTLEMENT_UNKNOWN', false, null]);
+    assert.deepEqual([body.status, body.error.code, body.charged, body.output], ['unknown', 'SETTLEMENT_UNKNOWN', null, null]);
     assert.equal(JSON.stringify(body).includes('SECRET'), false);
     await stack.row(run, isDelivered);
     const over = await show(run);
