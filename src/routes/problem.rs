@@ -58,7 +58,9 @@ const fn claude_status(fault: ClaudeFault) -> u16 {
         ClaudeFault::RateLimited { .. } => 429,
         ClaudeFault::Rejected | ClaudeFault::Upstream | ClaudeFault::Unreachable => 502,
         ClaudeFault::Broken | ClaudeFault::CutOff | ClaudeFault::CallerGone => 502,
-        ClaudeFault::TimedOut => 504,
+        ClaudeFault::OutputMismatch { .. } | ClaudeFault::Truncated => 502,
+        ClaudeFault::NotStored => 503,
+        ClaudeFault::TimedOut | ClaudeFault::DeadlineMissed => 504,
         ClaudeFault::Declined => 422,
     }
 }

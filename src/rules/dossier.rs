@@ -161,6 +161,8 @@ impl Presentation {
             start_attempts: limits.start_attempts,
             paid_attempts: limits.paid_attempts,
             valid_until: self.payment.as_ref().map_or(0, |p| p.valid_before.saturating_mul(1000)),
+            detached: false,
+            due_by: None,
         }
     }
 

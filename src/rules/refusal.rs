@@ -75,6 +75,17 @@ pub enum ClaudeFault {
     Declined,
     /// Not Claude's: nobody was there any more who had paid or wanted to, and Claude was stopped.
     CallerGone,
+    /// The answer was not there when the contract wanted it.
+    DeadlineMissed,
+    /// The answer is not what the contract's `output_schema` asks for.
+    OutputMismatch {
+        /// Claude is to be shown what is wrong, once.
+        repair: bool,
+    },
+    /// Claude stopped at its limit, and the contract takes no part of an answer.
+    Truncated,
+    /// The answer is there, and its file could not be stored.
+    NotStored,
 }
 
 /// What coinslot says no to.
@@ -187,6 +198,10 @@ impl ClaudeFault {
             Self::CutOff => "CLAUDE_CUT_OFF",
             Self::Declined => "CLAUDE_REFUSED",
             Self::CallerGone => "CALLER_GONE",
+            Self::DeadlineMissed => "DEADLINE_MISSED",
+            Self::OutputMismatch { .. } => "OUTPUT_SCHEMA_MISMATCH",
+            Self::Truncated => "OUTPUT_TRUNCATED",
+            Self::NotStored => "FILE_STORE_UNAVAILABLE",
         }
     }
 
@@ -207,6 +222,10 @@ impl ClaudeFault {
             Self::CutOff => "Claude's answer broke off before its end.",
             Self::Declined => "Claude declined to answer this input.",
             Self::CallerGone => "The caller had gone before anything was paid.",
+            Self::DeadlineMissed => "The result was not there by the contract's deadline.",
+            Self::OutputMismatch { .. } => "Claude's answer does not satisfy the contract's output schema.",
+            Self::Truncated => "Claude's answer was longer than its limit, and the contract takes no part of it.",
+            Self::NotStored => "The result could not be stored as a file. Try again in a moment.",
         }
     }
 
@@ -214,13 +233,14 @@ impl ClaudeFault {
     pub const fn retry(self) -> Retry {
         match self {
             Self::KeyInvalid | Self::Permission | Self::Billing | Self::ModelRetired => Retry::Never,
-            Self::TooLong | Self::Rejected | Self::Declined => Retry::Never,
+            Self::TooLong | Self::Rejected | Self::Declined | Self::Truncated => Retry::Never,
             // Without `retry-after` a 429 is a spend cap: waiting does not help soon.
             Self::RateLimited { retry_after: None } => Retry::After(3600),
             Self::RateLimited { retry_after: Some(s) } => Retry::After(s),
             Self::Overloaded => Retry::After(15),
-            Self::Upstream | Self::Unreachable | Self::TimedOut => Retry::After(5),
+            Self::Upstream | Self::Unreachable | Self::TimedOut | Self::NotStored => Retry::After(5),
             Self::Broken | Self::CutOff | Self::CallerGone => Retry::After(1),
+            Self::DeadlineMissed | Self::OutputMismatch { .. } => Retry::After(1),
         }
     }
 
@@ -230,8 +250,11 @@ impl ClaudeFault {
         match self {
             Self::RateLimited { retry_after: Some(seconds) } => Some(wait.max(u64::from(seconds).saturating_mul(1000))),
             Self::Overloaded | Self::Upstream | Self::Unreachable | Self::Broken | Self::CutOff => Some(wait),
+            Self::NotStored => Some(wait),
+            Self::OutputMismatch { repair } => repair.then_some(0),
             Self::KeyInvalid | Self::Permission | Self::Billing | Self::ModelRetired => None,
             Self::TooLong | Self::Rejected | Self::Declined | Self::CallerGone => None,
+            Self::DeadlineMissed | Self::Truncated => None,
             // Without `retry-after` it is a spend cap. And who has waited for a time-out has waited enough.
             Self::RateLimited { retry_after: None } | Self::TimedOut => None,
         }

@@ -192,6 +192,15 @@ impl Run {
                 self.fail(ClaudeFault::CallerGone, moment)
             }
 
+            // The result comes too late for its contract. What is being settled was there in time.
+            (State::Verified | State::Answering { settling: false, .. }, Event::DeadlineMissed) => {
+                self.fail(ClaudeFault::DeadlineMissed, moment)
+            }
+            (State::Streaming | State::Interrupted(_), Event::DeadlineMissed) if self.terms.policy != Policy::Free => {
+                self.backing_off = None;
+                hushed(self.give_up(ClaudeFault::DeadlineMissed, moment))
+            }
+
             // Claude, while the money moves.
             (State::Answering { settling: true, answer: Answer::Writing }, Event::Ended) => {
                 self.to(answering(true, Answer::Whole), &[Save])
@@ -270,9 +279,14 @@ impl Run {
             (State::Streaming, Event::Broke { fault, silent: false }) => self.interrupt(fault, moment),
 
             // After a restart: nothing is under way.
+            (State::Presented, Event::Restarted) if self.terms.detached => self.to(State::Presented, &[Save, Verify]),
             (State::Presented, Event::Restarted) => {
                 self.rested_at = moment.now;
                 self.to(State::New, &[Save])
+            }
+            (State::Verified | State::Answering { settling: false, .. }, Event::Restarted) if self.terms.detached => {
+                self.take_back_the_wait();
+                self.start_again(ClaudeFault::CutOff, moment)
             }
             (State::Verified | State::Answering { settling: false, .. }, Event::Restarted) => {
                 self.rest(State::Failed(ClaudeFault::CutOff), moment)
@@ -293,9 +307,7 @@ impl Run {
                 self.rest(State::Failed(ClaudeFault::CutOff), moment)
             }
             (State::Streaming, Event::Restarted) => {
-                // A call that was waited for has not been made.
-                let waited = u8::from(self.backing_off.take().is_some());
-                self.attempts = self.attempts.saturating_sub(waited);
+                self.take_back_the_wait();
                 self.ask_again(ClaudeFault::CutOff, Some(self.attempts), moment)
             }
 
@@ -335,6 +347,7 @@ impl Run {
     /// Claude failed before anything was charged: a fault that passes is given time to.
     fn start_again(&mut self, fault: ClaudeFault, moment: Moment) -> Vec<Effect> {
         let again = self.attempts < self.terms.start_attempts && self.terms.policy != Policy::Free;
+        let again = again || fault == ClaudeFault::OutputMismatch { repair: true };
         let wait = back_off(START_BACK_OFF, self.attempts.saturating_sub(1), START_BACK_OFF_MOST, moment);
         match fault.passes_in(wait).filter(|wait| again && *wait <= START_BACK_OFF_MOST) {
             None => self.rest(State::Failed(fault), moment),
@@ -344,6 +357,12 @@ impl Run {
                 self.to(State::Verified, &[Effect::Clear, Effect::Save, Effect::BackOff])
             }
         }
+    }
+
+    /// A call that was waited for has not been made.
+    fn take_back_the_wait(&mut self) {
+        let waited = u8::from(self.backing_off.take().is_some());
+        self.attempts = self.attempts.saturating_sub(waited);
     }
 
     /// The money has moved.

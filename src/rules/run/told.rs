@@ -50,6 +50,7 @@ impl Run {
     /// Whether Claude works, or is about to, for somebody who has not paid.
     pub fn is_on_credit(&self) -> bool {
         match &self.state {
+            _ if self.terms.detached => false,
             State::Verified | State::Answering { settling: false, .. } => true,
             State::Streaming => self.terms.policy == Policy::Free,
             _ => false,
@@ -153,6 +154,20 @@ impl Run {
         self.rested_at.saturating_add(keep)
     }
 
+    /// Whether its result can only come too late by now.
+    pub fn is_late(&self, now: Millis) -> bool {
+        self.due_by().is_some_and(|due_by| due_by <= now)
+    }
+
+    /// When the result is due, as long as there is none.
+    fn due_by(&self) -> Option<Millis> {
+        match &self.state {
+            State::Verified | State::Answering { settling: false, .. } => self.terms.due_by,
+            State::Streaming | State::Interrupted(_) => self.terms.due_by,
+            _ => None,
+        }
+    }
+
     /// When to wake the run, if at all.
     pub fn deadline(&self, now: Millis) -> Option<Millis> {
         if self.state == State::New && self.rested_at == 0 {
@@ -167,6 +182,6 @@ impl Run {
             State::Interrupted(_) | State::Refundable(_) | State::SettlementUnknown { looking: false, .. } => self.due,
             _ => None,
         };
-        Some(due.map_or(usual, |due| due.min(usual)))
+        [due, self.due_by()].into_iter().flatten().chain([usual]).min()
     }
 }

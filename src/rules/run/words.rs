@@ -63,12 +63,26 @@ pub struct Terms {
     pub paid_attempts: u8,
     /// When the payment can be settled no more.
     pub valid_until: Millis,
+    /// It goes on without callers (a contract's): nobody leaves it.
+    #[serde(default)]
+    pub detached: bool,
+    /// From then on its result is worth nothing.
+    #[serde(default)]
+    pub due_by: Option<Millis>,
 }
 
 impl Terms {
     /// Of a run that nobody pays for.
     pub const fn free() -> Self {
-        Self { policy: Policy::Free, release: Release::Settled, start_attempts: 1, paid_attempts: 0, valid_until: 0 }
+        Self {
+            policy: Policy::Free,
+            release: Release::Settled,
+            start_attempts: 1,
+            paid_attempts: 0,
+            valid_until: 0,
+            detached: false,
+            due_by: None,
+        }
     }
 }
 
@@ -164,6 +178,8 @@ pub enum Event {
     BackedOff,
     /// The last caller who waited for the run or followed it has gone.
     Abandoned,
+    /// [`Terms::due_by`] has passed.
+    DeadlineMissed,
     /// The answer to [`Effect::Look`].
     Looked(Evidence),
     /// The facilitator has taken the report of a refund.
