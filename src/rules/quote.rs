@@ -258,8 +258,7 @@ pub fn match_payment(presented: &Presented, quote: &Quote, limits: &Limits, now:
     }
     // What Claude may take to begin, and the settlement after it: whoever grants less could have
     // answers begun that can never be settled.
-    let needed = limits.claude_begin_seconds.saturating_add(limits.settle_margin_seconds);
-    if authorization.valid_before <= now.saturating_add(needed) {
+    if authorization.valid_before <= now.saturating_add(limits.window_needed()) {
         return Err(Refusal::PaymentExpired);
     }
     Ok(presented.on(offer))

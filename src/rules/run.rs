@@ -26,6 +26,8 @@ pub use words::*;
 mod told;
 mod words;
 
+use words::{after_restart, back_off};
+
 /// How far Claude's answer is, while a settlement is due or under way.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Answer {
@@ -489,20 +491,4 @@ fn answering(settling: bool, answer: Answer) -> State {
 
 fn hushed(effects: Vec<Effect>) -> Vec<Effect> {
     [vec![Effect::Hush], effects].concat()
-}
-
-/// What was being written when the object died is lost; what was whole had been saved.
-fn after_restart(answer: Answer) -> Answer {
-    match answer {
-        Answer::Writing => Answer::Broken(ClaudeFault::CutOff),
-        whole_or_broken => whole_or_broken,
-    }
-}
-
-/// Four times longer each time, up to `most`, of which the dice may take off half: what failed together does
-/// not come back together.
-fn back_off(base: Millis, times: u8, most: Millis, moment: Moment) -> Millis {
-    let longest = base.saturating_mul(4u64.saturating_pow(u32::from(times))).min(most);
-    let half = longest / 2;
-    half.saturating_add(half.saturating_mul(u64::from(moment.dice)) / u64::from(u16::MAX))
 }

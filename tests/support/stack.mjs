@@ -22,7 +22,7 @@ import { wrapFetchWithPayment, x402Client } from '@x402/fetch';
 import { generatePrivateKey, privateKeyToAccount } from 'viem/accounts';
 import { CHAIN_ID, NETWORK, USDC, networksVar, startChain } from '../../dev/chain.mjs';
 import { startFacilitator } from '../../dev/facilitator.mjs';
-import { creators, fakeClaudeKey, ownerToken, resourceOf, seedSql, templates } from '../../dev/seed.mjs';
+import { creators, fakeClaudeKey, hireVar, ownerToken, resourceOf, seedSql, storeSigningKey, templates } from '../../dev/seed.mjs';
 import { startClaude } from './claude.mjs';
 
 const require = createRequire(import.meta.url);
@@ -176,7 +176,7 @@ export async function startStack({ script, config, vars = {}, blockTime = 'auto'
 
     const logs = [];
     let [killed, revived] = [0, 0];
-    const base = { VAULT_KEYS: vaultKey('k1'), JWT_SECRET, FACILITATOR_URL: facilitator.url, ANTHROPIC_BASE_URL: claude.url, NETWORKS: networks(chain.url) };
+    const base = { VAULT_KEYS: vaultKey('k1'), JWT_SECRET, FACILITATOR_URL: facilitator.url, ANTHROPIC_BASE_URL: claude.url, NETWORKS: networks(chain.url), HIRE: hireVar };
     const { workerOptions } = wrangler.unstable_getMiniflareWorkerOptions(`${root}wrangler.toml`);
     const worker = (more, without) => ({
       ...workerOptions,
@@ -291,6 +291,7 @@ export async function startStack({ script, config, vars = {}, blockTime = 'auto'
         if (atomic) await chain.mint(account.address, atomic);
         return account;
       },
+      authorize,
       balance: (who) => chain.balanceOf(who.address ?? who),
       post: (path, input, headers = {}, init = {}) =>
         fetch(`${stack.url}${path}`, {
@@ -387,6 +388,7 @@ export async function startStack({ script, config, vars = {}, blockTime = 'auto'
     for (const creator of creators) {
       const stored = await stack.storeKey(creator);
       if (!stored.ok) throw new Error(`storing a key: ${stored.status} ${await stored.text()}`);
+      await storeSigningKey(stack.url, await stack.token(creator), creator.privateKey);
     }
     return stack;
   } catch (error) {

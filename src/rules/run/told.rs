@@ -11,6 +11,11 @@ impl Run {
         &self.state
     }
 
+    /// When it came to rest; 0 before it ever has. Unix milliseconds.
+    pub fn rested_at(&self) -> Millis {
+        self.rested_at
+    }
+
     /// What was agreed when it was presented.
     pub fn terms(&self) -> &Terms {
         &self.terms

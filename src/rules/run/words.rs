@@ -1,5 +1,6 @@
 //! The run machine's vocabulary: what it is told, what it wants done, what it says of itself.
 
+use super::Answer;
 use crate::rules::refusal::{ClaudeFault, Refusal};
 use serde::{Deserialize, Serialize};
 
@@ -237,4 +238,20 @@ pub enum Ending {
     Done,
     /// With this refusal.
     Error(Refusal),
+}
+
+/// What was being written when the object died is lost; what was whole had been saved.
+pub(super) fn after_restart(answer: Answer) -> Answer {
+    match answer {
+        Answer::Writing => Answer::Broken(ClaudeFault::CutOff),
+        whole_or_broken => whole_or_broken,
+    }
+}
+
+/// Four times longer each time, up to `most`, of which the dice may take off half: what failed together does
+/// not come back together.
+pub(super) fn back_off(base: Millis, times: u8, most: Millis, moment: Moment) -> Millis {
+    let longest = base.saturating_mul(4u64.saturating_pow(u32::from(times))).min(most);
+    let half = longest / 2;
+    half.saturating_add(half.saturating_mul(u64::from(moment.dice)) / u64::from(u16::MAX))
 }
