@@ -349,7 +349,7 @@ fn details_are_told_where_one_field_is_at_fault_and_nowhere_else() {
     for refusal in all() {
         let field = refusal.detail().map(|detail| detail.field);
         let expected = match &refusal {
-            Refusal::Input(..) => Some("topic"),
+            Refusal::Input(..) | Refusal::Contract(..) => Some("topic"),
             Refusal::PaymentMismatch { .. } => Some("amount"),
             _ => None,
         };

@@ -1,6 +1,7 @@
 //! `/contracts`: HIRE's contracts, proposed, registered, shown and verified.
 
-use super::{problem, Answer, Call};
+use super::problem::{self, Success};
+use super::{Answer, Call};
 use crate::edge::contracts::{self, NewContract, Registered};
 use crate::edge::templates::{self, Wanted};
 use crate::edge::vault::Vault;
@@ -23,7 +24,7 @@ const BODY_LIMIT: usize = 64 * 1024;
 /// `POST /contracts/proposals`: a seeker's draft, completed, hashed, and signed by the worker. Nothing is stored.
 pub async fn propose(mut call: Call<'_>) -> Answer {
     let answer = answer_draft(&mut call).await;
-    hire(answer, "", 200)
+    hire(answer, "", Success::Done)
 }
 
 async fn answer_draft(call: &mut Call<'_>) -> Result<Value, Refusal> {
@@ -60,8 +61,8 @@ async fn answer_draft(call: &mut Call<'_>) -> Result<Value, Refusal> {
 pub async fn register(mut call: Call<'_>) -> Answer {
     let mut id = String::new();
     let answer = take(&mut call, &mut id).await;
-    let status = if answer.as_ref().is_ok_and(|body| body.get("webhook_secret").is_some()) { 201 } else { 200 };
-    hire(answer, &id, status)
+    let is_new = answer.as_ref().is_ok_and(|body| body.get("webhook_secret").is_some());
+    hire(answer, &id, if is_new { Success::Created } else { Success::Done })
 }
 
 async fn take(call: &mut Call<'_>, id: &mut String) -> Result<Value, Refusal> {
@@ -115,13 +116,13 @@ pub async fn show(call: Call<'_>, id: &str) -> Answer {
         let registered = found.ok_or(Refusal::NotFound)?;
         Ok(Value::Object(shown(&registered.document, state_of(&registered))))
     });
-    hire(answer, id, 200)
+    hire(answer, id, Success::Done)
 }
 
 /// `POST /contracts/{id}/verify`: whether the registered contract, or the one in the body, is what was signed.
 pub async fn verify(mut call: Call<'_>, id: &str) -> Answer {
     let answer = verified(&mut call, id).await;
-    hire(answer, id, 200)
+    hire(answer, id, Success::Done)
 }
 
 async fn verified(call: &mut Call<'_>, id: &str) -> Result<Value, Refusal> {
@@ -230,7 +231,7 @@ fn parse(bytes: &[u8]) -> Result<Value, Refusal> {
 }
 
 /// A document, or a refusal in HIRE's form.
-fn hire(answer: Result<Value, Refusal>, contract_id: &str, status: u16) -> Answer {
+fn hire(answer: Result<Value, Refusal>, contract_id: &str, success: Success) -> Answer {
     let body = match answer {
         Ok(body) => body,
         Err(refusal) => return problem::of_contract(&refusal, contract_id).map_err(fault("problem")),
@@ -239,5 +240,5 @@ fn hire(answer: Result<Value, Refusal>, contract_id: &str, status: u16) -> Answe
     let headers = response.headers();
     headers.set("content-type", "application/json").map_err(fault("contract"))?;
     headers.set("cache-control", "private, no-store").map_err(fault("contract"))?;
-    Ok(response.with_status(status))
+    Ok(problem::succeed(response, success))
 }

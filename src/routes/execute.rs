@@ -3,6 +3,7 @@
 //! The contract's own object knows whether it has been already; whatever keeps this request from beginning
 //! anything goes with it as an objection.
 
+use super::problem::Success;
 use super::run::ready_to_run;
 use super::{problem, Answer, Call};
 use crate::edge::contracts::{self, Registered};
@@ -78,12 +79,6 @@ async fn execute(call: &mut Call<'_>, id: &str) -> Answer {
 
 /// How a task stands, as an answer.
 pub(super) fn task(told: &Told, prefer: Option<Prefer>) -> Answer {
-    let status = match (&told.refusal, prefer) {
-        (Some(refusal), Some(_)) => problem::status(refusal),
-        _ if told.pending && prefer.is_some() => 202,
-        // Who polls has been answered, whatever the answer is.
-        _ => 200,
-    };
     let response = Response::from_bytes(told.document.to_string().into_bytes()).map_err(fault("task"))?;
     let headers = response.headers();
     let set = |name: &str, value: &str| headers.set(name, value).map_err(fault("task"));
@@ -99,11 +94,16 @@ pub(super) fn task(told: &Told, prefer: Option<Prefer>) -> Answer {
         }
     }
     match prefer {
-        Some(Prefer { respond_async: true, .. }) if told.pending => set("preference-applied", "respond-async")?,
+        Some(Prefer { at_once: true, .. }) if told.pending => set("preference-applied", "respond-async")?,
         Some(Prefer { wait: Some(seconds), .. }) => set("preference-applied", &format!("wait={seconds}"))?,
         _ => {}
     }
-    Ok(response.with_status(status))
+    Ok(match (&told.refusal, prefer) {
+        (Some(refusal), Some(_)) => problem::fail(response, refusal),
+        _ if told.pending && prefer.is_some() => problem::succeed(response, Success::Pending),
+        // Who polls has been answered, whatever the answer is.
+        _ => problem::succeed(response, Success::Done),
+    })
 }
 
 pub(super) fn header(request: &Request, name: &str) -> Result<Option<String>, Refusal> {
@@ -219,7 +219,7 @@ fn present(config: &Config, capability: Capability, asked: Asked<'_>) -> Present
     let template = capability.template;
     let most = config.models.iter().find(|m| m.id == template.model).map(|m| m.max_output);
     let wait = asked.prefer.wait.map(|seconds| Millis::from(seconds).saturating_mul(1000));
-    let patience = match asked.prefer.respond_async {
+    let patience = match asked.prefer.at_once {
         true => wait.unwrap_or(0),
         false => wait.unwrap_or(PATIENCE),
     };

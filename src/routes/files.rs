@@ -1,6 +1,7 @@
 //! `/files/…`: deliverables, for whoever has a link to one.
 
 use super::execute::header;
+use super::problem::{succeed, Success};
 use super::{Answer, Call};
 use crate::edge::{clock, fault, files};
 use crate::wire::range::{self, Wanted};
@@ -19,14 +20,14 @@ pub async fn show(call: Call<'_>, key: &str) -> Answer {
         Some(range) if same("if-range")? => range::read(&range, length),
         _ => Wanted::Whole,
     };
-    let (status, bytes, range) = match wanted {
-        _ if unchanged => (304, Vec::new(), None),
-        Wanted::Whole => (200, file.bytes, None),
+    let (success, bytes, range) = match wanted {
+        _ if unchanged => (Success::Unchanged, Vec::new(), None),
+        Wanted::Whole => (Success::Done, file.bytes, None),
         Wanted::Part(first, last) => {
             let part = file.bytes.get(first..=last).unwrap_or_default().to_vec();
-            (206, part, Some(format!("bytes {first}-{last}/{length}")))
+            (Success::Part, part, Some(format!("bytes {first}-{last}/{length}")))
         }
-        Wanted::Nothing => (416, Vec::new(), Some(format!("bytes */{length}"))),
+        Wanted::Nothing => (Success::NoSuchRange, Vec::new(), Some(format!("bytes */{length}"))),
     };
     let size = bytes.len().to_string();
     let response = match bytes.is_empty() {
@@ -51,5 +52,5 @@ pub async fn show(call: Call<'_>, key: &str) -> Answer {
     if let Some(range) = range {
         headers.set("content-range", &range).map_err(fault("file"))?;
     }
-    Ok(response.with_status(status))
+    Ok(succeed(response, success))
 }

@@ -83,6 +83,40 @@ const fn claude_status(fault: ClaudeFault) -> u16 {
     }
 }
 
+/// What an answer is that is no refusal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Success {
+    /// All there is to say.
+    Done,
+    /// Something new is there.
+    Created,
+    /// It is being worked on.
+    Pending,
+    /// A range of a file.
+    Part,
+    /// The caller has it already.
+    Unchanged,
+    /// The file has no such range.
+    NoSuchRange,
+}
+
+/// An answer that is no refusal.
+pub fn succeed(response: Response, success: Success) -> Response {
+    response.with_status(match success {
+        Success::Done => 200,
+        Success::Created => 201,
+        Success::Pending => 202,
+        Success::Part => 206,
+        Success::Unchanged => 304,
+        Success::NoSuchRange => 416,
+    })
+}
+
+/// An answer about what was refused, in words of its own.
+pub fn fail(response: Response, refusal: &Refusal) -> Response {
+    response.with_status(status(refusal))
+}
+
 /// A refusal as a response.
 pub fn response(refusal: &Refusal) -> Result<Response> {
     build(refusal, &error_of(refusal))

@@ -4,7 +4,7 @@
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Prefer {
     /// `respond-async`.
-    pub respond_async: bool,
+    pub at_once: bool,
     /// `wait`, in seconds.
     pub wait: Option<u32>,
 }
@@ -16,7 +16,7 @@ pub fn read(header: &str) -> Prefer {
         let preference = preference.split(';').next().unwrap_or_default();
         let (name, value) = preference.split_once('=').unwrap_or((preference, ""));
         match name.trim().to_ascii_lowercase().as_str() {
-            "respond-async" => prefer.respond_async = true,
+            "respond-async" => prefer.at_once = true,
             "wait" => prefer.wait = prefer.wait.or(value.trim().trim_matches('"').parse().ok()),
             _ => {}
         }
@@ -30,7 +30,7 @@ mod tests {
 
     #[test]
     fn reads_what_is_preferred() {
-        let prefer = |respond_async, wait| Prefer { respond_async, wait };
+        let prefer = |at_once, wait| Prefer { at_once, wait };
         assert_eq!(read(""), prefer(false, None));
         assert_eq!(read("respond-async"), prefer(true, None));
         assert_eq!(read("Respond-Async, wait=5"), prefer(true, Some(5)));

@@ -68,10 +68,10 @@ impl ContractFault {
             Self::UnknownCapability => format!("The worker agent has no such capability. Expected {expected}."),
             Self::Exists => "Another contract is registered under this id.".to_owned(),
             Self::Malformed | Self::Trigger | Self::Price | Self::Deadline => {
-                format!("{field}: expected {expected}, received {received}.")
+                format!("`{field}`: expected {expected}, received {received}.")
             }
             Self::Output | Self::Schema | Self::Sla | Self::Webhook => {
-                format!("{field}: expected {expected}, received {received}.")
+                format!("`{field}`: expected {expected}, received {received}.")
             }
         }
     }
