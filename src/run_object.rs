@@ -4,9 +4,8 @@
 use crate::edge::runs::{self, Glance, Refused, Visit};
 use crate::edge::store::Store;
 use crate::edge::vault::Vault;
-use crate::edge::{clock, config, contracts, fault, ledger, payers};
+use crate::edge::{clock, config, fault, ledger, payers};
 use crate::engine::{Listener, Session};
-use crate::rules::contract::ContractState;
 use crate::rules::dossier::{rejected_headers, run_id, settled_headers, Dossier, Presentation, Representation};
 use crate::rules::refusal::Refusal;
 use crate::rules::run::{Event, Millis, Release, Run, State as RunState, Terms, KEEP};
@@ -103,8 +102,15 @@ impl RunObject {
         if session.is_forgotten(now) {
             // What cannot be deleted now is deleted by the bucket's own rule (README, "Deploy").
             let _ = session.delete_files().await;
+            let lent = session.lent(now)?;
             self.session.replace(None);
-            return self.state.storage().delete_all().await;
+            self.state.storage().delete_all().await?;
+            // Of the run nothing is left; the payment is still somebody's.
+            if let Some(lent) = lent {
+                Store::open(&self.state).lend(&lent)?;
+                self.state.storage().set_alarm(until(lent.until, now)).await?;
+            }
+            return Ok(());
         }
         let Some(deadline) = session.deadline(now) else {
             return Ok(());
@@ -272,7 +278,6 @@ impl RunObject {
             return Err(Refusal::PaymentReused);
         }
         engagement.usual_ms = ledger::usual_duration(&self.env, &presentation.template_id).await?;
-        contracts::set_state(&self.env, &engagement.contract_id, ContractState::Executing).await?;
         let desk = session.desk.borrow();
         let before = desk.dossier.as_ref().and_then(|dossier| dossier.engagement.as_ref());
         let counts = u32::from(matches!(desk.run.state(), RunState::Failed(_)));

@@ -45,7 +45,8 @@ pub async fn find(env: &Env, creator_id: &str) -> Result<Option<AgentRow>, Refus
     query.map_err(fault("agent"))?.first(None).await.map_err(fault("agent"))
 }
 
-/// Stores the creator's signing key: from now on they can be hired, and are paid at its address.
+/// Stores the creator's signing key: from now on they can be hired, and are paid at its address. `None`: it is no
+/// key.
 pub async fn store(env: &Env, creator_id: &str, key: &Secret) -> Result<Option<Address>, Refusal> {
     let Some(signer) = Signer::read(key.reveal()) else {
         return Ok(None);
@@ -54,14 +55,18 @@ pub async fn store(env: &Env, creator_id: &str, key: &Secret) -> Result<Option<A
     let vault = Vault::new(env).map_err(fault("vault"))?;
     let envelope = vault.seal(&name(creator_id), key.reveal().as_bytes()).await.map_err(fault("vault"))?;
     let json = serde_json::to_string(&SigningRecord { envelope, wallet, updated_at }).map_err(fault("signing key"))?;
+    let db = env.d1("DB").map_err(fault("D1 binding"))?;
+    let upsert = "INSERT INTO agents (creator_id, agent_id, wallet)
+                  SELECT id, ?2, ?3 FROM creators WHERE id = ?1 AND deleted_at IS NULL
+                  ON CONFLICT (creator_id) DO UPDATE SET wallet = excluded.wallet, active = 1 RETURNING agent_id";
+    let values = [creator_id.into(), agent_id(creator_id).into(), wallet.to_string().into()];
+    let query = db.prepare(upsert).bind(&values).map_err(fault("agent"))?;
+    let agent = query.first::<String>(Some("agent_id")).await.map_err(fault("agent"))?;
+    // A token of nobody who creates anything here.
+    agent.ok_or(Refusal::NotFound)?;
     let kv = env.kv("KV").map_err(fault("KV binding"))?;
     let put = kv.put(&name(creator_id), json).map_err(fault("signing key"))?;
     put.execute().await.map_err(fault("signing key"))?;
-    let db = env.d1("DB").map_err(fault("D1 binding"))?;
-    let upsert = "INSERT INTO agents (creator_id, agent_id, wallet) VALUES (?1, ?2, ?3)
-                  ON CONFLICT (creator_id) DO UPDATE SET wallet = excluded.wallet, active = 1";
-    let values = [creator_id.into(), agent_id(creator_id).into(), wallet.to_string().into()];
-    db.prepare(upsert).bind(&values).map_err(fault("agent"))?.run().await.map_err(fault("agent"))?;
     Ok(Some(wallet))
 }
 
@@ -83,6 +88,7 @@ pub async fn sign(env: &Env, creator_id: &str, wallet: Address, hash: &str) -> R
     let vault = Vault::new(env).map_err(fault("vault"))?;
     let plain = vault.open(&name(creator_id), &record.envelope).await.map_err(fault("vault"))?;
     let signer = String::from_utf8(plain).ok().and_then(|text| Signer::read(&text));
+    let signer = signer.filter(|signer| signer.address() == wallet);
     let signature = signer.and_then(|signer| signer.sign(hash)).ok_or(VaultError::Malformed);
     signature.map_err(fault("signing key"))
 }

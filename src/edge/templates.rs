@@ -130,7 +130,8 @@ pub async fn capabilities(env: &Env, wanted: Wanted<'_>) -> Result<Vec<(Capabili
     let values: Vec<JsValue> = values.into_iter().map(JsValue::from).collect();
     let query = db.prepare(select).bind(&values).map_err(fault("capability query"))?;
     let rows = query.all().await.and_then(|rows| rows.results::<TemplateRow>()).map_err(fault("capability query"))?;
-    rows.into_iter().filter_map(|row| capability(row).transpose()).collect()
+    // A row that cannot be read is its creator's trouble, and nobody else's. (It is logged where it is read.)
+    Ok(rows.into_iter().filter_map(|row| capability(row).ok().flatten()).collect())
 }
 
 /// `None`: its name is none that a manifest can have.

@@ -66,6 +66,13 @@ impl Session {
         Some(told)
     }
 
+    /// Its contract is being executed. Where that cannot be kept now, its end will be.
+    pub(super) async fn contract_is_under_way(&self) {
+        if let Some((_, engagement)) = self.engaged() {
+            let _ = contracts::set_state(&self.env, &engagement.contract_id, ContractState::Executing).await;
+        }
+    }
+
     /// The run has come to rest: its contract's state is kept, and the seeker is to hear of it. Before the
     /// ledger does, so that it is done again if it is not done.
     pub(super) async fn conclude(&self) -> Result<(), Refusal> {

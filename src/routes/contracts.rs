@@ -30,6 +30,11 @@ pub async fn propose(mut call: Call<'_>) -> Answer {
 async fn answer_draft(call: &mut Call<'_>) -> Result<Value, Refusal> {
     let config = config::load(call.env).await?;
     let mut draft = read_body(call).await?;
+    for member in ["parties", "task"] {
+        if !draft.get(member).is_some_and(Value::is_object) {
+            return Err(contract::fault(ContractFault::Malformed, member, "an object", "something else"));
+        }
+    }
     let capability = capability_of(call.env, &draft).await?;
     if agent_of(&draft).as_deref() == Some(HOUSE) {
         // The house speaks for its creators; who signs is one of them.
@@ -68,9 +73,9 @@ pub async fn register(mut call: Call<'_>) -> Answer {
 async fn take(call: &mut Call<'_>, id: &mut String) -> Result<Value, Refusal> {
     let config = config::load(call.env).await?;
     let document = read_body(call).await?;
-    if let Some(claimed) = document.get("contract_id").and_then(Value::as_str).filter(|c| hire::is_contract_id(c)) {
-        claimed.clone_into(id);
-    }
+    // For the answer, also where it is too long for ours.
+    let claimed = document.get("contract_id").and_then(Value::as_str).unwrap_or_default();
+    *id = claimed.chars().take(100).filter(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
     let contract = contract::read(&document)?;
     contract::check_signed(&document, &contract)?;
     // What is registered stays so, whatever the template has come to.
@@ -103,7 +108,7 @@ async fn take(call: &mut Call<'_>, id: &mut String) -> Result<Value, Refusal> {
 
 /// The same contract again, or another of the same id.
 fn again(before: &Registered, document: &Value) -> Result<Value, Refusal> {
-    match before.document == *document {
+    match canonical(&before.document) == canonical(document) {
         true => Ok(Value::Object(shown(document, state_of(before)))),
         false => Err(contract::fault(ContractFault::Exists, "contract_id", "an id of its own", "one that is taken")),
     }
@@ -134,7 +139,7 @@ async fn verified(call: &mut Call<'_>, id: &str) -> Result<Value, Refusal> {
         false => parse(&bytes)?,
     };
     let fault = contract::read(&document).and_then(|contract| contract::check_signed(&document, &contract)).err();
-    let same = document == registered.document;
+    let same = canonical(&document) == canonical(&registered.document);
     let valid = fault.is_none() && same;
     let error = fault.map(|fault| json!({"code": fault.code(), "message": fault.message(), "details": fault.detail()}));
     Ok(json!({
@@ -174,7 +179,9 @@ async fn capability_of(env: &Env, document: &Value) -> Result<Capability, Refusa
         (Some(agent_id), Some(name)) => (templates::capabilities(env, Wanted::Named { agent_id, name }).await?, name),
         (Some(agent_id), None) => (templates::capabilities(env, Wanted::OfAgent { agent_id }).await?, "a name"),
     };
-    if let [(capability, _)] = found.as_slice() {
+    // One's own name goes before another's full one.
+    let exact = found.iter().find(|(capability, _)| agent.is_some() && capability.slug == wanted);
+    if let (Some((capability, _)), _) | (None, [(capability, _)]) = (exact, found.as_slice()) {
         return Ok(capability.clone());
     }
     let known = match agent.as_deref() {

@@ -12,16 +12,16 @@ use crate::edge::templates::{self, Wanted};
 use crate::edge::{clock, config, fault, files};
 use crate::rules::capability::Capability;
 use crate::rules::config::Config;
-use crate::rules::contract::{self, Agreed};
+use crate::rules::contract::{self, Agreed, ContractState};
 use crate::rules::dossier::{Presentation, Representation};
 use crate::rules::input::{self, Body, Input};
 use crate::rules::quote::{self, Payment, Quote};
-use crate::rules::refusal::{ClaudeFault, InputFault, Refusal};
+use crate::rules::refusal::{ClaudeFault, InputFault, Refusal, Retry};
 use crate::rules::run::Millis;
 use crate::rules::schema::{Mismatch, Schema};
 use crate::rules::task::{object_of_contract, Engagement, Told};
 use crate::rules::template::Template;
-use crate::wire::canonical::{canonical, digest};
+use crate::wire::canonical::digest;
 use crate::wire::prefer::{self, Prefer};
 use crate::wire::{hire, strict};
 use serde_json::{json, Map, Value};
@@ -62,7 +62,9 @@ async fn execute(call: &mut Call<'_>, id: &str) -> Answer {
         Ok(input) => (input, None),
         Err(refusal) => (Input::default(), Some(refusal)),
     };
-    let objection = late.or(wrong).or(ready.err()).or(no_files).or(unpaid);
+    // The object knows the result as long as it is kept.
+    let ended = ContractState::is_end(&registered.state).then_some(Refusal::ContractEnded);
+    let objection = ended.or(late).or(wrong).or(ready.err()).or(no_files).or(unpaid);
     let prefer = prefer::read(&header(&call.request, "prefer")?.unwrap_or_default());
     let engagement = engagement(&call.request, &registered, &agreed, &capability);
     let presentation = present(&config, capability, Asked { id, body, input, payment, objection, prefer, engagement });
@@ -86,6 +88,9 @@ pub(super) fn task(told: &Told, prefer: Option<Prefer>) -> Answer {
     set("cache-control", "private, no-store")?;
     for (name, value) in &told.headers {
         set(name, value)?;
+    }
+    if let Some(Retry::After(seconds)) = told.refusal.as_ref().map(Refusal::retry) {
+        set("retry-after", &seconds.to_string())?;
     }
     if told.pending {
         set("retry-after", "1")?;
@@ -144,7 +149,7 @@ fn quote_of(
         price: agreed.price.clone(),
         ..template.clone()
     };
-    quote::quote(&template, &terms, url)
+    quote::quote_as(&template, &terms, url, "application/json")
 }
 
 /// In seconds.
@@ -165,6 +170,11 @@ fn payment_of(
         .and_then(|()| quote::match_payment(&presented, quote, &config.limits, clock::seconds()));
     Ok(match matched {
         Ok(payment) if payment.payer != agreed.seeker => (None, Some(Refusal::SeekerMismatch)),
+        // A seeker signs contracts with a key; whatever is signed otherwise is not theirs.
+        Ok(payment) if !payment.by_key => {
+            let reason = Some("invalid_exact_evm_payload_signature".to_owned());
+            (None, Some(Refusal::PaymentInvalid { reason }))
+        }
         Ok(payment) => (Some(payment), None),
         Err(refusal) => (None, Some(refusal)),
     })
@@ -182,7 +192,7 @@ fn input_of(body: &Value, registered: &Registered, template: &Template, config: 
     }
     let text = |value: &Value| match value {
         Value::String(_) => value.clone(),
-        other => String::from_utf8(canonical(other)).unwrap_or_default().into(),
+        other => other.to_string().into(),
     };
     let members = body.as_object().into_iter().flatten();
     let texts: Map<String, Value> = members.map(|(name, value)| (name.clone(), text(value))).collect();

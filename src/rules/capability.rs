@@ -97,6 +97,9 @@ impl Capability {
         for parameter in &self.template.parameters {
             let mut schema = Map::new();
             schema.insert("type".to_owned(), "string".into());
+            if parameter.required && parameter.default.is_none() {
+                schema.insert("minLength".to_owned(), 1.into());
+            }
             if let Some(text) = &parameter.description {
                 schema.insert("description".to_owned(), text.clone().into());
             }
@@ -165,7 +168,12 @@ pub fn manifest(
         Publisher::Creator(name) => (first.agent.id.as_str(), first.handle.as_str(), *name, shared),
         Publisher::House => (HOUSE, "coinslot", "coinslot", house_wallet.or(shared)),
     };
-    let entries = capabilities.iter().map(|capability| {
+    let nameable = |capability: &&Capability| match publisher {
+        Publisher::Creator(_) => true,
+        // Who cannot be named among all can be hired by their own manifest.
+        Publisher::House => is_capability_name(&capability.full_name()),
+    };
+    let entries = capabilities.iter().filter(nameable).map(|capability| {
         let name = match publisher {
             Publisher::Creator(_) => capability.slug.clone(),
             Publisher::House => capability.full_name(),
@@ -173,6 +181,9 @@ pub fn manifest(
         capability.entry(name, origin, latency)
     });
     let entries: Vec<Value> = entries.collect();
+    if entries.is_empty() {
+        return None;
+    }
     let description = match publisher {
         Publisher::Creator(name) => format!("Prompt templates of {name}, run by Claude and paid per task."),
         Publisher::House => "Prompt templates of several creators, run by Claude and paid per task.".to_owned(),
@@ -200,7 +211,10 @@ pub fn manifest(
 fn publisher_of(handle: &str) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
     let name: String = handle.chars().map(plain).collect();
-    format!("@{}", name.trim_start_matches('-'))
+    match name.trim_start_matches('-') {
+        "" => "@creator".to_owned(),
+        name => format!("@{name}"),
+    }
 }
 
 fn bounded(text: &str, most: usize) -> String {

@@ -50,6 +50,11 @@ impl ContractState {
         }
     }
 
+    /// Whether a stored word says that it has come to its end.
+    pub fn is_end(word: &str) -> bool {
+        [Self::Completed, Self::Rejected, Self::Disputed].iter().any(|end| end.word() == word)
+    }
+
     /// What a run of its task makes of it; `over`: no other execution is allowed.
     pub fn after(run: &Run, over: bool) -> Self {
         match run.state() {
@@ -84,7 +89,9 @@ pub struct Agreed {
 /// Reads a contract: its form, its dates, its wallets. Nothing is said about hash and signatures.
 pub fn read(document: &Value) -> Result<Contract, Refusal> {
     let malformed = |field: &str, expected: &str| fault(ContractFault::Malformed, field, expected, "something else");
-    contract_schema()?.check(document).map_err(|m| malformed(or_body(&m.field), &m.expected))?;
+    for schema in contract_schemas()? {
+        schema.check(document).map_err(|m| malformed(or_body(&m.field), &m.expected))?;
+    }
     let contract: Contract =
         serde_json::from_value(document.clone()).map_err(|_| malformed("body", "members of the schema's types"))?;
     if contract.version != hire::VERSION {
@@ -108,10 +115,11 @@ pub fn read(document: &Value) -> Result<Contract, Refusal> {
     Ok(contract)
 }
 
-fn contract_schema() -> Result<&'static Schema, Refusal> {
-    static SCHEMA: OnceLock<Option<Schema>> = OnceLock::new();
-    let read = || serde_json::from_str(hire::CONTRACT_SCHEMA).ok().and_then(|schema| Schema::read(&schema).ok());
-    SCHEMA.get_or_init(read).as_ref().ok_or(Refusal::Internal)
+fn contract_schemas() -> Result<&'static [Schema; 2], Refusal> {
+    static SCHEMAS: OnceLock<Option<[Schema; 2]>> = OnceLock::new();
+    let read = |text| serde_json::from_str(text).ok().and_then(|schema| Schema::read(&schema).ok());
+    let both = || Some([read(hire::CONTRACT_SCHEMA)?, read(hire::EXTENSIONS_SCHEMA)?]);
+    SCHEMAS.get_or_init(both).as_ref().ok_or(Refusal::Internal)
 }
 
 /// Whether the document is what both parties have signed.

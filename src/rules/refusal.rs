@@ -115,6 +115,8 @@ pub enum Refusal {
     ContractInputDiffers,
     /// The contract allows no other execution.
     RetriesExhausted,
+    /// The contract has come to its end, and its result is not kept any more.
+    ContractEnded,
     /// The same payment has been used with another request, or by someone else.
     PaymentReused,
     /// The facilitator says the payment is not valid.
@@ -190,6 +192,7 @@ impl Refusal {
             Self::SeekerMismatch => "SEEKER_MISMATCH",
             Self::ContractInputDiffers => "CONTRACT_INPUT_DIFFERS",
             Self::RetriesExhausted => "RETRIES_EXHAUSTED",
+            Self::ContractEnded => "CONTRACT_ENDED",
             Self::PaymentReused => "PAYMENT_REUSED",
             Self::PaymentInvalid { .. } => "PAYMENT_INVALID",
             Self::FacilitatorUnavailable => "FACILITATOR_UNAVAILABLE",
@@ -251,6 +254,9 @@ impl Refusal {
                 "This contract is executed with another input already. One contract is one task.".to_owned()
             }
             Self::RetriesExhausted => "The contract's retry_policy allows no other execution.".to_owned(),
+            Self::ContractEnded => {
+                "The contract has come to its end, and its result is not kept any more. Nothing was charged.".to_owned()
+            }
             Self::PaymentReused => "This payment belongs to another request.".to_owned(),
             Self::PaymentInvalid { .. } => "The facilitator does not accept this payment.".to_owned(),
             Self::FacilitatorUnavailable => {
@@ -338,6 +344,7 @@ impl Refusal {
             | Self::SeekerMismatch
             | Self::ContractInputDiffers
             | Self::RetriesExhausted
+            | Self::ContractEnded
             | Self::TokenMissing
             | Self::TokenInvalid
             | Self::NotOwner

@@ -6,13 +6,16 @@
 //! (EIP-191), the worker first. Members that the schema does not know are kept, and are part of the hash.
 
 use super::canonical;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 /// The protocol's version, as contracts and manifests name it.
 pub const VERSION: &str = "HIRE/1.0";
 /// The schema of a contract (draft 2020-12), as the protocol publishes it.
 pub const CONTRACT_SCHEMA: &str = include_str!("hire/contract.schema.json");
+
+/// The members that are ours, in the same language.
+pub const EXTENSIONS_SCHEMA: &str = include_str!("hire/extensions.schema.json");
 
 /// A contract, as far as we act on it. Read it only from a document that satisfies [`CONTRACT_SCHEMA`].
 #[derive(Clone, Debug, Deserialize)]
@@ -102,7 +105,7 @@ pub struct ContractPrice {
 #[derive(Clone, Debug, Default, Deserialize)]
 pub struct Sla {
     /// From the first call to the result.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "whole")]
     pub max_latency_ms: Option<u64>,
     /// In words; see [`Sla::attempts`].
     #[serde(default)]
@@ -154,6 +157,14 @@ impl Sla {
         let plain = number.bytes().all(|b| b.is_ascii_digit()) && !number.starts_with('0');
         number.parse().ok().filter(|n| plain && (1..=MOST_ATTEMPTS).contains(n))
     }
+}
+
+/// A whole number in any spelling: to JSON Schema `30000.0` is an integer too.
+fn whole<'de, D: Deserializer<'de>>(d: D) -> Result<Option<u64>, D::Error> {
+    let number = Option::<serde_json::Number>::deserialize(d)?;
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // checked: whole, and not negative
+    let of_float = |n: f64| (n >= 0.0 && n.fract() == 0.0).then_some(n as u64);
+    Ok(number.and_then(|number| number.as_u64().or_else(|| number.as_f64().and_then(of_float))))
 }
 
 /// Executions of a contract that says nothing of retries.

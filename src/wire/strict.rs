@@ -1,5 +1,5 @@
-//! JSON that is signed or hashed: every name once (I-JSON, which RFC 8785 asks for), and no more values than
-//! are good for us. A stranger's kilobytes of `[[],[],…` would take a hundred times their size in memory.
+//! JSON that is signed or hashed: every name once, and no whole number beyond what a double holds exactly (I-JSON,
+//! which RFC 8785 asks for), and no more values than are good for us. A stranger's kilobytes of `[[],[],…` would take a hundred times their size in memory.
 
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
@@ -8,6 +8,9 @@ use std::fmt;
 
 /// The most values a document may have.
 const MOST_VALUES: usize = 20_000;
+/// The largest whole number that every reader of JSON reads alike (RFC 7493, 2.2).
+const EXACT: u64 = (1 << 53) - 1;
+const TOO_LARGE: &str = "a whole number beyond 2^53, which belongs into a string";
 
 /// Reads JSON so. The error names what is wrong, and where.
 pub fn from_slice(bytes: &[u8]) -> serde_json::Result<Value> {
@@ -48,15 +51,26 @@ impl<'de> Visitor<'de> for Reader<'_> {
         Ok(Value::Bool(value))
     }
 
-    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
-        Ok(value.into())
+    fn visit_i64<E: Error>(self, value: i64) -> Result<Value, E> {
+        match value.unsigned_abs() <= EXACT {
+            true => Ok(value.into()),
+            false => Err(E::custom(TOO_LARGE)),
+        }
     }
 
-    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
-        Ok(value.into())
+    fn visit_u64<E: Error>(self, value: u64) -> Result<Value, E> {
+        match value <= EXACT {
+            true => Ok(value.into()),
+            false => Err(E::custom(TOO_LARGE)),
+        }
     }
 
+    #[allow(clippy::cast_precision_loss)] // 2^53 - 1 is exact
     fn visit_f64<E: Error>(self, value: f64) -> Result<Value, E> {
+        // Its digits may be lost already.
+        if value.fract() == 0.0 && value.abs() > EXACT as f64 {
+            return Err(E::custom(TOO_LARGE));
+        }
         Number::from_f64(value).map(Value::Number).ok_or_else(|| E::custom("a number that is none"))
     }
 
@@ -116,10 +130,20 @@ mod tests {
 
     #[test]
     fn reads_what_serde_json_reads() {
-        for text in [r#"{"a":[1,-2,3.5,1e300,true,null,"x\u00e9"],"b":{}}"#, "0.1", "18446744073709551615"] {
+        for text in [r#"{"a":[1,-2,3.5,1e-300,true,null,"x\u00e9"],"b":{}}"#, "0.1", "9007199254740991", "-1e2"] {
             assert_eq!(from_slice(text.as_bytes()).unwrap(), serde_json::from_str::<Value>(text).unwrap());
         }
-        for text in ["", "{} {}", "nul", "[1,]", "1e999"] {
+        for text in [
+            "",
+            "{} {}",
+            "nul",
+            "[1,]",
+            "1e999",
+            "9007199254740993",
+            "-9007199254740993",
+            "1e300",
+            "123456789012345678901",
+        ] {
             assert!(from_slice(text.as_bytes()).is_err(), "{text}");
         }
     }

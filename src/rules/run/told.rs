@@ -146,7 +146,8 @@ impl Run {
     fn forgotten_at(&self) -> Millis {
         let keep = match &self.state {
             State::SettlementUnknown { .. } | State::Refundable(_) => KEEP_OPEN,
-            _ if self.owes => KEEP,
+            // Of a contract it is kept how often it was executed.
+            _ if self.owes || self.terms.detached => KEEP,
             State::New => KEEP_UNVERIFIED,
             State::Refused(
                 Refusal::PaymentInvalid { .. }
