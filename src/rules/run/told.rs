@@ -188,6 +188,8 @@ impl Run {
             State::Interrupted(_) | State::Refundable(_) | State::SettlementUnknown { looking: false, .. } => self.due,
             _ => None,
         };
-        [due, self.due_by()].into_iter().flatten().chain([usual]).min()
+        // Set while the payment is verified, for the alarm is not set again before Claude works.
+        let soon = self.terms.due_by.filter(|due_by| self.state == State::Presented && *due_by > now);
+        [due, self.due_by(), soon].into_iter().flatten().chain([usual]).min()
     }
 }
