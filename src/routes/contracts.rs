@@ -36,10 +36,18 @@ async fn answer_draft(call: &mut Call<'_>) -> Result<Value, Refusal> {
         }
     }
     let capability = capability_of(call.env, &draft).await?;
-    if agent_of(&draft).as_deref() == Some(HOUSE) {
-        // The house speaks for its creators; who signs is one of them.
+    if let Some(id) = draft.get("contract_id").and_then(Value::as_str) {
+        if contracts::find(call.env, id).await?.is_some() {
+            return Err(taken());
+        }
+    }
+    if matches!(agent_of(&draft).as_deref(), None | Some(HOUSE)) {
+        // The house speaks for its creators; who signs is one of them, under the name they have for it.
         if let Some(worker) = draft.pointer_mut("/parties/worker").and_then(Value::as_object_mut) {
             worker.remove("agent_id");
+        }
+        if let Some(task) = draft.get_mut("task").and_then(Value::as_object_mut) {
+            task.insert("capability".to_owned(), capability.slug.as_str().into());
         }
     }
     let now = clock::now();
@@ -110,8 +118,12 @@ async fn take(call: &mut Call<'_>, id: &mut String) -> Result<Value, Refusal> {
 fn again(before: &Registered, document: &Value) -> Result<Value, Refusal> {
     match canonical(&before.document) == canonical(document) {
         true => Ok(Value::Object(shown(document, state_of(before)))),
-        false => Err(contract::fault(ContractFault::Exists, "contract_id", "an id of its own", "one that is taken")),
+        false => Err(taken()),
     }
+}
+
+fn taken() -> Refusal {
+    contract::fault(ContractFault::Exists, "contract_id", "an id of its own", "one that is taken")
 }
 
 /// `GET /contracts/{id}`: the contract, and how it stands.

@@ -5,6 +5,7 @@ use crate::edge::{agents, config, fault, jwt};
 use crate::rules::input::fault as input_fault;
 use crate::rules::refusal::{InputFault, Refusal};
 use crate::rules::template::Secret;
+use crate::wire::strict;
 use serde::Deserialize;
 use serde_json::{json, Value};
 use worker::Response;
@@ -31,9 +32,9 @@ pub async fn store(mut call: Call<'_>) -> Answer {
     let bytes = bytes.ok_or(Refusal::BodyTooLarge { limit: BODY_LIMIT })?;
     // serde's own words could quote the body, and the body holds a key: they are not passed on.
     let wrong = |field: &str, expected: &str| input_fault(InputFault::Malformed, field, expected, "something else");
-    let fields: Result<serde_json::Map<String, Value>, _> = serde_json::from_slice(&bytes);
-    let change = fields.and_then(|fields| serde_json::from_value(Value::Object(fields)));
-    let change: Change = change.map_err(|_| wrong("body", "{\"signingKey\": string}"))?;
+    let change = strict::from_slice(&bytes).ok().filter(Value::is_object).map(serde_json::from_value);
+    let change: Option<Change> = change.and_then(Result::ok);
+    let change = change.ok_or_else(|| wrong("body", "{\"signingKey\": string}"))?;
     let stored = agents::store(call.env, &creator, &change.signing_key).await?;
     stored.ok_or_else(|| wrong("signingKey", "a private key of secp256k1: 0x and 64 hex digits"))?;
     told(&call, &creator).await

@@ -5,11 +5,13 @@ use super::output::{FileKind, OutputType};
 use super::refusal::{ContractFault, Refusal};
 use super::run::Millis;
 use super::template::{Template, USER_MESSAGE};
+use crate::wire::amount::Amount;
 use crate::wire::canonical::sha256_hex;
 use crate::wire::evm::Address;
 use crate::wire::hire::{self, Task};
 use crate::wire::timestamp;
 use serde_json::{json, Map, Value};
+use std::collections::BTreeMap;
 
 /// The id of the agent that speaks for all creators of a deployment.
 pub const HOUSE: &str = "agent_coinslot";
@@ -153,13 +155,14 @@ pub enum Publisher<'a> {
     House,
 }
 
-/// The manifest of an agent with these capabilities (`None`: without one there is no manifest). `latency`: the
-/// longest that a run takes here, in milliseconds.
+/// The manifest of an agent with these capabilities (`None`: without one there is no manifest). `decimals`: of the
+/// asset that contracts are paid in. `latency`: the longest that a run takes here, in milliseconds.
 pub fn manifest(
     publisher: &Publisher<'_>,
     capabilities: &[Capability],
     house_wallet: Option<Address>,
     origin: &str,
+    decimals: u8,
     latency: Millis,
 ) -> Option<Value> {
     let first = capabilities.first()?;
@@ -168,12 +171,20 @@ pub fn manifest(
         Publisher::Creator(name) => (first.agent.id.as_str(), first.handle.as_str(), *name, shared),
         Publisher::House => (HOUSE, "coinslot", "coinslot", house_wallet.or(shared)),
     };
+    let mut names = BTreeMap::<String, u32>::new();
+    for capability in capabilities {
+        *names.entry(capability.full_name()).or_default() += 1;
+    }
     let nameable = |capability: &&Capability| match publisher {
         Publisher::Creator(_) => true,
         // Who cannot be named among all can be hired by their own manifest.
-        Publisher::House => is_capability_name(&capability.full_name()),
+        Publisher::House => {
+            let name = capability.full_name();
+            is_capability_name(&name) && names.get(&name) == Some(&1)
+        }
     };
-    let entries = capabilities.iter().filter(nameable).map(|capability| {
+    let payable = |capability: &&Capability| capability.template.price.to_amount(decimals).is_ok_and(|a| a > Amount(0));
+    let entries = capabilities.iter().filter(nameable).filter(payable).map(|capability| {
         let name = match publisher {
             Publisher::Creator(_) => capability.slug.clone(),
             Publisher::House => capability.full_name(),

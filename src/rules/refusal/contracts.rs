@@ -3,7 +3,7 @@
 use super::Detail;
 use serde::{Deserialize, Serialize};
 
-/// The ways in which a contract is not taken. Their order is their precedence.
+/// The ways in which a contract is not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum ContractFault {
     /// It is not of the schema's form, or a date, wallet or name in it is none.
