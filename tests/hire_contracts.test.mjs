@@ -364,7 +364,7 @@ describe('proposals', () => {
     assert.deepEqual(rest, {
       version: 'HIRE/1.0',
       parties: { ...parties, worker: { agent_id: agents.ada, wallet: ada.address } },
-      task,
+      task: { ...task, capability: 'haiku' },
       terms: {
         price: { amount: '0.01', currency: 'USDC', network: 'base' }, deadline,
         payment_trigger: 'on_delivery', platform_fee: { percentage: 0, wallet: ada.address },
@@ -402,7 +402,7 @@ describe('proposals', () => {
   });
 
   test('the hash is RFC 8785, also of what implementations differ in', async () => {
-    const odd = { '\u{1f600}': 1, '\ufb33': 2, '': 3, '\r': '\u2028\u0000\u001f"\\/é', numbers: [1e21, 1e-7, 5e-324, -0.5, 2 ** 53, 1.7976931348623157e308, 0], 10: { 9: null } };
+    const odd = { '\u{1f600}': 1, '\ufb33': 2, '': 3, '\r': '\u2028\u0000\u001f"\\/é', numbers: [1e21, 1e-7, 5e-324, -0.5, 2 ** 53 - 1, 1.7976931348623157e308, 0], 10: { 9: null } };
     const contract = await agreed({ ...draft(agents.ada, account), odd });
     assert.equal(contract.hash, hashOf(contract));
     assert.deepEqual(contract.odd, odd);
