@@ -17,7 +17,6 @@ const isManifest = ajv.compile(json('tests/hire/agent-manifest.schema.json'));
 const isContract = ajv.compile(json('src/wire/hire/contract.schema.json'));
 const valid = (check, document) => assert.ok(check(document), JSON.stringify(check.errors));
 // The last block needs the real src/rules/schema.rs: it enables itself when the stub is gone.
-const needsSchema = readFileSync(`${root}src/rules/schema.rs`, 'utf8').includes('stub until merged') && 'src/rules/schema.rs is a stub';
 
 const MINUTE = 60_000;
 const DAY = 24 * 60 * MINUTE;
@@ -1241,7 +1240,7 @@ describe('the signing key', () => {
 
 // ---------------------------------------------------------------------------------------------------------------------
 // NEEDS src/rules/schema.rs. Skipped as long as that is the stub.
-describe('schemas', { skip: needsSchema }, () => {
+describe('schemas', () => {
   /** Refused at registration, and as a proposal, by the same name. */
   async function twice(contract, code, field) {
     await refused(contract, code, field);

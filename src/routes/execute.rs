@@ -63,7 +63,9 @@ async fn execute(call: &mut Call<'_>, id: &str) -> Answer {
         Err(refusal) => (Input::default(), Some(refusal)),
     };
     // The object knows the result as long as it is kept.
+    let rejected = registered.state == ContractState::Rejected.word();
     let ended = ContractState::is_end(&registered.state).then_some(Refusal::ContractEnded);
+    let ended = late.clone().filter(|_| rejected).or(ended);
     let objection = ended.or(late).or(wrong).or(ready.err()).or(no_files).or(unpaid);
     let prefer = prefer::read(&header(&call.request, "prefer")?.unwrap_or_default());
     let engagement = engagement(&call.request, &registered, &agreed, &capability);

@@ -15,7 +15,9 @@ pub async fn show(call: Call<'_>, key: &str) -> Answer {
     let etag = format!("\"{}\"", file.checksum);
     let length = file.bytes.len();
     let same = |name: &str| header(&call.request, name).map(|value| value.is_none_or(|value| value == etag));
-    let unchanged = header(&call.request, "if-none-match")?.is_some_and(|value| value == etag);
+    let known = header(&call.request, "if-none-match")?.unwrap_or_default();
+    let mut known = known.split(',').map(|tag| tag.trim().trim_start_matches("W/"));
+    let unchanged = known.any(|tag| tag == etag || tag == "*");
     let wanted = match header(&call.request, "range")? {
         Some(range) if same("if-range")? => range::read(&range, length),
         _ => Wanted::Whole,

@@ -88,6 +88,9 @@ impl Engagement {
         if cut && !self.allow_partial && self.output != OutputType::Stream {
             return Err(Unfit::Truncated);
         }
+        if text.trim().is_empty() {
+            return Err(Unfit::Mismatch("It is empty.".to_owned()));
+        }
         let items = output::items(self.output, self.output_schema.as_ref(), &self.file, text);
         items.map_err(|wrong| if cut { Unfit::Truncated } else { Unfit::Mismatch(wrong) })
     }

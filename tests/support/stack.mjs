@@ -181,6 +181,7 @@ export async function startStack({ script, config, vars = {}, blockTime = 'auto'
     const worker = (more, without) => ({
       ...workerOptions,
       kvNamespaces: without.includes('KV') ? {} : workerOptions.kvNamespaces,
+      r2Buckets: without.includes('FILES') ? {} : workerOptions.r2Buckets,
       name: 'coinslot',
       modulesRoot: '/',
       modules: bundle.map((m) => ({ ...m, path: `/${m.path}` })),
@@ -220,7 +221,7 @@ export async function startStack({ script, config, vars = {}, blockTime = 'auto'
       close,
     };
     const plain = (url) => String(url).replace(/\/$/, '').replace('localhost', '127.0.0.1');
-    const bind = async () => Object.assign(stack, await mf.getBindings('coinslot')); // DB, KV
+    const bind = async () => Object.assign(stack, await mf.getBindings('coinslot')); // DB, KV, FILES
     const locate = async () => {
       stack.url = plain(await mf.ready);
       if (elsewhere) stack.elsewhere = plain(await mf.unsafeGetDirectURL('elsewhere'));
@@ -233,8 +234,8 @@ export async function startStack({ script, config, vars = {}, blockTime = 'auto'
 
     Object.assign(stack, {
       /**
-       * Another runtime, with other vars, over the same storage. Everything in memory is gone. `without: ['KV']`:
-       * that binding is missing.
+       * Another runtime, with other vars, over the same storage. Everything in memory is gone. `without: ['KV', 'FILES']`:
+       * those bindings are missing.
        */
       async restart(more = {}, { without } = {}) {
         await mf.setOptions(options(more, without));

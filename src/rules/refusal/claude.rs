@@ -41,7 +41,7 @@ pub enum ClaudeFault {
     CallerGone,
     /// The answer was not there when the contract wanted it.
     DeadlineMissed,
-    /// The answer is not what the contract's `output_schema` asks for.
+    /// The answer is not what the contract asks for: it does not satisfy `output_schema`, or is empty.
     OutputMismatch {
         /// Claude is to be shown what is wrong, once.
         repair: bool,
@@ -97,7 +97,7 @@ impl ClaudeFault {
             Self::Declined => "Claude declined to answer this input.",
             Self::CallerGone => "The caller had gone before anything was paid.",
             Self::DeadlineMissed => "The result was not there by the contract's deadline.",
-            Self::OutputMismatch { .. } => "Claude's answer does not satisfy the contract's output schema.",
+            Self::OutputMismatch { .. } => "Claude's answer is not the result that the contract asks for.",
             Self::Truncated => "Claude's answer was longer than its limit, and the contract takes no part of it.",
             Self::NotStored => "The result could not be stored as a file. Try again in a moment.",
         }
