@@ -4,7 +4,7 @@
 //! one [`Session::drive`] does what the machine wants; callers watch the bell.
 
 use crate::edge::bell::Bell;
-use crate::edge::store::{Lent, Loaded, Store};
+use crate::edge::store::{Loaded, Store};
 use crate::edge::vault::Vault;
 use crate::edge::{claude, clock, config, fault, ledger};
 use crate::rules::claude::{Reading, Step};
@@ -186,20 +186,6 @@ impl Session {
     /// Whether all of it may be deleted.
     pub fn is_forgotten(&self, now: Millis) -> bool {
         self.desk.borrow().run.is_forgotten(now) && self.mail_due().is_none() && !self.notifying.get()
-    }
-
-    /// Whom the payment of this object was lent to, if it is lent at `now`.
-    pub fn lent(&self, now: Millis) -> worker::Result<Option<Lent>> {
-        Ok(self.store.lent()?.filter(|lent| lent.until > now))
-    }
-
-    /// Lends the payment to a contract's object, unless a run has begun with it, or somebody has it.
-    pub fn lend(&self, to: &str, until: Millis, now: Millis) -> worker::Result<bool> {
-        let taken = !self.desk.borrow().run.is_blank() || self.lent(now)?.is_some_and(|lent| lent.to != to);
-        if !taken {
-            self.store.lend(&Lent { to: to.to_owned(), until })?;
-        }
-        Ok(!taken)
     }
 
     /// Whether a [`Session::drive`] is under way.

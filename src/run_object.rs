@@ -113,6 +113,10 @@ impl RunObject {
             return Ok(());
         }
         let Some(deadline) = session.deadline(now) else {
+            if session.was_lent(now)? {
+                self.session.replace(None);
+                self.state.storage().delete_all().await?;
+            }
             return Ok(());
         };
         self.state.storage().set_alarm(until(deadline, now)).await
@@ -280,7 +284,7 @@ impl RunObject {
         engagement.usual_ms = ledger::usual_duration(&self.env, &presentation.template_id).await?;
         let desk = session.desk.borrow();
         let before = desk.dossier.as_ref().and_then(|dossier| dossier.engagement.as_ref());
-        let counts = u32::from(matches!(desk.run.state(), RunState::Failed(_)));
+        let counts = u32::from(desk.run.was_in_vain());
         engagement.execution = before.map_or(1, |before| before.execution.saturating_add(counts));
         Ok(engagement)
     }
@@ -364,7 +368,7 @@ fn admit(session: &Session, presentation: &Presentation) -> Admission {
 
 /// Why a contract that was executed before is not executed so: one contract is one task, as often as agreed.
 fn objection_to_another(run: &Run, dossier: &Dossier, presentation: &Presentation) -> Option<Refusal> {
-    let failed = matches!(run.state(), RunState::Failed(_));
+    let failed = run.was_in_vain();
     let engagement = dossier.engagement.as_ref()?;
     match dossier.digest == presentation.digest {
         false if failed || !run.is_blank() => Some(Refusal::ContractInputDiffers),

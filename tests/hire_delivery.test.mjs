@@ -6,8 +6,6 @@ import { delta, end, open, say, shut, start, stop } from './support/claude.mjs';
 import { WHOLE, bookkeeping, canonical, countersign, draft, seekerOf, sha256 } from './support/hire.mjs';
 import { HAIKU_PRICE, INPUT, ada, gate, readSse, sleep, sse, startStack, until, vaultKey } from './support/stack.mjs';
 
-// src/rules/schema.rs checks values against JSON Schemas. With a stub in its place there is nothing to test of that.
-
 const VAULT_KEYS = vaultKey('k1');
 const TEXT = 'Coin falls, light rings';
 const hello = () => say('Coin falls,', ' light rings');
@@ -478,6 +476,23 @@ describe('streams', () => {
 
 // Last: without the bucket.
 describe('without a bucket', () => {
+  test('it is gone when the file is to be stored: failed, not charged; it is back: delivered with the same payment', async () => {
+    gated();
+    const hired = await hire({}, { capability: 'report' });
+    const { body: { task_id } } = await seeker.buy(hired, INPUT, ASYNC);
+    await until(asked);
+    stack.claude.script = hello;
+    await stack.restart({}, { without: ['FILES'] });
+    const told = await ended(task_id, hired.id, 40_000);
+    assert.deepEqual([told.body.status, told.body.error.code, told.body.error.charged], ['failed', 'FILE_STORE_UNAVAILABLE', false]);
+    await books(hired, { state: 'SIGNED' });
+    await stack.restart();
+    const done = await seeker.execute(hired.id, INPUT);
+    assert.equal(done.body.status, 'completed', JSON.stringify(done.body));
+    assert.equal((await intact(done.body.output)).toString(), TEXT);
+    await books(hired, { paid: HAIKU_PRICE, state: 'COMPLETED' });
+  });
+
   test('contracts that ask for files are refused by name; one that was signed before is not charged; text is delivered', async () => {
     const before = await hire({}, { capability: 'report' });
     const proposal = await seeker.propose(draft(agents.ada, account, { task: { output_type: 'file' } }));

@@ -9,8 +9,6 @@ import { apiError, say } from './support/claude.mjs';
 import { WHOLE, bookkeeping, seekerOf } from './support/hire.mjs';
 import { HAIKU_PRICE, INPUT, NETWORK, USDC, ada, decodeHeader, decodeReceipt, decodeTerms, encodeHeader, sleep, startStack, until } from './support/stack.mjs';
 
-// src/rules/schema.rs checks values against JSON Schemas. With a stub in its place there is nothing to test of that.
-
 const TEXT = 'Coin falls, light rings';
 const hello = () => say('Coin falls,', ' light rings');
 let stack;
@@ -313,6 +311,7 @@ describe('the same again', () => {
     for (const headers of [{}, payment]) {
       const answer = await seeker.execute(hired.id, INPUT, headers);
       assert.ok([200, 409].includes(answer.status), `${answer.status}: an x402 client would pay again`);
+      assert.ok(!/nothing was charged/i.test(answer.body.error?.message), 'it was charged, a day ago');
     }
     await books(hired, PAID);
   });

@@ -1,6 +1,7 @@
 //! What of a run is about its contract: the result held against it, and who hears of its end.
 
 use super::Session;
+use crate::edge::store::Lent;
 use crate::edge::vault::Vault;
 use crate::edge::{clock, config, contracts, fault, files, webhooks};
 use crate::rules::contract::ContractState;
@@ -58,7 +59,7 @@ impl Session {
             let path = vault.as_ref().map(|vault| files::link(vault, &dossier.run_id, number, item, expires));
             format!("{}{}", engagement.origin, path.unwrap_or_default())
         };
-        let mut told = told(&dossier, &engagement, &desk.run, &desk.tally, desk.transcript.text(), link);
+        let mut told = told(&dossier, &engagement, &desk.run, &desk.tally, desk.transcript.text(), clock::now(), link);
         drop(desk);
         if let (Some(webhook), Some((url, _))) = (self.webhook.borrow().as_ref(), &engagement.webhook) {
             told.add("webhook", webhook.describe(url));
@@ -155,6 +156,25 @@ impl Session {
             document.remove("webhook");
         }
         same.then(|| (url, secret, told.document.to_string()))
+    }
+
+    /// Whom the payment of this object was lent to, if it is lent at `now`.
+    pub fn lent(&self, now: Millis) -> worker::Result<Option<Lent>> {
+        Ok(self.store.lent()?.filter(|lent| lent.until > now))
+    }
+
+    /// Whether the payment was lent, and there is nothing else here any more.
+    pub fn was_lent(&self, now: Millis) -> worker::Result<bool> {
+        Ok(self.store.lent()?.is_some_and(|lent| lent.until <= now))
+    }
+
+    /// Lends the payment to a contract's object, unless a run has begun with it, or somebody has it.
+    pub fn lend(&self, to: &str, until: Millis, now: Millis) -> worker::Result<bool> {
+        let taken = !self.desk.borrow().run.is_blank() || self.lent(now)?.is_some_and(|lent| lent.to != to);
+        if !taken {
+            self.store.lend(&Lent { to: to.to_owned(), until })?;
+        }
+        Ok(!taken)
     }
 
     /// Deletes the files of the run, which is about to be forgotten.

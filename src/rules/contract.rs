@@ -60,7 +60,7 @@ impl ContractState {
         match run.state() {
             State::Delivered => Self::Completed,
             State::Refundable(_) | State::Reported(_) => Self::Disputed,
-            State::Failed(_) if over => Self::Rejected,
+            _ if run.was_in_vain() && over => Self::Rejected,
             State::New | State::Failed(_) | State::Refused(_) => Self::Signed,
             _ => Self::Executing,
         }

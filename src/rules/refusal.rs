@@ -115,7 +115,7 @@ pub enum Refusal {
     ContractInputDiffers,
     /// The contract allows no other execution.
     RetriesExhausted,
-    /// The contract has come to its end, and its result is not kept any more.
+    /// The contract has come to its end, and what became of it is not kept any more.
     ContractEnded,
     /// The same payment has been used with another request, or by someone else.
     PaymentReused,
@@ -255,7 +255,7 @@ impl Refusal {
             }
             Self::RetriesExhausted => "The contract's retry_policy allows no other execution.".to_owned(),
             Self::ContractEnded => {
-                "The contract has come to its end, and its result is not kept any more. Nothing was charged.".to_owned()
+                "This contract has come to its end (see its state). This request was not executed.".to_owned()
             }
             Self::PaymentReused => "This payment belongs to another request.".to_owned(),
             Self::PaymentInvalid { .. } => "The facilitator does not accept this payment.".to_owned(),

@@ -151,20 +151,21 @@ impl Told {
     }
 }
 
-/// What the seeker is told of a task. `link` gives the URL of a file.
+/// What the seeker is told of a task at `now`. `link` gives the URL of a file.
 pub fn told(
     dossier: &Dossier,
     engagement: &Engagement,
     run: &Run,
     tally: &Tally,
     text: &str,
+    now: Millis,
     link: impl Fn(usize, &Item) -> String,
 ) -> Told {
     let refusal = match (run.ending(), run.view()) {
         (Some(Ending::Done), _) => None,
         (Some(Ending::Error(refusal)), _) if run.is_final() => Some(refusal),
         (_, View::Refuse(refusal)) if run.is_final() => Some(refusal),
-        _ => return Told::new(pending(dossier, engagement, run), None, true),
+        _ => return Told::new(pending(dossier, engagement, run, now), None, true),
     };
     if let Some(refusal) = refusal {
         let document = failed(engagement, run, &refusal);
@@ -212,9 +213,11 @@ fn stream_url(engagement: &Engagement) -> String {
     engagement.url(&format!("/stream/{}", engagement.task_id))
 }
 
-fn pending(dossier: &Dossier, engagement: &Engagement, run: &Run) -> Value {
+fn pending(dossier: &Dossier, engagement: &Engagement, run: &Run, now: Millis) -> Value {
     let usual = engagement.usual_ms.unwrap_or(UNKNOWN_MS);
     let estimate = dossier.started_at.saturating_add(usual).min(engagement.due_by(dossier.started_at));
+    // What has taken longer than usual is expected at any moment.
+    let estimate = estimate.max(now.saturating_add(SOON));
     let mut document = json!({
         "status": "pending",
         "contract_id": engagement.contract_id,
@@ -231,6 +234,8 @@ fn pending(dossier: &Dossier, engagement: &Engagement, run: &Run) -> Value {
     document
 }
 
+/// The least that a pending task is expected to take, in milliseconds.
+const SOON: Millis = 1_000;
 /// The estimate for a template that nothing is known of, in milliseconds.
 const UNKNOWN_MS: u64 = 15_000;
 

@@ -90,6 +90,11 @@ impl Run {
         matches!(self.state, State::New | State::Refused(_) | State::Failed(_))
     }
 
+    /// Whether Claude worked, and nothing was charged: an execution, as a contract counts them.
+    pub fn was_in_vain(&self) -> bool {
+        matches!(self.state, State::Failed(_) | State::Refused(Refusal::SettlementRejected { .. }))
+    }
+
     /// What a caller is told now.
     pub fn view(&self) -> View {
         match &self.state {
