@@ -128,10 +128,13 @@ CREATE TABLE IF NOT EXISTS contracts (
   template_id    TEXT NOT NULL,
   creator_id     TEXT NOT NULL,
   document       TEXT NOT NULL,            -- RFC 8785, with hash and signatures
+  agreed         TEXT NOT NULL,            -- JSON: what it agrees, as it was checked when it was registered
   state          TEXT NOT NULL,            -- SIGNED | EXECUTING | COMPLETED | REJECTED | DISPUTED
   task_id        TEXT NOT NULL,
   webhook_secret TEXT,                     -- sealed by the vault
+  deadline       INTEGER NOT NULL,         -- milliseconds since 1970; SIGNED ones are deleted a week later
   created_at     INTEGER NOT NULL,         -- milliseconds since 1970
   updated_at     INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX IF NOT EXISTS contracts_by_creator ON contracts (creator_id, created_at);
+CREATE INDEX IF NOT EXISTS contracts_by_deadline ON contracts (state, deadline);

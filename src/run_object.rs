@@ -6,6 +6,7 @@ use crate::edge::store::Store;
 use crate::edge::vault::Vault;
 use crate::edge::{clock, config, fault, ledger, payers};
 use crate::engine::{Listener, Session};
+use crate::rules::config::Config;
 use crate::rules::dossier::{rejected_headers, run_id, settled_headers, Dossier, Presentation, Representation};
 use crate::rules::refusal::Refusal;
 use crate::rules::run::{Event, Millis, Release, Run, State as RunState, Terms, KEEP};
@@ -100,8 +101,6 @@ impl RunObject {
     async fn next_alarm(&self, session: &Session) -> Result<()> {
         let now = clock::now();
         if session.is_forgotten(now) {
-            // What cannot be deleted now is deleted by the bucket's own rule (README, "Deploy").
-            let _ = session.delete_files().await;
             let lent = session.lent(now)?;
             self.session.replace(None);
             self.state.storage().delete_all().await?;
@@ -110,6 +109,9 @@ impl RunObject {
                 Store::open(&self.state).lend(&lent)?;
                 self.state.storage().set_alarm(until(lent.until, now)).await?;
             }
+            let _ = session.give_up().await;
+            // What cannot be deleted now is deleted by the bucket's own rule (README, "Deploy").
+            let _ = session.delete_files().await;
             return Ok(());
         }
         let Some(deadline) = session.deadline(now) else {
@@ -125,10 +127,10 @@ impl RunObject {
     async fn presented(&self, mut presentation: Presentation) -> std::result::Result<Response, Box<Refused>> {
         if presentation.engagement.is_some() {
             self.find_payment(&mut presentation).await?;
-            let patience = presentation.patience;
+            let answer_by = presentation.answer_by;
             let to = Told::Presenter(presentation.ticket());
             let (session, _listener) = self.take_up(presentation).await?;
-            return answers::task(&session, to, patience).await;
+            return answers::task(&session, to, answer_by).await;
         }
         let representation = presentation.representation;
         let to = Told::Presenter(presentation.ticket());
@@ -189,7 +191,8 @@ impl RunObject {
         let config = config::load(&self.env).await.map_err(plain)?;
         let session = self.session().map_err(fault("run storage")).map_err(plain)?;
         let desk = session.desk.borrow();
-        let failed = matches!(desk.run.state(), RunState::Failed(_));
+        let refused = matches!(desk.run.state(), RunState::Refused(Refusal::SettlementRejected { .. }));
+        let failed = desk.run.was_in_vain() && !refused;
         let before = desk.dossier.as_ref().filter(|_| failed).and_then(|dossier| dossier.payment.clone());
         let good_until = clock::seconds().saturating_add(config.limits.window_needed());
         if let Some(payment) = before.filter(|payment| payment.valid_before > good_until) {
@@ -262,7 +265,7 @@ impl RunObject {
             false => Release::Settled,
         };
         let engagement = match &presentation.engagement {
-            Some(engagement) => Some(self.engage(session, presentation, engagement.clone()).await?),
+            Some(engagement) => Some(self.engage(session, presentation, engagement.clone(), &config).await?),
             None => None,
         };
         let terms = presentation.terms(release, &config.limits, clock::now());
@@ -275,17 +278,23 @@ impl RunObject {
         session: &Session,
         presentation: &Presentation,
         mut engagement: Engagement,
+        config: &Config,
     ) -> std::result::Result<Engagement, Refusal> {
         let payment = presentation.payment.as_ref().ok_or(Refusal::PaymentRequired)?;
         let until = clock::now().saturating_add(2 * KEEP);
         if !runs::lend(&self.env, &payment.name, &presentation.object, until).await? {
             return Err(Refusal::PaymentReused);
         }
-        engagement.usual_ms = ledger::usual_duration(&self.env, &presentation.template_id).await?;
-        let desk = session.desk.borrow();
-        let before = desk.dossier.as_ref().and_then(|dossier| dossier.engagement.as_ref());
-        let counts = u32::from(desk.run.was_in_vain());
-        engagement.execution = before.map_or(1, |before| before.execution.saturating_add(counts));
+        // Without it there is an estimate all the same.
+        engagement.usual_ms = ledger::usual_duration(&self.env, &presentation.template_id).await.ok().flatten();
+        engagement.execution = {
+            let desk = session.desk.borrow();
+            let before = desk.dossier.as_ref().and_then(|dossier| dossier.engagement.as_ref());
+            let counts = u32::from(desk.run.was_in_vain());
+            before.map_or(1, |before| before.execution.saturating_add(counts))
+        };
+        let most = config.limits.in_vain_per_payer;
+        payers::work(&self.env, payment, &presentation.object, engagement.execution, most).await?;
         Ok(engagement)
     }
 

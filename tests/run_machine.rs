@@ -31,6 +31,7 @@ fn terms(policy: Policy) -> Terms {
         valid_until: VALID_UNTIL,
         detached: false,
         due_by: None,
+        kept_until: None,
     }
 }
 

@@ -1,9 +1,9 @@
 //! Contracts in D1.
 
 use super::{clock, fault};
-use crate::rules::contract::ContractState;
+use crate::rules::contract::{Agreed, ContractState};
 use crate::rules::refusal::Refusal;
-use crate::rules::run::Millis;
+use crate::rules::run::{Millis, KEEP};
 use crate::wire::hire::Contract;
 use serde::Deserialize;
 use serde_json::Value;
@@ -16,6 +16,8 @@ pub struct Registered {
     pub document: Value,
     /// The same, read.
     pub contract: Contract,
+    /// What it agrees.
+    pub agreed: Agreed,
     /// What it is about.
     pub template_id: String,
     /// HIRE's word for how it stands.
@@ -30,6 +32,7 @@ pub struct Registered {
 struct Row {
     template_id: String,
     document: String,
+    agreed: String,
     state: String,
     task_id: String,
     webhook_secret: Option<String>,
@@ -45,6 +48,8 @@ pub struct NewContract<'a> {
     pub creator_id: &'a str,
     /// RFC 8785.
     pub document: &'a str,
+    /// What it agrees.
+    pub agreed: &'a Agreed,
     /// See [`Registered::task_id`].
     pub task_id: &'a str,
     /// See [`Registered::webhook_secret`].
@@ -58,18 +63,22 @@ pub fn secret_owner(contract_id: &str) -> String {
 
 /// Stores a contract; `false`: its id is taken.
 pub async fn insert(env: &Env, new: NewContract<'_>) -> Result<bool, Refusal> {
-    let insert = "INSERT INTO contracts (id, template_id, creator_id, document, state, task_id, webhook_secret,
-                                         created_at, updated_at)
-                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?8) ON CONFLICT (id) DO NOTHING RETURNING id";
+    let insert = "INSERT INTO contracts (id, template_id, creator_id, document, agreed, state, task_id, webhook_secret,
+                                         deadline, created_at, updated_at)
+                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?10) ON CONFLICT (id) DO NOTHING RETURNING id";
     let db = env.d1("DB").map_err(fault("D1 binding"))?;
+    sweep(env).await?;
+    let agreed = serde_json::to_string(new.agreed).map_err(fault("contract"))?;
     let values = [
         new.id.into(),
         new.template_id.into(),
         new.creator_id.into(),
         new.document.into(),
+        agreed.into(),
         ContractState::Signed.word().into(),
         new.task_id.into(),
         new.webhook_secret.map_or(JsValue::NULL, JsValue::from),
+        millis(new.agreed.deadline),
         millis(clock::now()),
     ];
     let query = db.prepare(insert).bind(&values).map_err(fault("contract"))?;
@@ -77,17 +86,28 @@ pub async fn insert(env: &Env, new: NewContract<'_>) -> Result<bool, Refusal> {
     Ok(inserted.is_some())
 }
 
+/// Deletes a few contracts that nobody executed in time. Signing costs a seeker nothing, so what is kept must not
+/// grow with what is signed.
+async fn sweep(env: &Env) -> Result<(), Refusal> {
+    let db = env.d1("DB").map_err(fault("D1 binding"))?;
+    let delete = "DELETE FROM contracts WHERE id IN
+                    (SELECT id FROM contracts WHERE state = 'SIGNED' AND deadline < ?1 ORDER BY deadline LIMIT 20)";
+    let query = db.prepare(delete).bind(&[millis(clock::now().saturating_sub(7 * KEEP))]);
+    query.map_err(fault("contract"))?.run().await.map_err(fault("contract")).map(drop)
+}
+
 /// A contract, by its id.
 pub async fn find(env: &Env, id: &str) -> Result<Option<Registered>, Refusal> {
     let db = env.d1("DB").map_err(fault("D1 binding"))?;
-    let select = "SELECT template_id, document, state, task_id, webhook_secret FROM contracts WHERE id = ?1";
+    let select = "SELECT template_id, document, agreed, state, task_id, webhook_secret FROM contracts WHERE id = ?1";
     let query = db.prepare(select).bind(&[id.into()]).map_err(fault("contract"))?;
     let row: Option<Row> = query.first(None).await.map_err(fault("contract"))?;
     let Some(row) = row else { return Ok(None) };
     let document: Value = serde_json::from_str(&row.document).map_err(fault("contracts.document"))?;
     let contract = serde_json::from_value(document.clone()).map_err(fault("contracts.document"))?;
+    let agreed = serde_json::from_str(&row.agreed).map_err(fault("contracts.agreed"))?;
     let Row { template_id, state, task_id, webhook_secret, .. } = row;
-    Ok(Some(Registered { document, contract, template_id, state, task_id, webhook_secret }))
+    Ok(Some(Registered { document, contract, agreed, template_id, state, task_id, webhook_secret }))
 }
 
 /// Keeps how a contract stands. Only the contract's own object says so.

@@ -3,12 +3,12 @@
 use super::Session;
 use crate::edge::store::Lent;
 use crate::edge::vault::Vault;
-use crate::edge::{clock, config, contracts, fault, files, webhooks};
+use crate::edge::{clock, config, contracts, fault, files, payers, webhooks};
 use crate::rules::contract::ContractState;
 use crate::rules::dossier::Dossier;
 use crate::rules::refusal::{ClaudeFault, Refusal};
 use crate::rules::run::{Event, Millis, State, KEEP};
-use crate::rules::task::{told, Engagement, Told, Unfit};
+use crate::rules::task::{object_of_contract, told, Engagement, Told, Unfit};
 use crate::rules::webhook::{Outcome, Webhook};
 use serde_json::Value;
 use std::rc::Rc;
@@ -86,11 +86,16 @@ impl Session {
             let state = ContractState::after(&desk.run, engagement.is_over(now));
             let event = match desk.run.state() {
                 State::Delivered => Some("task_completed"),
-                State::Failed(_) | State::Refused(_) | State::Refundable(_) => Some("task_failed"),
+                State::Failed(_) | State::Refused(_) => Some("task_failed"),
+                State::Refundable(_) | State::Reported(_) => Some("task_failed"),
                 _ => None,
             };
             (state, event)
         };
+        if let (ContractState::Completed, Some(payment)) = (state, &dossier.payment) {
+            // If it cannot be told, it counts as in vain for a day.
+            let _ = payers::worked(&self.env, payment, &object_of_contract(&engagement.contract_id)).await;
+        }
         if let (Some(event), Some(_)) = (event, &engagement.webhook) {
             let webhook = Webhook::new(&dossier.run_id, event, now);
             if self.webhook.borrow().as_ref().is_none_or(|before| before.id != webhook.id) {
@@ -177,16 +182,24 @@ impl Session {
         Ok(!taken)
     }
 
-    /// Deletes the files of the run, which is about to be forgotten.
+    /// The run is forgotten, with its settlement in doubt: nobody will know any more.
+    pub async fn give_up(&self) -> Result<(), Refusal> {
+        let in_doubt = matches!(self.desk.borrow().run.state(), State::SettlementUnknown { .. });
+        match self.engaged().filter(|_| in_doubt) {
+            Some((_, engagement)) => {
+                contracts::set_state(&self.env, &engagement.contract_id, ContractState::Disputed).await
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Deletes the files of the run, which has been forgotten.
     pub async fn delete_files(&self) -> Result<(), Refusal> {
         let Some((dossier, engagement)) = self.engaged() else {
             return Ok(());
         };
-        let items = {
-            let desk = self.desk.borrow();
-            engagement.items(desk.transcript.text(), desk.tally.stop_reason.as_ref())
-        };
-        files::delete(&self.env, &dossier.run_id, &items.unwrap_or_default()).await
+        let items = engagement.delivered(self.desk.borrow().transcript.text());
+        files::delete(&self.env, &dossier.run_id, &items).await
     }
 }
 

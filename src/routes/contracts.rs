@@ -91,7 +91,7 @@ async fn take(call: &mut Call<'_>, id: &mut String) -> Result<Value, Refusal> {
         return again(&before, &document);
     }
     let capability = capability_of(call.env, &document).await?;
-    check(call.env, &config, &contract, &capability)?;
+    let agreed = check(call.env, &config, &contract, &capability)?;
     let secret = format!("{SECRET_PREFIX}{}", base64::encode(runs::random_hex()?.as_bytes()));
     let vault = Vault::new(call.env).map_err(fault("vault"))?;
     let sealed = vault.seal(&contracts::secret_owner(id), secret.as_bytes()).await.map_err(fault("vault"))?;
@@ -101,6 +101,7 @@ async fn take(call: &mut Call<'_>, id: &mut String) -> Result<Value, Refusal> {
         template_id: &capability.template.id,
         creator_id: &capability.template.creator_id,
         document: &text,
+        agreed: &agreed,
         task_id: &task_id(id, &runs::random_hex()?),
         webhook_secret: Some(sealed),
     };

@@ -12,7 +12,7 @@ use crate::edge::templates::{self, Wanted};
 use crate::edge::{clock, config, fault, files};
 use crate::rules::capability::Capability;
 use crate::rules::config::Config;
-use crate::rules::contract::{self, Agreed, ContractState};
+use crate::rules::contract::{Agreed, ContractState};
 use crate::rules::dossier::{Presentation, Representation};
 use crate::rules::input::{self, Body, Input};
 use crate::rules::quote::{self, Payment, Quote};
@@ -46,14 +46,15 @@ pub async fn create(mut call: Call<'_>) -> Answer {
 }
 
 async fn execute(call: &mut Call<'_>, id: &str) -> Answer {
+    let arrived_at = clock::now();
     let config = config::load(call.env).await?;
     let registered = contracts::find(call.env, id).await?.ok_or(Refusal::NotFound)?;
     let wanted = Wanted::OfTemplate { id: &registered.template_id };
     let capability = templates::capabilities(call.env, wanted).await?.pop().ok_or(Refusal::NotFound)?.0;
-    let agreed = contract::agreed(&registered.contract, &capability)?;
+    let agreed = &registered.agreed;
     let body = read_body(call).await?;
-    let quote = quote_of(&config, &capability.template, &registered, &agreed, &call.request.inner().url())?;
-    let (payment, unpaid) = payment_of(&call.request, &config, &quote, &agreed)?;
+    let quote = quote_of(&config, &capability.template, &registered, &call.request.inner().url())?;
+    let (payment, unpaid) = payment_of(&call.request, &config, &quote, agreed)?;
     let checked = input_of(&body, &registered, &capability.template, &config);
     let ready = ready_to_run(call, &config, &capability.template).await;
     let no_files = (agreed.output.needs_files() && !files::are_kept(call.env)).then_some(Refusal::NotForSale);
@@ -68,8 +69,9 @@ async fn execute(call: &mut Call<'_>, id: &str) -> Answer {
     let ended = late.clone().filter(|_| rejected).or(ended);
     let objection = ended.or(late).or(wrong).or(ready.err()).or(no_files).or(unpaid);
     let prefer = prefer::read(&header(&call.request, "prefer")?.unwrap_or_default());
-    let engagement = engagement(&call.request, &registered, &agreed, &capability);
-    let presentation = present(&config, capability, Asked { id, body, input, payment, objection, prefer, engagement });
+    let engagement = engagement(&call.request, &registered);
+    let presentation =
+        present(&config, capability, Asked { id, body, input, payment, objection, prefer, engagement, arrived_at });
     match runs::present(call.env, &call.request, &presentation).await? {
         RunAnswer::Task(told) => task(&told, Some(prefer)),
         RunAnswer::Ready(response) => Ok(response),
@@ -102,7 +104,10 @@ pub(super) fn task(told: &Told, prefer: Option<Prefer>) -> Answer {
     }
     match prefer {
         Some(Prefer { at_once: true, .. }) if told.pending => set("preference-applied", "respond-async")?,
-        Some(Prefer { wait: Some(seconds), .. }) => set("preference-applied", &format!("wait={seconds}"))?,
+        Some(Prefer { wait: Some(seconds), .. }) => {
+            let applied = Millis::from(seconds).min(PATIENCE / 1000);
+            set("preference-applied", &format!("wait={applied}"))?;
+        }
         _ => {}
     }
     Ok(match (&told.refusal, prefer) {
@@ -132,13 +137,7 @@ async fn read_body(call: &mut Call<'_>) -> Result<Value, Refusal> {
 }
 
 /// The contract's price, as x402 asks for it.
-fn quote_of(
-    config: &Config,
-    template: &Template,
-    registered: &Registered,
-    agreed: &Agreed,
-    url: &str,
-) -> Result<Quote, Refusal> {
+fn quote_of(config: &Config, template: &Template, registered: &Registered, url: &str) -> Result<Quote, Refusal> {
     let network = config.hire_network().ok_or(Refusal::NotForSale)?;
     let mut terms = config.clone();
     terms.networks = vec![network.clone()];
@@ -147,8 +146,8 @@ fn quote_of(
     let window = latency.saturating_add(2 * config.limits.window_needed()).min(LONGEST_WINDOW);
     terms.limits.max_timeout_seconds = window.max(config.limits.max_timeout_seconds);
     let template = Template {
-        wallets: [(network.id.clone(), agreed.worker.to_string())].into_iter().collect(),
-        price: agreed.price.clone(),
+        wallets: [(network.id.clone(), registered.agreed.worker.to_string())].into_iter().collect(),
+        price: registered.agreed.price.clone(),
         ..template.clone()
     };
     quote::quote_as(&template, &terms, url, "application/json")
@@ -208,10 +207,10 @@ fn body_at(body: &Value, field: &str) -> &'static str {
     }
 }
 
-fn engagement(request: &Request, registered: &Registered, agreed: &Agreed, capability: &Capability) -> Engagement {
+fn engagement(request: &Request, registered: &Registered) -> Engagement {
     let origin = super::origin(request);
     let task_id = registered.task_id.clone();
-    let mut engagement = Engagement::new(&registered.contract, agreed, task_id, origin, capability.file.clone());
+    let mut engagement = Engagement::new(&registered.contract, &registered.agreed, task_id, origin);
     let url = registered.contract.parties.seeker.webhook_url.clone();
     engagement.webhook = url.zip(registered.webhook_secret.clone());
     engagement
@@ -225,6 +224,7 @@ struct Asked<'a> {
     objection: Option<Refusal>,
     prefer: Prefer,
     engagement: Engagement,
+    arrived_at: Millis,
 }
 
 fn present(config: &Config, capability: Capability, asked: Asked<'_>) -> Presentation {
@@ -235,6 +235,7 @@ fn present(config: &Config, capability: Capability, asked: Asked<'_>) -> Present
         true => wait.unwrap_or(0),
         false => wait.unwrap_or(PATIENCE),
     };
+    let answer_by = asked.arrived_at.saturating_add(patience.min(PATIENCE));
     Presentation {
         object: object_of_contract(asked.id),
         release: template.release,
@@ -249,6 +250,6 @@ fn present(config: &Config, capability: Capability, asked: Asked<'_>) -> Present
         representation: Representation::Json,
         objection: asked.objection,
         engagement: Some(asked.engagement),
-        patience: patience.min(PATIENCE),
+        answer_by,
     }
 }

@@ -42,6 +42,7 @@ pub const fn status(refusal: &Refusal) -> u16 {
         Refusal::PaymentMismatch { .. } => 402,
         Refusal::PaymentExpired | Refusal::PaymentNotYetValid => 402,
         Refusal::IdentifierInvalid | Refusal::IdentifierMissing => 400,
+        Refusal::TooMuchInVain => 429,
         Refusal::ContractInputDiffers | Refusal::RetriesExhausted | Refusal::ContractEnded => 409,
         Refusal::IdentifierReused | Refusal::PaymentReused => 409,
         Refusal::PaymentInvalid { .. } => 402,

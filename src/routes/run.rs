@@ -228,6 +228,6 @@ fn present(
         representation: asked.representation,
         objection: None,
         engagement: None,
-        patience: 0,
+        answer_by: 0,
     })
 }

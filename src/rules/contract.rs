@@ -2,7 +2,7 @@
 
 use super::capability::Capability;
 use super::config::Network;
-use super::output::OutputType;
+use super::output::{FileKind, OutputType};
 use super::refusal::{ContractFault, Detail, Refusal};
 use super::run::{Millis, Run, State};
 use super::schema::{Schema, Unsupported};
@@ -11,6 +11,7 @@ use crate::wire::eip191::is_signed;
 use crate::wire::evm::Address;
 use crate::wire::hire::{self, Contract, RefundCondition};
 use crate::wire::timestamp;
+use serde::{Deserialize, Serialize};
 use serde_json::{json, Map, Value};
 use std::sync::OnceLock;
 
@@ -20,6 +21,8 @@ const SKEW: Millis = 5 * 60 * 1000;
 const LATEST: Millis = 90 * 24 * 60 * 60 * 1000;
 /// The deadline of a proposal that names none.
 const USUAL: Millis = 24 * 60 * 60 * 1000;
+/// In characters: it goes into a header as it is.
+const LONGEST_PRICE: usize = 40;
 /// The shortest latency that is taken.
 const SHORTEST: u64 = 1000;
 
@@ -67,8 +70,8 @@ impl ContractState {
     }
 }
 
-/// What a contract agrees, checked.
-#[derive(Clone, Debug)]
+/// What a contract agrees, checked. It is kept with the contract: what the template comes to be does not change it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Agreed {
     /// Who pays, and nobody else.
     pub seeker: Address,
@@ -84,6 +87,8 @@ pub struct Agreed {
     pub output: OutputType,
     /// What the result has to satisfy.
     pub output_schema: Option<Value>,
+    /// Name and type of a result that is a file.
+    pub file: FileKind,
 }
 
 /// Reads a contract: its form, its dates, its wallets. Nothing is said about hash and signatures.
@@ -172,8 +177,7 @@ pub fn check_terms(
     Ok(agreed)
 }
 
-/// What is agreed, of a contract whose terms were checked before.
-pub fn agreed(contract: &Contract, capability: &Capability) -> Result<Agreed, Refusal> {
+fn agreed(contract: &Contract, capability: &Capability) -> Result<Agreed, Refusal> {
     let (parties, terms) = (&contract.parties, &contract.terms);
     let address = |field: &str, text: &str| {
         Address::parse(text).ok_or_else(|| fault(ContractFault::Malformed, field, "an address", "something else"))
@@ -185,7 +189,7 @@ pub fn agreed(contract: &Contract, capability: &Capability) -> Result<Agreed, Re
         fault(ContractFault::Sla, "sla.retry_policy", "none, N or \"N attempts\" (1 to 10)", "another text")
     })?;
     let price =
-        terms.price.amount.parse().map_err(|_| {
+        terms.price.amount.parse().ok().filter(|_| terms.price.amount.len() <= LONGEST_PRICE).ok_or_else(|| {
             fault(ContractFault::Price, "terms.price.amount", "digits, or digits.digits", "another text")
         })?;
     let (output, output_schema) = capability.output_of(&contract.task)?;
@@ -197,6 +201,7 @@ pub fn agreed(contract: &Contract, capability: &Capability) -> Result<Agreed, Re
         attempts,
         output,
         output_schema,
+        file: capability.file.clone(),
     })
 }
 

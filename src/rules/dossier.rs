@@ -53,8 +53,8 @@ pub struct Presentation {
     pub objection: Option<Refusal>,
     /// The contract that it executes.
     pub engagement: Option<Engagement>,
-    /// How long a contract's caller waits for the result, in milliseconds.
-    pub patience: Millis,
+    /// When a contract's caller wants an answer, result or not. Unix milliseconds.
+    pub answer_by: Millis,
 }
 
 /// The id of a run: it leads to the object, and its second half, drawn at random, is known only to who was
@@ -182,6 +182,7 @@ impl Presentation {
             valid_until: self.payment.as_ref().map_or(0, |p| p.valid_before.saturating_mul(1000)),
             detached: self.engagement.is_some(),
             due_by: self.engagement.as_ref().map(|e| e.due_by(now)),
+            kept_until: self.engagement.as_ref().map(|e| e.deadline),
         }
     }
 

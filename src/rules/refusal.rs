@@ -115,6 +115,8 @@ pub enum Refusal {
     ContractInputDiffers,
     /// The contract allows no other execution.
     RetriesExhausted,
+    /// Too many executions of this seeker are under way, or came to nothing lately.
+    TooMuchInVain,
     /// The contract has come to its end, and what became of it is not kept any more.
     ContractEnded,
     /// The same payment has been used with another request, or by someone else.
@@ -192,6 +194,7 @@ impl Refusal {
             Self::SeekerMismatch => "SEEKER_MISMATCH",
             Self::ContractInputDiffers => "CONTRACT_INPUT_DIFFERS",
             Self::RetriesExhausted => "RETRIES_EXHAUSTED",
+            Self::TooMuchInVain => "TOO_MANY_UNPAID_EXECUTIONS",
             Self::ContractEnded => "CONTRACT_ENDED",
             Self::PaymentReused => "PAYMENT_REUSED",
             Self::PaymentInvalid { .. } => "PAYMENT_INVALID",
@@ -254,6 +257,10 @@ impl Refusal {
                 "This contract is executed with another input already. One contract is one task.".to_owned()
             }
             Self::RetriesExhausted => "The contract's retry_policy allows no other execution.".to_owned(),
+            Self::TooMuchInVain => {
+                "Too many executions for this wallet are under way, or came to nothing today. Nothing was charged."
+                    .to_owned()
+            }
             Self::ContractEnded => {
                 "This contract has come to its end (see its state). This request was not executed.".to_owned()
             }
@@ -332,7 +339,7 @@ impl Refusal {
             Self::Paused => Retry::After(60),
             Self::FacilitatorUnavailable | Self::SettlementUnknown => Retry::After(5),
             Self::PaymentNotYetValid | Self::Interrupted => Retry::After(1),
-            Self::KeyMissing | Self::KeyDisabled | Self::SigningKeyMissing => Retry::After(600),
+            Self::KeyMissing | Self::KeyDisabled | Self::SigningKeyMissing | Self::TooMuchInVain => Retry::After(600),
             Self::NotFound
             | Self::MethodNotAllowed { .. }
             | Self::BodyTooLarge { .. }

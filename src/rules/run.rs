@@ -26,7 +26,7 @@ pub use words::*;
 mod told;
 mod words;
 
-use words::{after_restart, back_off};
+use words::{after_restart, back_off, hushed};
 
 /// How far Claude's answer is, while a settlement is due or under way.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -99,6 +99,9 @@ pub struct Run {
     owes: bool,
     /// A caller has asked for the run while its settlement was in doubt, or was there when the object died.
     awaited: bool,
+    /// The payment was good, and Claude was asked.
+    #[serde(default)]
+    worked: bool,
     /// The ledger is owed a row.
     owed: bool,
     /// When the alarm is to do something about the state the run rests in.
@@ -123,6 +126,7 @@ impl Run {
             said_spent: false,
             owes: false,
             awaited: false,
+            worked: false,
             owed: false,
             due: None,
             rounds: 0,
@@ -159,7 +163,13 @@ impl Run {
             (_, Event::Presented) => vec![],
 
             // Verify.
-            (State::Presented, Event::Verified) => self.to(State::Verified, &[Save, Ask]),
+            (State::Presented, Event::Verified) => {
+                self.worked = true;
+                self.to(State::Verified, &[Save, Ask])
+            }
+            (State::Presented, Event::VerifyRefused(refusal)) if self.terms.detached => {
+                self.rest(State::Refused(refusal), moment)
+            }
             (State::Presented, Event::VerifyRefused(refusal)) => {
                 self.rested_at = moment.now;
                 self.to(State::Refused(refusal), &[Save])
@@ -194,13 +204,10 @@ impl Run {
                 self.fail(ClaudeFault::CallerGone, moment)
             }
 
-            // The result comes too late for its contract. What is being settled was there in time.
+            // The result comes too late for its contract. What is being settled was there in time, and a stream that
+            // has begun goes on.
             (State::Verified | State::Answering { settling: false, .. }, Event::DeadlineMissed) => {
                 self.fail(ClaudeFault::DeadlineMissed, moment)
-            }
-            (State::Streaming | State::Interrupted(_), Event::DeadlineMissed) if self.terms.policy != Policy::Free => {
-                self.backing_off = None;
-                hushed(self.give_up(ClaudeFault::DeadlineMissed, moment))
             }
 
             // Claude, while the money moves.
@@ -487,8 +494,4 @@ impl Run {
 
 fn answering(settling: bool, answer: Answer) -> State {
     State::Answering { settling, answer }
-}
-
-fn hushed(effects: Vec<Effect>) -> Vec<Effect> {
-    [vec![Effect::Hush], effects].concat()
 }

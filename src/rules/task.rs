@@ -4,7 +4,7 @@ use super::contract::Agreed;
 use super::dossier::{Dossier, Tally};
 use super::output::{self, FileKind, Item, OutputType};
 use super::refusal::{ClaudeFault, Refusal, Retry};
-use super::run::{Ending, Millis, Run, View};
+use super::run::{Ending, Millis, Run, State, View};
 use crate::wire::anthropic::StopReason;
 use crate::wire::canonical::sha256_hex;
 use crate::wire::hire::{Contract, RefundCondition};
@@ -50,14 +50,14 @@ pub struct Engagement {
 
 impl Engagement {
     /// Of a registered contract.
-    pub fn new(contract: &Contract, agreed: &Agreed, task_id: String, origin: String, file: FileKind) -> Self {
+    pub fn new(contract: &Contract, agreed: &Agreed, task_id: String, origin: String) -> Self {
         Self {
             contract_id: contract.contract_id.clone(),
             task_id,
             origin,
             output: agreed.output,
             output_schema: agreed.output_schema.clone(),
-            file,
+            file: agreed.file.clone(),
             allow_partial: contract.sla.allow_partial,
             deadline: agreed.deadline,
             max_latency_ms: contract.sla.max_latency_ms,
@@ -93,6 +93,11 @@ impl Engagement {
         }
         let items = output::items(self.output, self.output_schema.as_ref(), &self.file, text);
         items.map_err(|wrong| if cut { Unfit::Truncated } else { Unfit::Mismatch(wrong) })
+    }
+
+    /// The items of a text that was held against the contract before.
+    pub fn delivered(&self, text: &str) -> Vec<Item> {
+        output::items(self.output, None, &self.file, text).unwrap_or_default()
     }
 
     fn url(&self, path: &str) -> String {
@@ -172,7 +177,7 @@ pub fn told(
         return Told::new(document, Some(refusal), false);
     }
     // It was in order when it was settled.
-    let items = engagement.items(text, tally.stop_reason.as_ref()).unwrap_or_default();
+    let items = engagement.delivered(text);
     let described = items.iter().enumerate();
     let described = described.map(|(n, item)| item.describe(item.content.is_none().then(|| link(n, item))));
     let described: Vec<Map<String, Value>> = described.collect();
@@ -241,15 +246,16 @@ const UNKNOWN_MS: u64 = 15_000;
 
 fn failed(engagement: &Engagement, run: &Run, refusal: &Refusal) -> Value {
     let charged = run.receipt().is_some();
-    let left = engagement.attempts.saturating_sub(engagement.execution);
+    let left = if charged { 0 } else { engagement.attempts.saturating_sub(engagement.execution) };
     let mut document = refused(refusal, &engagement.contract_id);
     if let Some(map) = document.as_object_mut() {
         map.insert("task_id".to_owned(), engagement.task_id.clone().into());
         map.insert("attempts_left".to_owned(), left.into());
         let condition = condition_of(refusal);
+        let reported = matches!(run.state(), State::Reported(_));
         let agreed = condition.is_some_and(|condition| engagement.refund_conditions.contains(&condition));
         // Nothing is settled before delivery: the refund of what was not delivered is that it was not charged.
-        let refund = json!({"condition": condition, "agreed": agreed, "charged": charged, "reported": charged});
+        let refund = json!({"condition": condition, "agreed": agreed, "charged": charged, "reported": reported});
         map.insert("refund".to_owned(), refund);
     }
     if let Some(error) = document.get_mut("error").and_then(Value::as_object_mut) {

@@ -3,17 +3,17 @@
 use super::{plain, refused, Refused};
 use crate::edge::runs::ENDED;
 use crate::edge::subscriber::{self, Writer};
-use crate::edge::{fault, runs};
+use crate::edge::{clock, fault, runs};
 use crate::engine::{Listener, Session};
 use crate::rules::dossier::{settled_headers, Ticket};
 use crate::rules::refusal::Refusal;
 use crate::rules::run::{Ending, Millis, Policy, Run, State, View};
 use crate::wire::sse;
-use futures::future::{select, Either};
 use serde_json::{json, Value};
+use std::future::Future;
 use std::rc::Rc;
 use std::time::Duration;
-use worker::{Delay, Headers, Response, ResponseBody, Result};
+use worker::{Headers, Response, ResponseBody, Result};
 
 type Answer = std::result::Result<Response, Box<Refused>>;
 
@@ -94,20 +94,20 @@ pub async fn document(session: &Rc<Session>, told: Told) -> Answer {
     json_response(session, json)
 }
 
-/// Waits for a task's end, but no longer than `patience`; a payment that is no good is told in any case.
-pub async fn task(session: &Rc<Session>, told: Told, patience: Millis) -> Answer {
-    wait_for(session, &told, |run| !matches!(run.state(), State::New | State::Presented)).await?;
+/// What whoever wants an answer at once waits for, in milliseconds: mostly it suffices to see a bad payment.
+const AT_ONCE: Millis = 2_000;
+
+/// Waits for a task's end, but no longer than until `answer_by`.
+pub async fn task(session: &Rc<Session>, told: Told, answer_by: Millis) -> Answer {
+    let begun = |run: &Run| !matches!(run.state(), State::New | State::Presented);
+    let left = |by: Millis| by.saturating_sub(clock::now());
+    within(left(answer_by).max(AT_ONCE), wait_for(session, &told, begun)).await?;
     let begun_or_over = |run: &Run| match run.terms().policy {
         // A stream is followed from when it begins.
         Policy::OnStart => !matches!(run.view(), View::Wait),
         Policy::OnResult | Policy::Free => run.is_final(),
     };
-    let patience = Delay::from(Duration::from_millis(patience));
-    if let Either::Left((Err(refused), _)) =
-        select(std::pin::pin!(wait_for(session, &told, begun_or_over)), patience).await
-    {
-        return Err(refused);
-    }
+    within(left(answer_by), wait_for(session, &told, begun_or_over)).await?;
     let refusal = match session.desk.borrow().run.view() {
         // The payment's fault, and no word about the task.
         View::Refuse(refusal) if session.desk.borrow().run.is_blank() && refusal.is_about_payment() => Some(refusal),
@@ -117,6 +117,14 @@ pub async fn task(session: &Rc<Session>, told: Told, patience: Millis) -> Answer
         Some(refusal) => Err(refused(session, refusal)),
         None => self::told(session),
     }
+}
+
+/// Waits, but no longer than some milliseconds.
+async fn within(
+    limit: Millis,
+    work: impl Future<Output = std::result::Result<(), Box<Refused>>>,
+) -> std::result::Result<(), Box<Refused>> {
+    clock::within(Duration::from_millis(limit), work).await.unwrap_or(Ok(()))
 }
 
 /// How a task stands.

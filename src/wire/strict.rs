@@ -8,6 +8,8 @@ use std::fmt;
 
 /// The most values a document may have.
 const MOST_VALUES: usize = 20_000;
+/// How deep a document may be: there is room for what others put around it.
+const DEEPEST: usize = 96;
 /// The largest whole number that every reader of JSON reads alike (RFC 7493, 2.2).
 const EXACT: u64 = (1 << 53) - 1;
 const TOO_LARGE: &str = "a whole number beyond 2^53, which belongs into a string";
@@ -16,7 +18,7 @@ const TOO_LARGE: &str = "a whole number beyond 2^53, which belongs into a string
 pub fn from_slice(bytes: &[u8]) -> serde_json::Result<Value> {
     let left = Cell::new(MOST_VALUES);
     let mut reader = serde_json::Deserializer::from_slice(bytes);
-    let value = Reader { left: &left }.deserialize(&mut reader)?;
+    let value = Reader { left: &left, depth: 0 }.deserialize(&mut reader)?;
     reader.end()?;
     Ok(value)
 }
@@ -24,6 +26,16 @@ pub fn from_slice(bytes: &[u8]) -> serde_json::Result<Value> {
 #[derive(Clone, Copy)]
 struct Reader<'a> {
     left: &'a Cell<usize>,
+    depth: usize,
+}
+
+impl Reader<'_> {
+    fn inside<E: Error>(self) -> Result<Self, E> {
+        match self.depth < DEEPEST {
+            true => Ok(Self { depth: self.depth + 1, ..self }),
+            false => Err(E::custom("too deep")),
+        }
+    }
 }
 
 impl<'de> DeserializeSeed<'de> for Reader<'_> {
@@ -78,17 +90,17 @@ impl<'de> Visitor<'de> for Reader<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
-        let mut values = Vec::new();
-        while let Some(value) = seq.next_element_seed(self)? {
+        let (mut values, inside) = (Vec::new(), self.inside()?);
+        while let Some(value) = seq.next_element_seed(inside)? {
             values.push(value);
         }
         Ok(Value::Array(values))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
-        let mut fields = Map::new();
+        let (mut fields, inside) = (Map::new(), self.inside()?);
         while let Some(Name(name)) = map.next_key()? {
-            let value = map.next_value_seed(self)?;
+            let value = map.next_value_seed(inside)?;
             if fields.insert(name, value).is_some() {
                 return Err(A::Error::custom("a name stands twice"));
             }
@@ -114,6 +126,13 @@ mod tests {
         assert!(from_slice(br#"{"a":1,"b":{"a":1}}"#).is_ok());
         let told = from_slice(br#"{"b":{"a":1,"a":1}}"#).unwrap_err().to_string();
         assert!(told.contains("stands twice"), "{told}");
+    }
+
+    #[test]
+    fn there_is_a_deepest() {
+        let deep = |n: usize| format!("{}{}", "[".repeat(n), "]".repeat(n));
+        assert!(from_slice(deep(DEEPEST).as_bytes()).is_ok());
+        assert!(from_slice(deep(DEEPEST + 1).as_bytes()).is_err());
     }
 
     #[test]

@@ -92,7 +92,7 @@ impl Run {
 
     /// Whether Claude worked, and nothing was charged: an execution, as a contract counts them.
     pub fn was_in_vain(&self) -> bool {
-        matches!(self.state, State::Failed(_) | State::Refused(Refusal::SettlementRejected { .. }))
+        self.worked && matches!(self.state, State::Failed(_) | State::Refused(_))
     }
 
     /// What a caller is told now.
@@ -162,7 +162,10 @@ impl Run {
             ) => KEEP_UNVERIFIED,
             _ => KEEP,
         };
-        self.rested_at.saturating_add(keep)
+        let keep = self.rested_at.saturating_add(keep);
+        // How often a contract was executed counts as long as it can be.
+        let until = self.terms.kept_until.filter(|_| self.is_blank());
+        until.map_or(keep, |until| keep.max(until))
     }
 
     /// Whether its result can only come too late by now.
@@ -174,7 +177,6 @@ impl Run {
     fn due_by(&self) -> Option<Millis> {
         match &self.state {
             State::Verified | State::Answering { settling: false, .. } => self.terms.due_by,
-            State::Streaming | State::Interrupted(_) => self.terms.due_by,
             _ => None,
         }
     }

@@ -70,6 +70,9 @@ pub struct Terms {
     /// From then on its result is worth nothing.
     #[serde(default)]
     pub due_by: Option<Millis>,
+    /// Until then it is known that it came to nothing.
+    #[serde(default)]
+    pub kept_until: Option<Millis>,
 }
 
 impl Terms {
@@ -83,6 +86,7 @@ impl Terms {
             valid_until: 0,
             detached: false,
             due_by: None,
+            kept_until: None,
         }
     }
 }
@@ -254,4 +258,9 @@ pub(super) fn back_off(base: Millis, times: u8, most: Millis, moment: Moment) ->
     let longest = base.saturating_mul(4u64.saturating_pow(u32::from(times))).min(most);
     let half = longest / 2;
     half.saturating_add(half.saturating_mul(u64::from(moment.dice)) / u64::from(u16::MAX))
+}
+
+/// Effects, with Claude stopped before them.
+pub(super) fn hushed(effects: Vec<Effect>) -> Vec<Effect> {
+    [vec![Effect::Hush], effects].concat()
 }
