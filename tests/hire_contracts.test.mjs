@@ -844,7 +844,7 @@ describe('what is no contract', () => {
 
   test('as deep as can be read: what is registered can be shown again', async () => {
     const seen = [];
-    for (let depth = 118; depth < 130; depth++) {
+    for (let depth = 90; depth < 100; depth++) {
       const contract = await signed((c) => void (c.x = JSON.parse('['.repeat(depth) + ']'.repeat(depth))));
       const { status } = await seeker.register(contract);
       const found = await show(contract.contract_id);
