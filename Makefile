@@ -1,5 +1,5 @@
 # Every target sets up what it needs first; a second `make setup` takes a moment.
-.PHONY: setup build dev pay check test soak fuzz clean
+.PHONY: setup build dev pay hire check test soak fuzz clean
 HOST = @. dev/host.sh;
 
 setup:
@@ -10,6 +10,8 @@ dev: build        # the whole system on this machine: worker, chain, facilitator
 	$(HOST) exec node dev/stack.mjs
 pay:              # pays for one run against `make dev`, which has set everything up
 	$(HOST) exec node dev/pay.mjs $(ARGS)
+hire:             # hires a template of `make dev` as a HIRE/1.0 seeker does: contract, task, webhook, checksums
+	$(HOST) exec node dev/hire.mjs $(ARGS)
 check: setup
 	$(HOST) set -ex; cargo fmt --check; cargo clippy --all-targets -- -D warnings; cargo test --test floors
 test: build

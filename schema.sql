@@ -103,3 +103,38 @@ BEGIN
     ON CONFLICT (template_id, network, asset) DO UPDATE SET
       amount = min(amount, 9223372036854775807 - excluded.amount) + excluded.amount;
 END;
+
+-- HIRE: creators who can be hired. Written when a creator stores a key to sign contracts with.
+CREATE TABLE IF NOT EXISTS agents (
+  creator_id TEXT PRIMARY KEY REFERENCES creators (id),
+  agent_id   TEXT NOT NULL UNIQUE,         -- agent_…
+  wallet     TEXT NOT NULL,                -- the key's address: signs contracts, and is paid for them
+  active     INTEGER NOT NULL DEFAULT 1    -- 0: the key is deleted, no new contracts
+) STRICT;
+
+-- HIRE: what a template says of itself beyond the template. A row is needed only for what differs.
+CREATE TABLE IF NOT EXISTS capabilities (
+  template_id    TEXT PRIMARY KEY REFERENCES templates (id),
+  output         TEXT CHECK (output IN ('text', 'json', 'file', 'multiple', 'stream')), -- NULL: as the contract asks
+  output_schema  TEXT,                     -- JSON Schema of every result of type json
+  file_name      TEXT,                     -- of a result of type file: 'report.md'
+  mime           TEXT,                     -- its media type: 'text/markdown; charset=utf-8'
+  max_latency_ms INTEGER                   -- promised in the manifest; contracts may not ask for less
+) STRICT;
+
+-- HIRE: contracts signed by both parties.
+CREATE TABLE IF NOT EXISTS contracts (
+  id             TEXT PRIMARY KEY,         -- ctr_…
+  template_id    TEXT NOT NULL,
+  creator_id     TEXT NOT NULL,
+  document       TEXT NOT NULL,            -- RFC 8785, with hash and signatures
+  agreed         TEXT NOT NULL,            -- JSON: what it agrees, as it was checked when it was registered
+  state          TEXT NOT NULL,            -- SIGNED | EXECUTING | COMPLETED | REJECTED | DISPUTED
+  task_id        TEXT NOT NULL,
+  webhook_secret TEXT,                     -- sealed by the vault
+  deadline       INTEGER NOT NULL,         -- milliseconds since 1970; SIGNED ones are deleted a week later
+  created_at     INTEGER NOT NULL,         -- milliseconds since 1970
+  updated_at     INTEGER NOT NULL
+) STRICT;
+CREATE INDEX IF NOT EXISTS contracts_by_creator ON contracts (creator_id, created_at);
+CREATE INDEX IF NOT EXISTS contracts_by_deadline ON contracts (state, deadline);

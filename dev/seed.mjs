@@ -205,3 +205,16 @@ export async function storeClaudeKey(workerUrl, token, apiKey) {
   });
   if (!response.ok) throw new Error(`storing a Claude key: ${response.status} ${(await response.text()).slice(0, 300)}`);
 }
+
+/** Stores the key that a creator signs contracts with (HIRE), as a creator does. */
+export async function storeSigningKey(workerUrl, token, signingKey) {
+  const response = await fetch(`${workerUrl}/integrations/hire/config`, {
+    method: 'PUT',
+    headers: { authorization: `Bearer ${token}`, 'content-type': 'application/json' },
+    body: JSON.stringify({ signingKey }),
+  });
+  if (!response.ok) throw new Error(`storing a signing key: ${response.status} ${(await response.text()).slice(0, 300)}`);
+}
+
+/** The var HIRE of a development stack: contracts' `base` is the local chain, webhooks may come to this machine. */
+export const hireVar = JSON.stringify({ network: NETWORK, allowLoopback: true });

@@ -12,7 +12,7 @@ import { generatePrivateKey, privateKeyToAddress } from 'viem/accounts';
 import { networksVar, startChain, tie } from './chain.mjs';
 import { startClaude } from './claude.mjs';
 import { startFacilitator } from './facilitator.mjs';
-import { applySeeds, creators, examples, fakeClaudeKey, ownerToken, readDevVars, resourceOf, storeClaudeKey, templates } from './seed.mjs';
+import { hireVar, applySeeds, creators, examples, fakeClaudeKey, ownerToken, readDevVars, resourceOf, storeClaudeKey, storeSigningKey, templates } from './seed.mjs';
 
 const root = fileURLToPath(new URL('../', import.meta.url));
 const stackFile = `${root}.dev/stack.json`;
@@ -177,11 +177,15 @@ async function main() {
   ]);
   const facilitator = await step('facilitator', () => startFacilitator({ rpcUrl: chain.url }));
   await step('payer with 100 USDC', () => chain.mint(privateKeyToAddress(payer), 100_000_000n).then(() => undefined));
-  const worker = await step('worker', () => startWorker({ FACILITATOR_URL: facilitator.url, ANTHROPIC_BASE_URL: claude.url, NETWORKS: networksVar(chain.url) }));
+  const worker = await step('worker', () => startWorker({ FACILITATOR_URL: facilitator.url, ANTHROPIC_BASE_URL: claude.url, NETWORKS: networksVar(chain.url), HIRE: hireVar }));
 
   const tokens = await Promise.all(creators.map(({ id }) => ownerToken(id, secret)));
   await step('Claude keys of the creators', async () => {
     for (const [i, { handle }] of creators.entries()) await storeClaudeKey(worker.url, tokens[i], realKey ?? fakeClaudeKey(handle));
+  });
+
+  await step('signing keys of the creators', async () => {
+    for (const [i, { privateKey }] of creators.entries()) await storeSigningKey(worker.url, tokens[i], privateKey);
   });
 
   const draft = templates.find((template) => !template.published);

@@ -13,6 +13,7 @@ use crate::rules::dossier::{Dossier, Question, Tally};
 use crate::rules::refusal::{ClaudeFault, Refusal};
 use crate::rules::run::{Effect, Event, Evidence, Millis, Run, Terms, GRACE};
 use crate::rules::transcript::Transcript;
+use crate::rules::webhook::Webhook;
 use futures::future::{select, AbortHandle, Abortable, Either, LocalBoxFuture};
 use futures::stream::{FuturesUnordered, StreamExt};
 use futures::FutureExt;
@@ -24,6 +25,7 @@ use std::rc::Rc;
 use std::time::Duration;
 use worker::Env;
 
+mod delivery;
 mod money;
 
 /// Text is checkpointed once this much of it is not, in bytes.
@@ -64,6 +66,12 @@ pub struct Session {
     unsaved: Cell<bool>,
     /// A row is being written; the flag says that another one is wanted by now.
     recording: Cell<Option<bool>>,
+    /// An answer that Claude is to mend, and what is wrong with it.
+    mend: RefCell<Option<(String, String)>>,
+    /// The last message to a contract's seeker.
+    webhook: RefCell<Option<Webhook>>,
+    /// It is being sent.
+    notifying: Cell<bool>,
 }
 
 /// A caller who waits for a run or follows it; gone when dropped.
@@ -101,18 +109,16 @@ type Work<'a> = FuturesUnordered<LocalBoxFuture<'a, ()>>;
 impl Session {
     /// Takes up what the store holds.
     pub fn new(env: Env, store: Store) -> worker::Result<Self> {
-        let desk = match store.load()? {
-            Some(Loaded { run, dossier, question, tally, transcript }) => {
-                Desk { run, dossier: Some(Rc::new(dossier)), question, tally, transcript, checkpointed_at: 0 }
+        let (desk, webhook) = match store.load()? {
+            Some(Loaded { run, dossier, question, tally, transcript, webhook }) => {
+                let dossier = Some(Rc::new(dossier));
+                (Desk { run, dossier, question, tally, transcript, checkpointed_at: 0 }, webhook)
             }
-            None => Desk {
-                run: Run::new(Terms::free()),
-                dossier: None,
-                question: String::new(),
-                tally: Tally::default(),
-                transcript: Transcript::default(),
-                checkpointed_at: 0,
-            },
+            None => {
+                let (run, question) = (Run::new(Terms::free()), String::new());
+                let (tally, transcript) = (Tally::default(), Transcript::default());
+                (Desk { run, dossier: None, question, tally, transcript, checkpointed_at: 0 }, None)
+            }
         };
         let session = Self {
             env,
@@ -126,6 +132,9 @@ impl Session {
             listeners: Cell::new(0),
             unsaved: Cell::new(false),
             recording: Cell::new(None),
+            mend: RefCell::default(),
+            webhook: RefCell::new(webhook),
+            notifying: Cell::new(false),
         };
         if session.desk.borrow().run.is_busy() {
             session.tell(Event::Restarted);
@@ -146,7 +155,14 @@ impl Session {
 
     /// Tells the machine; what it wants done is queued, and everybody hears the bell.
     pub fn tell(&self, event: Event) {
-        let effects = self.desk.borrow_mut().run.handle(event, clock::moment());
+        let (moment, mut effects) = (clock::moment(), Vec::new());
+        {
+            let run = &mut self.desk.borrow_mut().run;
+            if run.is_late(moment.now) {
+                effects.extend(run.handle(Event::DeadlineMissed, moment));
+            }
+            effects.extend(run.handle(event, moment));
+        }
         self.todo.borrow_mut().extend(effects);
         self.bell.ring();
     }
@@ -159,6 +175,17 @@ impl Session {
     /// Whether the machine wants something that nobody has begun to do.
     pub fn has_todo(&self) -> bool {
         !self.todo.borrow().is_empty()
+    }
+
+    /// When it is time to go on, with the machine or with a message to the seeker.
+    pub fn deadline(&self, now: Millis) -> Option<Millis> {
+        let run = self.desk.borrow().run.deadline(now);
+        run.into_iter().chain(self.mail_due()).min()
+    }
+
+    /// Whether all of it may be deleted.
+    pub fn is_forgotten(&self, now: Millis) -> bool {
+        self.desk.borrow().run.is_forgotten(now) && self.mail_due().is_none() && !self.notifying.get()
     }
 
     /// Whether a [`Session::drive`] is under way.
@@ -178,6 +205,14 @@ impl Session {
             let rings = self.bell.rings();
             while let Some(effect) = self.next_effect() {
                 self.begin_effect(effect, &mut work);
+            }
+            if self.mail_due().is_some_and(|due| due <= clock::now()) {
+                self.notifying.set(true);
+                let silence = || {
+                    self.notifying.set(false);
+                    None
+                };
+                work.push(self.guarded(self.notify(), silence));
             }
             if work.is_empty() {
                 break;
@@ -289,6 +324,9 @@ impl Session {
             (dossier.map(|d| d.row(&desk.run, &desk.tally, clock::now())), desk.run.state().clone())
         };
         let Some(row) = row else { return };
+        if self.conclude().await.is_err() {
+            return;
+        }
         let code = row.code.as_deref().unwrap_or("-");
         worker::console_log!("run of {}: {} {code}, {} ms", row.template_id, row.status, row.duration_ms);
         // A row that is out of date by now leaves the next one owed.
@@ -312,8 +350,8 @@ impl Session {
         let config = config::load(&self.env).await.map_err(internal)?;
         let dossier = self.dossier().ok_or(ClaudeFault::Upstream)?;
         let question = self.question(&dossier).await.map_err(internal)?;
-        let mut body =
-            claude::ask(&self.env, &config, &dossier.creator_id, &dossier.model, dossier.max_tokens, &question).await?;
+        let mend = self.mend.take();
+        let mut body = claude::ask(&self.env, &config, &dossier, &question, mend).await?;
         let limits = &config.limits;
         let end = clock::now().saturating_add(limits.claude_total_seconds.saturating_mul(1000));
         loop {
@@ -329,8 +367,10 @@ impl Session {
                 Some(Ok(Some(bytes))) => reading.push(&bytes),
                 Some(Ok(None)) | Some(Err(_)) => reading.end_of_stream(),
             };
-            if self.take(reading, steps) {
-                return Ok(());
+            match self.take(reading, steps) {
+                Taken::Going => {}
+                Taken::Over => return Ok(()),
+                Taken::Whole => return self.deliver().await,
             }
         }
     }
@@ -363,27 +403,30 @@ impl Session {
         serde_json::from_slice(&plain).map_err(fault("sealed question"))
     }
 
-    /// Takes steps of the answer; `true` when it is over.
-    fn take(&self, reading: &mut Reading, steps: Vec<Step>) -> bool {
+    /// Takes steps of the answer.
+    fn take(&self, reading: &mut Reading, steps: Vec<Step>) -> Taken {
         {
             let mut desk = self.desk.borrow_mut();
             desk.tally.usage = reading.usage;
             desk.tally.stop_reason.clone_from(&reading.stop_reason);
         }
-        let mut over = false;
+        let engaged = self.engaged().is_some();
         for step in steps {
             match step {
                 Step::Began => self.tell(Event::Began),
                 Step::Text(text) => self.write(&text),
+                Step::Whole if engaged => return Taken::Whole,
                 Step::Whole => self.tell(Event::Ended),
                 Step::Broke(fault) => {
                     let silent = self.desk.borrow().transcript.is_empty();
                     self.tell(Event::Broke { fault, silent });
                 }
             }
-            over = reading.is_over();
         }
-        over
+        match reading.is_over() {
+            true => Taken::Over,
+            false => Taken::Going,
+        }
     }
 
     fn write(&self, text: &str) {
@@ -405,6 +448,16 @@ impl Session {
             false => self.bell.ring(),
         }
     }
+}
+
+/// How far an answer is, after some steps.
+enum Taken {
+    /// There is more to come.
+    Going,
+    /// It is over, and the machine knows.
+    Over,
+    /// It is whole, and to be held against its contract.
+    Whole,
 }
 
 /// Work that [`stop`] ends: it is dropped where it stands.

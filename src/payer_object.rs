@@ -9,7 +9,9 @@ use serde::Deserialize;
 use std::cell::Cell;
 use worker::{durable_object, Env, Request, Response, Result, SqlStorage, State};
 
-const SCHEMA: [&str; 2] = [
+const SCHEMA: [&str; 3] = [
+    "CREATE TABLE IF NOT EXISTS work (
+       object TEXT NOT NULL, execution INTEGER NOT NULL, since TEXT NOT NULL, PRIMARY KEY (object, execution))",
     "CREATE TABLE IF NOT EXISTS claims (
        identifier TEXT PRIMARY KEY, request TEXT NOT NULL, object TEXT NOT NULL, since TEXT NOT NULL)",
     "CREATE TABLE IF NOT EXISTS places (object TEXT PRIMARY KEY, since TEXT NOT NULL)",
@@ -39,6 +41,11 @@ impl worker::DurableObject for PayerObject {
         let told = match ask {
             Ask::Claim { claim, instead_of } => self.claim(&sql, &claim, instead_of.as_deref())?,
             Ask::Place { object, places, freed } => self.place(&sql, &object, places, &freed)?,
+            Ask::Work { object, execution, most } => self.work(&sql, &object, execution, most)?,
+            Ask::Worked { object } => {
+                sql.exec("DELETE FROM work WHERE object = ?", vec![object.into()])?;
+                Told::Granted
+            }
         };
         let wait = i64::try_from(KEPT).unwrap_or(i64::MAX);
         self.state.storage().set_alarm(wait).await?;
@@ -79,6 +86,8 @@ impl PayerObject {
         let old = clock::now().saturating_sub(KEPT).to_string();
         sql.exec("DELETE FROM claims WHERE since < ?", vec![old.clone().into()])?;
         sql.exec("DELETE FROM places WHERE since < ?", vec![old.into()])?;
+        let yesterday = clock::now().saturating_sub(KEEP).to_string();
+        sql.exec("DELETE FROM work WHERE since < ?", vec![yesterday.into()])?;
         Ok(sql)
     }
 
@@ -97,6 +106,17 @@ impl PayerObject {
         let insert = "INSERT OR REPLACE INTO claims (identifier, request, object, since) VALUES (?, ?, ?, ?)";
         let Claim { identifier, request, object } = claim.clone();
         sql.exec(insert, vec![identifier.into(), request.into(), object.into(), clock::now().to_string().into()])?;
+        Ok(Told::Granted)
+    }
+
+    fn work(&self, sql: &SqlStorage, object: &str, execution: u32, most: u32) -> Result<Told> {
+        let others = "SELECT object, since FROM work WHERE NOT (object = ? AND execution = ?)";
+        let others = sql.exec(others, vec![object.into(), i64::from(execution).into()])?.to_array::<Place>()?;
+        if others.len() >= usize::try_from(most).unwrap_or(usize::MAX) {
+            return Ok(Told::Taken(Vec::new()));
+        }
+        let insert = "INSERT OR REPLACE INTO work (object, execution, since) VALUES (?, ?, ?)";
+        sql.exec(insert, vec![object.into(), i64::from(execution).into(), clock::now().to_string().into()])?;
         Ok(Told::Granted)
     }
 

@@ -4,11 +4,13 @@
 use crate::edge::runs::{self, Glance, Refused, Visit};
 use crate::edge::store::Store;
 use crate::edge::vault::Vault;
-use crate::edge::{clock, config, fault, payers};
+use crate::edge::{clock, config, fault, ledger, payers};
 use crate::engine::{Listener, Session};
-use crate::rules::dossier::{rejected_headers, run_id, settled_headers, Presentation, Representation};
+use crate::rules::config::Config;
+use crate::rules::dossier::{rejected_headers, run_id, settled_headers, Dossier, Presentation, Representation};
 use crate::rules::refusal::Refusal;
-use crate::rules::run::{Event, Millis, Release, State as RunState, Terms};
+use crate::rules::run::{Event, Millis, Release, Run, State as RunState, Terms, KEEP};
+use crate::rules::task::Engagement;
 use answers::Told;
 use futures::future::{select, Either};
 use std::cell::RefCell;
@@ -42,7 +44,15 @@ impl worker::DurableObject for RunObject {
             match visit {
                 Visit::Present(presentation) => self.presented(*presentation).await,
                 Visit::Status { run } => answers::status(self.of_run(&run).await?.as_ref()),
-                Visit::Follow { run, last_event_id } => self.followed(&run, last_event_id).await,
+                Visit::Follow { run, last_event_id } => {
+                    self.followed(self.of_run(&run).await?, Told::Holder(run), last_event_id).await
+                }
+                Visit::Task { task, contract } => answers::told(self.of_task(&task, Some(&contract)).await?.as_ref()),
+                Visit::FollowTask { task, last_event_id } => {
+                    let session = self.of_task(&task, None).await?;
+                    self.followed(session, Told::Seeker(task), last_event_id).await
+                }
+                Visit::Lend { to, until } => self.lend(&to, until).await,
                 Visit::Glance => self.glanced(),
             }
         };
@@ -64,7 +74,7 @@ impl worker::DurableObject for RunObject {
         while session.is_driven() && clock::now() < until {
             let rings = session.bell.rings();
             let now = clock::now();
-            let due = session.desk.borrow().run.deadline(now).unwrap_or(now).saturating_sub(now);
+            let due = session.deadline(now).unwrap_or(now).saturating_sub(now);
             let time = Delay::from(Duration::from_millis(due.max(1)));
             if session.is_driven() {
                 if let Either::Right(_) = select(std::pin::pin!(session.bell.after(rings)), time).await {
@@ -90,21 +100,38 @@ impl RunObject {
     /// Sets the alarm to the machine's deadline; a run that is over for good is deleted.
     async fn next_alarm(&self, session: &Session) -> Result<()> {
         let now = clock::now();
-        let (deadline, erase) = {
-            let desk = session.desk.borrow();
-            (desk.run.deadline(now), desk.run.is_forgotten(now))
-        };
-        if erase {
+        if session.is_forgotten(now) {
+            let lent = session.lent(now)?;
             self.session.replace(None);
-            return self.state.storage().delete_all().await;
+            self.state.storage().delete_all().await?;
+            // Of the run nothing is left; the payment is still somebody's.
+            if let Some(lent) = lent {
+                Store::open(&self.state).lend(&lent)?;
+                self.state.storage().set_alarm(until(lent.until, now)).await?;
+            }
+            let _ = session.give_up().await;
+            // What cannot be deleted now is deleted by the bucket's own rule (README, "Deploy").
+            let _ = session.delete_files().await;
+            return Ok(());
         }
-        let Some(deadline) = deadline else {
+        let Some(deadline) = session.deadline(now) else {
+            if session.was_lent(now)? {
+                self.session.replace(None);
+                self.state.storage().delete_all().await?;
+            }
             return Ok(());
         };
         self.state.storage().set_alarm(until(deadline, now)).await
     }
 
-    async fn presented(&self, presentation: Presentation) -> std::result::Result<Response, Box<Refused>> {
+    async fn presented(&self, mut presentation: Presentation) -> std::result::Result<Response, Box<Refused>> {
+        if presentation.engagement.is_some() {
+            self.find_payment(&mut presentation).await?;
+            let answer_by = presentation.answer_by;
+            let to = Told::Presenter(presentation.ticket());
+            let (session, _listener) = self.take_up(presentation).await?;
+            return answers::task(&session, to, answer_by).await;
+        }
         let representation = presentation.representation;
         let to = Told::Presenter(presentation.ticket());
         let (session, listener) = self.take_up(presentation).await?;
@@ -116,8 +143,18 @@ impl RunObject {
 
     /// The session, where it is that of this run.
     async fn of_run(&self, run: &str) -> std::result::Result<Rc<Session>, Box<Refused>> {
+        self.found(|dossier| dossier.run_id == run).await
+    }
+
+    /// The session, where it is that of this task (and contract).
+    async fn of_task(&self, task: &str, contract: Option<&str>) -> std::result::Result<Rc<Session>, Box<Refused>> {
+        let is_it = |e: &Engagement| e.task_id == task && contract.is_none_or(|id| e.contract_id == id);
+        self.found(|dossier| dossier.engagement.as_ref().is_some_and(is_it)).await
+    }
+
+    async fn found(&self, is_it: impl Fn(&Dossier) -> bool) -> std::result::Result<Rc<Session>, Box<Refused>> {
         let session = self.session().map_err(fault("run storage")).map_err(plain)?;
-        let is_it = session.desk.borrow().dossier.as_ref().is_some_and(|d| d.run_id == run);
+        let is_it = session.desk.borrow().dossier.as_ref().is_some_and(|dossier| is_it(dossier));
         if is_it && session.has_todo() {
             // Found in storage as it was left: it goes on now, not when the alarm rings.
             self.set_going(&session).await.map_err(fault("alarm")).map_err(plain)?;
@@ -125,10 +162,43 @@ impl RunObject {
         is_it.then_some(session).ok_or_else(|| plain(Refusal::NotFound))
     }
 
-    async fn followed(&self, run: &str, last_event_id: Option<u64>) -> std::result::Result<Response, Box<Refused>> {
-        let session = self.of_run(run).await?;
+    async fn followed(
+        &self,
+        session: Rc<Session>,
+        to: Told,
+        last_event_id: Option<u64>,
+    ) -> std::result::Result<Response, Box<Refused>> {
         let listener = Listener::of(&session);
-        answers::stream(&session, listener, Told::Holder(run.to_owned()), last_event_id).await
+        answers::stream(&session, listener, to, last_event_id).await
+    }
+
+    /// Takes this object's payment to a contract's.
+    async fn lend(&self, to: &str, until: Millis) -> std::result::Result<Response, Box<Refused>> {
+        let internal = |e: worker::Error| plain(fault("run storage")(e));
+        let (session, now) = (self.session().map_err(internal)?, clock::now());
+        let lent = session.lend(to, until, now).map_err(internal)?;
+        if lent && session.deadline(now).is_none() {
+            self.state.storage().set_alarm(self::until(until, now)).await.map_err(internal)?;
+        }
+        Response::from_json(&lent).map_err(internal)
+    }
+
+    /// A contract is executed again with the payment it was executed with before, as long as that is good.
+    async fn find_payment(&self, presentation: &mut Presentation) -> std::result::Result<(), Box<Refused>> {
+        if presentation.objection != Some(Refusal::PaymentRequired) {
+            return Ok(());
+        }
+        let config = config::load(&self.env).await.map_err(plain)?;
+        let session = self.session().map_err(fault("run storage")).map_err(plain)?;
+        let desk = session.desk.borrow();
+        let refused = matches!(desk.run.state(), RunState::Refused(Refusal::SettlementRejected { .. }));
+        let failed = desk.run.was_in_vain() && !refused;
+        let before = desk.dossier.as_ref().filter(|_| failed).and_then(|dossier| dossier.payment.clone());
+        let good_until = clock::seconds().saturating_add(config.limits.window_needed());
+        if let Some(payment) = before.filter(|payment| payment.valid_before > good_until) {
+            (presentation.payment, presentation.objection) = (Some(payment), None);
+        }
+        Ok(())
     }
 
     /// What other objects of ours ask of this one.
@@ -162,9 +232,13 @@ impl RunObject {
                 Admission::Join => break (session.clone(), Listener::of(&session)),
                 Admission::Begin => match prepared.take() {
                     None => prepared = Some(self.prepare(&session, &presentation).await.map_err(plain)?),
-                    Some(Prepared { run_id, question, terms }) => {
+                    Some(Prepared { run_id, question, terms, engagement }) => {
                         // No await from the look above to here: two callers cannot both set out.
-                        let dossier = presentation.dossier(run_id, clock::now());
+                        let now = clock::now();
+                        if session.lent(now).map_err(fault("run storage")).map_err(plain)?.is_some() {
+                            return Err(plain(Refusal::PaymentReused));
+                        }
+                        let dossier = Presentation { engagement, ..presentation }.dossier(run_id, now);
                         session.begin(terms, dossier, question).map_err(fault("run storage")).map_err(plain)?;
                         break (session.clone(), Listener::of(&session));
                     }
@@ -190,7 +264,38 @@ impl RunObject {
             true => payers::release(&self.env, presentation, config.limits.outstanding_per_payer).await,
             false => Release::Settled,
         };
-        Ok(Prepared { run_id, question, terms: presentation.terms(release, &config.limits) })
+        let engagement = match &presentation.engagement {
+            Some(engagement) => Some(self.engage(session, presentation, engagement.clone(), &config).await?),
+            None => None,
+        };
+        let terms = presentation.terms(release, &config.limits, clock::now());
+        Ok(Prepared { run_id, question, terms, engagement })
+    }
+
+    /// A contract's run: the payment is taken from its own object, and the contract is under way.
+    async fn engage(
+        &self,
+        session: &Session,
+        presentation: &Presentation,
+        mut engagement: Engagement,
+        config: &Config,
+    ) -> std::result::Result<Engagement, Refusal> {
+        let payment = presentation.payment.as_ref().ok_or(Refusal::PaymentRequired)?;
+        let until = clock::now().saturating_add(2 * KEEP);
+        if !runs::lend(&self.env, &payment.name, &presentation.object, until).await? {
+            return Err(Refusal::PaymentReused);
+        }
+        // Without it there is an estimate all the same.
+        engagement.usual_ms = ledger::usual_duration(&self.env, &presentation.template_id).await.ok().flatten();
+        engagement.execution = {
+            let desk = session.desk.borrow();
+            let before = desk.dossier.as_ref().and_then(|dossier| dossier.engagement.as_ref());
+            let counts = u32::from(desk.run.was_in_vain());
+            before.map_or(1, |before| before.execution.saturating_add(counts))
+        };
+        let most = config.limits.in_vain_per_payer;
+        payers::work(&self.env, payment, &presentation.object, engagement.execution, most).await?;
+        Ok(engagement)
     }
 
     async fn seal(&self, run_id: &str, presentation: &Presentation) -> std::result::Result<String, Refusal> {
@@ -210,7 +315,7 @@ impl RunObject {
             driver.drive().await;
             // What the machine waits for from here on may be due sooner than the heartbeat.
             let now = clock::now();
-            let deadline = driver.desk.borrow().run.deadline(now);
+            let deadline = driver.deadline(now);
             if let Some(deadline) = deadline {
                 let set = storage.set_alarm(until(deadline, now)).await;
                 let _ = set.map_err(fault("alarm"));
@@ -235,6 +340,7 @@ struct Prepared {
     run_id: String,
     question: String,
     terms: Terms,
+    engagement: Option<Engagement>,
 }
 
 /// What becomes of somebody who presents a payment to this object.
@@ -247,6 +353,11 @@ enum Admission {
 
 fn admit(session: &Session, presentation: &Presentation) -> Admission {
     let desk = session.desk.borrow();
+    if let (Some(_), Some(dossier)) = (&presentation.engagement, &desk.dossier) {
+        if let Some(refusal) = objection_to_another(&desk.run, dossier, presentation) {
+            return Admission::Refuse(refusal);
+        }
+    }
     let Some(dossier) = desk.dossier.as_ref().filter(|_| !desk.run.is_blank()) else {
         return match &presentation.objection {
             None => Admission::Begin,
@@ -261,6 +372,17 @@ fn admit(session: &Session, presentation: &Presentation) -> Admission {
         // may keep the other out.
         false if matches!(desk.run.state(), RunState::Presented) => Admission::Wait,
         false => Admission::Refuse(Refusal::PaymentReused),
+    }
+}
+
+/// Why a contract that was executed before is not executed so: one contract is one task, as often as agreed.
+fn objection_to_another(run: &Run, dossier: &Dossier, presentation: &Presentation) -> Option<Refusal> {
+    let failed = run.was_in_vain();
+    let engagement = dossier.engagement.as_ref()?;
+    match dossier.digest == presentation.digest {
+        false if failed || !run.is_blank() => Some(Refusal::ContractInputDiffers),
+        true if failed && engagement.execution >= engagement.attempts => Some(Refusal::RetriesExhausted),
+        _ => None,
     }
 }
 

@@ -148,7 +148,7 @@ describe('before any payment is asked for', () => {
     assert.equal((await call('GET')).body.isEnabled, true, 'a new key is on');
     await call('PUT', { body: { isEnabled: false } });
     await call('DELETE');
-    assert.deepEqual((await KV.list()).keys.filter(({ name }) => name.endsWith(ada.id)), []);
+    assert.deepEqual((await KV.list()).keys.filter(({ name }) => name.startsWith('claude-') && name.endsWith(ada.id)), []);
     await stack.storeKey(ada, GOOD_KEY);
   });
 

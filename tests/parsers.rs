@@ -247,4 +247,6 @@ holds_for_any_bytes! {
     any_config_document_is_valid_or_refused: config_document, 120;
     any_token_is_taken_apart_or_refused: jwt, 120;
     any_accept_header_is_understood: accept, 60;
+    any_contract_has_one_hash_or_is_refused: contract, 120;
+    any_answer_is_deliverables_or_is_none: deliverable, 120;
 }

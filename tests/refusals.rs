@@ -1,7 +1,7 @@
 //! Every refusal: its code, its words, and whether to try again.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-use coinslot::rules::refusal::{ClaudeFault, Detail, InputFault, Refusal, Retry};
+use coinslot::rules::refusal::{ClaudeFault, ContractFault, Detail, InputFault, Refusal, Retry};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What a row of the table says.
@@ -25,6 +25,23 @@ fn row(refusal: &Refusal) -> Row {
         Refusal::MethodNotAllowed { .. } => never("METHOD_NOT_ALLOWED"),
         Refusal::Paused => after("PAUSED", 60),
         Refusal::BodyTooLarge { .. } => never("BODY_TOO_LARGE"),
+        Refusal::ContractIdMissing => never("CONTRACT_ID_MISSING"),
+        Refusal::Contract(fault, _) => match fault {
+            ContractFault::Malformed => never("CONTRACT_MALFORMED"),
+            ContractFault::HashMismatch => never("CONTRACT_HASH_MISMATCH"),
+            ContractFault::WorkerSignature => never("WORKER_SIGNATURE_INVALID"),
+            ContractFault::SeekerSignature => never("SEEKER_SIGNATURE_INVALID"),
+            ContractFault::UnknownWorker => never("WORKER_UNKNOWN"),
+            ContractFault::UnknownCapability => never("CAPABILITY_UNKNOWN"),
+            ContractFault::Trigger => never("PAYMENT_TRIGGER_UNSUPPORTED"),
+            ContractFault::Price => never("PRICE_NOT_ACCEPTED"),
+            ContractFault::Deadline => never("DEADLINE_NOT_ACCEPTED"),
+            ContractFault::Output => never("OUTPUT_NOT_OFFERED"),
+            ContractFault::Schema => never("SCHEMA_UNSUPPORTED"),
+            ContractFault::Sla => never("SLA_NOT_OFFERED"),
+            ContractFault::Webhook => never("WEBHOOK_REFUSED"),
+            ContractFault::Exists => never("CONTRACT_EXISTS"),
+        },
         Refusal::Input(fault, _) => match fault {
             InputFault::NotJson => never("INVALID_JSON"),
             InputFault::NotAnObject | InputFault::Malformed => never("INVALID_INPUT"),
@@ -37,6 +54,9 @@ fn row(refusal: &Refusal) -> Row {
         Refusal::TokenMissing => never("TOKEN_MISSING"),
         Refusal::TokenInvalid => never("TOKEN_INVALID"),
         Refusal::NotOwner => never("NOT_OWNER"),
+        Refusal::LinkInvalid => never("LINK_INVALID"),
+        Refusal::FileDamaged => never("FILE_DAMAGED"),
+        Refusal::SigningKeyMissing => after("SIGNING_KEY_MISSING", 600),
         Refusal::KeyMissing => after("CREATOR_KEY_MISSING", 600),
         Refusal::KeyDisabled => after("CREATOR_KEY_DISABLED", 600),
         Refusal::ModelUnavailable => never("MODEL_UNAVAILABLE"),
@@ -49,6 +69,11 @@ fn row(refusal: &Refusal) -> Row {
         Refusal::IdentifierInvalid => never("IDENTIFIER_INVALID"),
         Refusal::IdentifierMissing => never("IDENTIFIER_MISSING"),
         Refusal::IdentifierReused => never("IDENTIFIER_REUSED"),
+        Refusal::SeekerMismatch => never("SEEKER_MISMATCH"),
+        Refusal::ContractInputDiffers => never("CONTRACT_INPUT_DIFFERS"),
+        Refusal::RetriesExhausted => never("RETRIES_EXHAUSTED"),
+        Refusal::TooMuchInVain => after("TOO_MANY_UNPAID_EXECUTIONS", 600),
+        Refusal::ContractEnded => never("CONTRACT_ENDED"),
         Refusal::PaymentReused => never("PAYMENT_REUSED"),
         Refusal::PaymentInvalid { .. } => never("PAYMENT_INVALID"),
         Refusal::FacilitatorUnavailable => after("FACILITATOR_UNAVAILABLE", 5),
@@ -69,6 +94,10 @@ fn row(refusal: &Refusal) -> Row {
             ClaudeFault::CutOff => after("CLAUDE_CUT_OFF", 1),
             ClaudeFault::Declined => never("CLAUDE_REFUSED"),
             ClaudeFault::CallerGone => after("CALLER_GONE", 1),
+            ClaudeFault::DeadlineMissed => after("DEADLINE_MISSED", 1),
+            ClaudeFault::OutputMismatch { .. } => after("OUTPUT_SCHEMA_MISMATCH", 1),
+            ClaudeFault::Truncated => never("OUTPUT_TRUNCATED"),
+            ClaudeFault::NotStored => after("FILE_STORE_UNAVAILABLE", 5),
         },
         Refusal::SettlementRejected { .. } => never("SETTLEMENT_REJECTED"),
         Refusal::SettlementUnknown => after("SETTLEMENT_UNKNOWN", 5),
@@ -94,7 +123,26 @@ fn all() -> Vec<Refusal> {
         Refusal::MethodNotAllowed { allow: "GET, PUT".to_owned() },
         Refusal::Paused,
         Refusal::BodyTooLarge { limit: 1024 },
+        Refusal::ContractIdMissing,
     ];
+    use ContractFault as K;
+    let contracts = [
+        K::Malformed,
+        K::HashMismatch,
+        K::WorkerSignature,
+        K::SeekerSignature,
+        K::UnknownWorker,
+        K::UnknownCapability,
+        K::Trigger,
+        K::Price,
+        K::Deadline,
+        K::Output,
+        K::Schema,
+        K::Sla,
+        K::Webhook,
+        K::Exists,
+    ];
+    all.extend(contracts.map(|fault| Refusal::Contract(fault, detail())));
     let inputs = [
         I::NotJson,
         I::NotAnObject,
@@ -110,6 +158,9 @@ fn all() -> Vec<Refusal> {
         Refusal::TokenMissing,
         Refusal::TokenInvalid,
         Refusal::NotOwner,
+        Refusal::LinkInvalid,
+        Refusal::FileDamaged,
+        Refusal::SigningKeyMissing,
         Refusal::KeyMissing,
         Refusal::KeyDisabled,
         Refusal::ModelUnavailable,
@@ -122,6 +173,11 @@ fn all() -> Vec<Refusal> {
         Refusal::IdentifierInvalid,
         Refusal::IdentifierMissing,
         Refusal::IdentifierReused,
+        Refusal::SeekerMismatch,
+        Refusal::ContractInputDiffers,
+        Refusal::RetriesExhausted,
+        Refusal::TooMuchInVain,
+        Refusal::ContractEnded,
         Refusal::PaymentReused,
         Refusal::PaymentInvalid { reason: reason() },
         Refusal::PaymentInvalid { reason: None },
@@ -145,6 +201,11 @@ fn all() -> Vec<Refusal> {
             C::CutOff,
             C::Declined,
             C::CallerGone,
+            C::DeadlineMissed,
+            C::OutputMismatch { repair: true },
+            C::OutputMismatch { repair: false },
+            C::Truncated,
+            C::NotStored,
         ]
         .map(Refusal::Claude),
     );
@@ -253,7 +314,9 @@ fn a_fault_that_passes_is_waited_for_and_any_other_is_not() {
     for refusal in all() {
         let Refusal::Claude(fault) = refusal else { continue };
         let expected = match fault {
-            C::Overloaded | C::Upstream | C::Unreachable | C::Broken | C::CutOff => Some(2_000),
+            C::Overloaded | C::Upstream | C::Unreachable | C::Broken | C::CutOff | C::NotStored => Some(2_000),
+            C::OutputMismatch { repair: true } => Some(0),
+            C::OutputMismatch { repair: false } | C::DeadlineMissed | C::Truncated => None,
             C::RateLimited { retry_after: Some(7) } => Some(7_000),
             C::RateLimited { .. } => None,
             C::KeyInvalid | C::Permission | C::Billing | C::ModelRetired | C::TooLong | C::Rejected => None,
@@ -290,7 +353,7 @@ fn details_are_told_where_one_field_is_at_fault_and_nowhere_else() {
     for refusal in all() {
         let field = refusal.detail().map(|detail| detail.field);
         let expected = match &refusal {
-            Refusal::Input(..) => Some("topic"),
+            Refusal::Input(..) | Refusal::Contract(..) => Some("topic"),
             Refusal::PaymentMismatch { .. } => Some("amount"),
             _ => None,
         };

@@ -23,7 +23,16 @@ fn at(now: Millis) -> Moment {
 }
 
 fn terms(policy: Policy) -> Terms {
-    Terms { policy, release: Release::Settled, start_attempts: 3, paid_attempts: 3, valid_until: VALID_UNTIL }
+    Terms {
+        policy,
+        release: Release::Settled,
+        start_attempts: 3,
+        paid_attempts: 3,
+        valid_until: VALID_UNTIL,
+        detached: false,
+        due_by: None,
+        kept_until: None,
+    }
 }
 
 fn receipt() -> Receipt {

@@ -28,9 +28,10 @@ enum Seeded {
     ForgetTheLedger,
     ChargeForABrokenAnswer,
     RewriteWhatWasSeen,
+    WorkOnAfterTheDeadline,
 }
 
-const SEEDED: [Seeded; 14] = [
+const SEEDED: [Seeded; 15] = [
     Seeded::SettleBeforeClaudeBegins,
     Seeded::ReleaseBeforeSettled,
     Seeded::SettleWithoutSaving,
@@ -45,6 +46,7 @@ const SEEDED: [Seeded; 14] = [
     Seeded::ForgetTheLedger,
     Seeded::ChargeForABrokenAnswer,
     Seeded::RewriteWhatWasSeen,
+    Seeded::WorkOnAfterTheDeadline,
 ];
 
 /// What the explored worlds have in common.
@@ -54,6 +56,8 @@ struct Slot {
     release: Release,
     /// Whether there is a node of the chain to ask.
     node: bool,
+    /// A contract's: it goes on without callers, and is due at some time.
+    contract: bool,
     seeded: Option<Seeded>,
     most: Budget,
 }
@@ -71,6 +75,8 @@ struct Budget {
     cancels: u8,
     /// Alarms before the payment's end, and after.
     alarms: u8,
+    /// The contract's deadline passes.
+    deadlines: u8,
 }
 
 /// Where the payer's money is.
@@ -145,6 +151,8 @@ struct World {
     ambiguous: bool,
     /// The payment can be settled no more.
     expired: bool,
+    /// The contract's deadline has passed.
+    late: bool,
     callers: u8,
     now: u64,
     /// Text that a caller has seen of the edition that is being written.
@@ -181,6 +189,7 @@ enum Action {
     Cancel,
     Expire,
     Alarm,
+    MissDeadline,
 }
 
 const SETTLED_ONCE: &str = "settle is asked once per definite answer";
@@ -196,6 +205,7 @@ const BROKEN_UNPAID: &str = "no settlement is first asked for when the answer ha
 const PAID_ENDS: &str = "what was paid ends delivered or reported";
 const UNPAID_ENDS: &str = "what was not paid ends uncharged";
 const ALARMS: &str = "an alarm that is needed gets something done";
+const LATE_UNPAID: &str = "no settlement is first asked for after the contract's deadline";
 const ENDS_STORED: &str = "a run at its end is stored, and the ledger says the same";
 
 fn receipt() -> Receipt {
@@ -226,6 +236,7 @@ impl Slot {
             policy,
             release: Release::Settled,
             node: true,
+            contract: false,
             seeded: None,
             most: Budget {
                 presentations: 2,
@@ -235,6 +246,7 @@ impl Slot {
                 doubles: 1,
                 cancels: 1,
                 alarms: 1,
+                deadlines: 0,
             },
         }
     }
@@ -252,6 +264,7 @@ impl Slot {
             }
             Event::SettleSpent if self.is(Seeded::TakeSpentForPaid) => Event::Settled(receipt()),
             Event::Abandoned if self.is(Seeded::WorkForNobody) => return vec![],
+            Event::DeadlineMissed if self.is(Seeded::WorkOnAfterTheDeadline) => return vec![],
             Event::SettleRejected(_) if self.is(Seeded::BelieveANoAfterSilence) => {
                 *run = altered(run, "unanswered", false.into());
                 event
@@ -312,6 +325,10 @@ impl Slot {
 impl World {
     /// The driver hears of something and queues what the machine wants.
     fn tell(mut self, slot: &Slot, event: Event, now: u64) -> Self {
+        if self.late && self.run.is_late(NOW * 5) {
+            let effects = slot.handle(&mut self.run, Event::DeadlineMissed, now);
+            self.todo.extend(effects);
+        }
         let effects = slot.handle(&mut self.run, event, now);
         self.todo.extend(effects);
         self.look_around(slot)
@@ -412,6 +429,7 @@ impl World {
         self.breaks(BEGUN_FIRST, !due);
         let broken = matches!(self.run.state(), State::Answering { answer: Answer::Broken(_), .. });
         self.breaks(BROKEN_UNPAID, broken && !self.ambiguous);
+        self.breaks(LATE_UNPAID, self.late && !self.ambiguous);
         self.settling = settling;
         self.last = None;
         if settling == Settling::Submitted && self.money == Money::WithPayer {
@@ -485,6 +503,9 @@ impl Model for Slot {
             start_attempts: 2,
             paid_attempts: 2,
             valid_until: NOW * 10,
+            detached: self.contract,
+            due_by: self.contract.then_some(NOW * 5),
+            kept_until: None,
         });
         vec![World {
             stored: (run.clone(), Known::default()),
@@ -502,6 +523,7 @@ impl Model for Slot {
             money: Money::WithPayer,
             ambiguous: false,
             expired: false,
+            late: false,
             callers: 0,
             now: NOW,
             seen: false,
@@ -541,11 +563,14 @@ impl Model for Slot {
             return;
         }
         // Whose time is up is refused at the door, unless there is a run already.
-        if w.left.presentations > 0 && w.callers < 2 && !(w.expired && w.run.is_blank()) {
+        if w.left.presentations > 0 && w.callers < 2 && !((w.expired || w.late) && w.run.is_blank()) {
             actions.push(Action::Present);
         }
         if w.callers > 0 {
             actions.push(Action::Leave);
+        }
+        if w.left.deadlines > 0 && w.run.is_late(NOW * 5) {
+            actions.push(Action::MissDeadline);
         }
         if w.verifying {
             actions.push(Action::Hear(Event::Verified));
@@ -648,6 +673,12 @@ impl Model for Slot {
                     false => next,
                 }
             }
+            Action::MissDeadline => {
+                next.left.deadlines -= 1;
+                next.late = true;
+                // Told whenever anything happens, or when the alarm rings for it.
+                next.tell(self, Event::Woken, NOW)
+            }
             Action::Crash => w.crash(self),
             Action::Do(settling) => {
                 if matches!(settling, Settling::Silent | Settling::NotSent) {
@@ -715,6 +746,7 @@ impl Model for Slot {
             SEEN_STAYS,
             NOT_FOR_NOBODY,
             BROKEN_UNPAID,
+            LATE_UNPAID,
             PAID_ENDS,
             UNPAID_ENDS,
             ALARMS,
@@ -903,7 +935,8 @@ fn explore(slot: Slot) -> (usize, Vec<(&'static str, String)>) {
 }
 
 fn holds(slot: Slot, worlds: usize) {
-    let told = format!("{:?}, released when {:?}, node {}", slot.policy, slot.release, slot.node);
+    let told =
+        format!("{:?}, released when {:?}, node {}, contract {}", slot.policy, slot.release, slot.node, slot.contract);
     let (explored, broken) = explore(slot);
     println!("{told}: {explored} worlds, {} promises broken", broken.len());
     for (promise, story) in &broken {
@@ -928,6 +961,22 @@ fn a_stream_that_is_shown_early_keeps_every_promise_in_every_world() {
     holds(Slot { release: Release::Verified, ..Slot::new(Policy::OnStart) }, 1_591_131);
 }
 
+fn contract(policy: Policy) -> Slot {
+    let slot = Slot::new(policy);
+    let most = Budget { deadlines: 1, claude_faults: 1, ..slot.most };
+    Slot { contract: true, most, ..slot }
+}
+
+#[test]
+fn a_contracts_result_keeps_every_promise_in_every_world() {
+    holds(contract(Policy::OnResult), 139_727);
+}
+
+#[test]
+fn a_contracts_stream_keeps_every_promise_in_every_world() {
+    holds(contract(Policy::OnStart), 751_809);
+}
+
 #[test]
 fn an_owners_test_keeps_every_promise_in_every_world() {
     holds(Slot::new(Policy::Free), 1_741);
@@ -948,7 +997,11 @@ fn without_a_node_every_promise_is_kept_too() {
 fn every_seeded_fault_is_caught() {
     let mut missed = Vec::new();
     for seeded in SEEDED {
-        let slot = Slot { seeded: Some(seeded), ..Slot::new(Policy::OnStart) };
+        let slot = match seeded {
+            Seeded::WorkOnAfterTheDeadline => contract(Policy::OnResult),
+            _ => Slot::new(Policy::OnStart),
+        };
+        let slot = Slot { seeded: Some(seeded), ..slot };
         let first = stateright::HasDiscoveries::AnyFailures;
         let checker = slot.checker().threads(2).finish_when(first).spawn_bfs().join();
         let caught = checker.discoveries().into_keys().filter(|name| {

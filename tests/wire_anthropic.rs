@@ -186,7 +186,8 @@ fn the_request_has_the_documented_form() {
         model: "claude-haiku-5-5",
         max_tokens: 100,
         system: "You write haiku.",
-        messages: [Message { role: "user", content: "Please proceed." }],
+        messages: vec![Message { role: "user", content: "Please proceed." }],
+        output_config: None,
         stream: true,
     };
     let expected = json!({

@@ -5,10 +5,11 @@ use super::keys::{self, KeyRecord};
 use super::{clock, fault};
 use crate::rules::claude::fault_of;
 use crate::rules::config::Config;
-use crate::rules::dossier::Question;
+use crate::rules::dossier::{Dossier, Question};
+use crate::rules::output::repair;
 use crate::rules::refusal::{ClaudeFault, Refusal};
 use crate::rules::template::Secret;
-use crate::wire::anthropic::{ErrorBody, Message, MessagesRequest};
+use crate::wire::anthropic::{ErrorBody, Message, MessagesRequest, OutputConfig, OutputFormat};
 use js_sys::{ArrayBuffer, Reflect, Uint8Array};
 use std::time::Duration;
 use wasm_bindgen::{JsCast, JsValue};
@@ -26,22 +27,31 @@ pub struct Body {
     _call: Call,
 }
 
-/// Asks Claude with the creator's key. Comes back when the stream is open.
+/// Asks Claude with the creator's key; with `mend` (an answer, and what is wrong with it), for a better one. Comes
+/// back when the stream is open.
 pub async fn ask(
     env: &Env,
     config: &Config,
-    creator_id: &str,
-    model: &str,
-    max_tokens: u32,
+    dossier: &Dossier,
     question: &Question,
+    mend: Option<(String, String)>,
 ) -> Result<Body, ClaudeFault> {
-    let headers = creators_headers(env, config, creator_id).await?;
+    let headers = creators_headers(env, config, &dossier.creator_id).await?;
+    let mend = mend.map(|(answer, wrong)| (answer, repair(&wrong)));
+    let mut messages = vec![Message { role: "user", content: question.user.reveal() }];
+    if let Some((answer, wrong)) = &mend {
+        // Anthropic takes no assistant's turn that ends in white space.
+        messages.push(Message { role: "assistant", content: answer.trim_end() });
+        messages.push(Message { role: "user", content: wrong });
+    }
+    let format = question.format.as_ref().map(|schema| OutputFormat { kind: "json_schema", schema });
     let request = MessagesRequest {
-        model,
-        max_tokens,
+        model: &dossier.model,
+        max_tokens: dossier.max_tokens,
         system: question.system.reveal(),
-        messages: [Message { role: "user", content: question.user.reveal() }],
+        messages,
         stream: true,
+        output_config: format.map(|format| OutputConfig { format }),
     };
     let json = serde_json::to_string(&request).unwrap_or_default();
     let url = http::join(&config.anthropic.base_url, "/v1/messages");

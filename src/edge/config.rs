@@ -95,7 +95,7 @@ fn lay(vars: Config, mut document: Document, digest: &str) -> Result<Config, Con
     vars.with_document(document)
 }
 
-/// The deployment's vars over the built-in config. `NETWORKS`, `MODELS` and `LIMITS` are JSON, in the
+/// The deployment's vars over the built-in config. `NETWORKS`, `MODELS`, `LIMITS` and `HIRE` are JSON, in the
 /// form they have in the document.
 fn from_vars(env: &Env) -> Result<Config, ConfigError> {
     let var = |name: &str| env.var(name).ok().map(|v| v.to_string()).filter(|v| !v.is_empty());
@@ -133,6 +133,7 @@ fn from_vars(env: &Env) -> Result<Config, ConfigError> {
         paused: var("PAUSED").map(|v| v == "true"),
         require_payment_identifier: None,
         refund_policy: var("REFUND_POLICY"),
+        hire: json_var(var("HIRE"), "HIRE")?,
     };
     Config::built_in().with_document(document)
 }

@@ -99,6 +99,29 @@ pub async fn list(
     query.all().await.and_then(|rows| rows.results()).map_err(fault("ledger"))
 }
 
+/// How long a template's last runs took, in milliseconds: longer than most of them.
+pub async fn usual_duration(env: &Env, template_id: &str) -> Result<Option<u64>, Refusal> {
+    let db = env.d1("DB").map_err(fault("D1 binding"))?;
+    let select = "SELECT duration_ms FROM runs WHERE template_id = ?1 AND status = 'delivered'
+                  ORDER BY started_at DESC LIMIT 20";
+    let query = db.prepare(select).bind(&[template_id.into()]).map_err(fault("ledger"))?;
+    let mut took: Vec<u64> = query
+        .all()
+        .await
+        .and_then(|rows| rows.results::<Took>())
+        .map_err(fault("ledger"))?
+        .into_iter()
+        .map(|row| row.duration_ms)
+        .collect();
+    took.sort_unstable();
+    Ok(took.get(took.len().saturating_mul(9) / 10).or(took.last()).copied())
+}
+
+#[derive(Deserialize)]
+struct Took {
+    duration_ms: u64,
+}
+
 /// Whether D1 answers.
 pub async fn is_reachable(env: &Env) -> bool {
     match env.d1("DB") {

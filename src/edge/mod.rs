@@ -4,12 +4,15 @@
 //! A fault is ours: it is logged here, where it is made, and from there on it is
 //! [`Refusal::Internal`], which says nothing to anybody.
 
+pub mod agents;
 pub mod bell;
 pub mod chain;
 pub mod claude;
 pub mod clock;
 pub mod config;
+pub mod contracts;
 pub mod facilitator;
+pub mod files;
 pub mod http;
 pub mod jwt;
 pub mod keys;
@@ -20,6 +23,7 @@ pub mod store;
 pub mod subscriber;
 pub mod templates;
 pub mod vault;
+pub mod webhooks;
 
 use crate::rules::refusal::Refusal;
 use std::fmt::Display;

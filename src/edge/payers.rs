@@ -25,6 +25,20 @@ pub enum Ask {
         /// A payment that has come to nothing.
         instead_of: Option<String>,
     },
+    /// An execution of a contract, among those of the last day that came to nothing or are under way.
+    Work {
+        /// Its run's object.
+        object: String,
+        /// Which execution.
+        execution: u32,
+        /// How many there may be.
+        most: u32,
+    },
+    /// Executions of that object were paid for.
+    Worked {
+        /// The object.
+        object: String,
+    },
     /// A place among those whose text is out unpaid.
     Place {
         /// The run's object.
@@ -105,6 +119,27 @@ pub async fn release(env: &Env, presentation: &Presentation, places: u32) -> Rel
 fn name(payment: &Payment) -> String {
     let suffix = if payment.by_key { "" } else { "?" };
     format!("{}{suffix}", payment.payer)
+}
+
+/// An execution of a contract for this payer. Of those that came to nothing, or are under way, there are only so many
+/// in a day: Claude is paid by the creator.
+pub async fn work(
+    env: &Env,
+    payment: &Payment,
+    object: &str,
+    execution: u32,
+    most: u32,
+) -> std::result::Result<(), Refusal> {
+    let ask = Ask::Work { object: object.to_owned(), execution, most };
+    match tell(env, &name(payment), &ask).await? {
+        Told::Granted => Ok(()),
+        Told::Held { .. } | Told::Taken(_) => Err(Refusal::TooMuchInVain),
+    }
+}
+
+/// The object's executions were paid for.
+pub async fn worked(env: &Env, payment: &Payment, object: &str) -> std::result::Result<(), Refusal> {
+    tell(env, &name(payment), &Ask::Worked { object: object.to_owned() }).await.map(drop)
 }
 
 async fn tell(env: &Env, payer: &str, ask: &Ask) -> std::result::Result<Told, Refusal> {

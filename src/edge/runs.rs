@@ -5,6 +5,8 @@ use super::fault;
 use super::subscriber;
 use crate::rules::dossier::{object_of, Presentation};
 use crate::rules::refusal::Refusal;
+use crate::rules::run::Millis;
+use crate::rules::task::{object_of_task, Told};
 use futures::future::{self, Either, LocalBoxFuture};
 use futures::{FutureExt, StreamExt};
 use js_sys::{Function, Promise};
@@ -19,6 +21,8 @@ const NAMESPACE: &str = "RUNS";
 const KIND: &str = "x-coinslot-kind";
 /// It is a [`Refused`].
 const REFUSED: &str = "refused";
+/// It is a task's [`Told`].
+pub const TASK: &str = "task";
 /// It is empty: the caller has read all there is.
 pub const ENDED: &str = "ended";
 /// Nobody needs more than this of an object's request head.
@@ -54,6 +58,8 @@ pub enum Answer {
     Ready(Response),
     /// The caller has read all there is.
     Ended,
+    /// How a task stands.
+    Task(Box<Told>),
     /// To be told as a problem.
     Refused(Refused),
 }
@@ -110,8 +116,32 @@ pub async fn glance(env: &Env, object: &str) -> std::result::Result<Glance, Refu
     response.map_err(fault("run object"))?.json().await.map_err(fault("run object"))
 }
 
+/// How a contract's task stands.
+pub async fn task(env: &Env, task_id: &str, contract_id: &str) -> std::result::Result<Answer, Refusal> {
+    let object = object_of_task(task_id).ok_or(Refusal::NotFound)?;
+    visit(env, &object, &format!("/task/{task_id}/{contract_id}")).await
+}
+
+/// A task's events, from after the one with this id.
+pub async fn follow_task(env: &Env, task: &str, last_event_id: Option<u64>) -> std::result::Result<Answer, Refusal> {
+    let object = object_of_task(task).ok_or(Refusal::NotFound)?;
+    let after = last_event_id.map_or_else(String::new, |id| id.to_string());
+    visit(env, &object, &format!("/follow-task/{task}/{after}")).await
+}
+
+/// Takes a payment to a contract's object: from then on it begins no run of its own. `false`: it has begun one, or
+/// was taken elsewhere.
+pub async fn lend(env: &Env, payment: &str, to: &str, until: Millis) -> std::result::Result<bool, Refusal> {
+    let response = stub(env, payment)?.fetch_with_str(&format!("{HOST}/lend/{to}/{until}")).await;
+    response.map_err(fault("run object"))?.json().await.map_err(fault("run object"))
+}
+
 async fn get(env: &Env, run: &str, path: &str) -> std::result::Result<Answer, Refusal> {
-    let stub = stub(env, object_of(run).ok_or(Refusal::NotFound)?)?;
+    visit(env, object_of(run).ok_or(Refusal::NotFound)?, path).await
+}
+
+async fn visit(env: &Env, object: &str, path: &str) -> std::result::Result<Answer, Refusal> {
+    let stub = stub(env, object)?;
     read(stub.fetch_with_str(&format!("{HOST}{path}")).await.map_err(fault("run object"))?).await
 }
 
@@ -124,6 +154,9 @@ async fn read(mut response: Response) -> std::result::Result<Answer, Refusal> {
     let kind = response.headers().get(KIND).map_err(fault("run object"))?;
     match kind.as_deref() {
         Some(REFUSED) => response.json().await.map(Answer::Refused).map_err(fault("run object")),
+        Some(TASK) => {
+            response.text().await.and_then(|text| parse(text.as_bytes())).map(Answer::Task).map_err(fault("task"))
+        }
         Some(ENDED) => Ok(Answer::Ended),
         _ => Ok(Answer::Ready(response)),
     }
@@ -147,6 +180,27 @@ pub enum Visit {
         /// The last that was read.
         last_event_id: Option<u64>,
     },
+    /// To know how a task stands.
+    Task {
+        /// Its id.
+        task: String,
+        /// Of this contract.
+        contract: String,
+    },
+    /// To read a task's events.
+    FollowTask {
+        /// Its id.
+        task: String,
+        /// The last that was read.
+        last_event_id: Option<u64>,
+    },
+    /// To take the payment to a contract's object.
+    Lend {
+        /// The object.
+        to: String,
+        /// Unix milliseconds.
+        until: Millis,
+    },
     /// See [`Glance`].
     Glance,
 }
@@ -158,6 +212,11 @@ pub async fn receive(mut request: Request) -> Result<(Visit, LocalBoxFuture<'sta
     let visit = match segments.as_slice() {
         ["status", run] => Visit::Status { run: (*run).to_owned() },
         ["follow", run, after] => Visit::Follow { run: (*run).to_owned(), last_event_id: after.parse().ok() },
+        ["task", task, contract] => Visit::Task { task: (*task).to_owned(), contract: (*contract).to_owned() },
+        ["follow-task", task, after] => {
+            Visit::FollowTask { task: (*task).to_owned(), last_event_id: after.parse().ok() }
+        }
+        ["lend", to, until] => Visit::Lend { to: (*to).to_owned(), until: until.parse().unwrap_or_default() },
         ["glance"] => Visit::Glance,
         _ => {
             let mut body = request.stream()?;
@@ -184,6 +243,13 @@ fn parse<T: DeserializeOwned>(json: &[u8]) -> Result<T> {
 pub fn marked(kind: &str) -> Result<Response> {
     let response = Response::empty()?;
     response.headers().set(KIND, kind)?;
+    Ok(response)
+}
+
+/// How a task stands, on its way to the front door.
+pub fn told(told: &Told) -> Result<Response> {
+    let response = Response::from_bytes(serde_json::to_vec(told)?)?;
+    response.headers().set(KIND, TASK)?;
     Ok(response)
 }
 

@@ -1,8 +1,9 @@
 //! What a run object keeps, in its own SQLite. All of its tables and keys are here.
 
 use crate::rules::dossier::{Dossier, Tally};
-use crate::rules::run::Run;
+use crate::rules::run::{Millis, Run};
 use crate::rules::transcript::Transcript;
+use crate::rules::webhook::Webhook;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use worker::{Result, SqlStorage, State};
@@ -25,6 +26,10 @@ enum Kept {
     Tally,
     /// Which edition of the text it is.
     Edition,
+    /// The last message to the seeker.
+    Webhook,
+    /// The contract's object that this payment was taken to.
+    Lent,
 }
 
 impl Kept {
@@ -35,6 +40,8 @@ impl Kept {
             Kept::Question => "question",
             Kept::Tally => "tally",
             Kept::Edition => "edition",
+            Kept::Webhook => "webhook",
+            Kept::Lent => "lent",
         }
     }
 }
@@ -51,6 +58,17 @@ pub struct Loaded {
     pub tally: Tally,
     /// The text as far as it was checkpointed.
     pub transcript: Transcript,
+    /// The last message to the seeker.
+    pub webhook: Option<Webhook>,
+}
+
+/// A payment that a contract's object has taken: no run of its own may begin with it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lent {
+    /// The contract's object.
+    pub to: String,
+    /// Unix milliseconds.
+    pub until: Millis,
 }
 
 #[derive(Deserialize)]
@@ -78,8 +96,7 @@ impl Store {
 
     /// What was kept, if a run was.
     pub fn load(&self) -> Result<Option<Loaded>> {
-        let laid_out = "SELECT name AS value FROM sqlite_master WHERE name = 'kept'";
-        if self.sql.exec(laid_out, None)?.to_array::<Value>()?.is_empty() {
+        if !self.is_laid_out()? {
             return Ok(None);
         }
         let (Some(run), Some(dossier)) = (self.get(Kept::Run)?, self.get(Kept::Dossier)?) else {
@@ -96,17 +113,44 @@ impl Store {
             question: self.get(Kept::Question)?.unwrap_or_default(),
             tally: self.get(Kept::Tally)?.unwrap_or_default(),
             transcript: Transcript::restore(self.get(Kept::Edition)?.unwrap_or_default(), pieces),
+            webhook: self.get(Kept::Webhook)?,
         }))
     }
 
     /// Keeps what does not change while a run lasts.
     pub fn begin(&self, dossier: &Dossier, question: &str) -> Result<()> {
-        for statement in SCHEMA {
-            self.sql.exec(statement, None)?;
-        }
+        self.lay_out()?;
         // The largest first: what does not fit leaves no half of a run behind.
         self.put(Kept::Question, &question)?;
         self.put(Kept::Dossier, dossier)
+    }
+
+    fn is_laid_out(&self) -> Result<bool> {
+        let laid_out = "SELECT name AS value FROM sqlite_master WHERE name = 'kept'";
+        Ok(!self.sql.exec(laid_out, None)?.to_array::<Value>()?.is_empty())
+    }
+
+    fn lay_out(&self) -> Result<()> {
+        SCHEMA.iter().try_for_each(|statement| self.sql.exec(statement, None).map(drop))
+    }
+
+    /// Whom this payment was lent to, if it was.
+    pub fn lent(&self) -> Result<Option<Lent>> {
+        match self.is_laid_out()? {
+            true => self.get(Kept::Lent),
+            false => Ok(None),
+        }
+    }
+
+    /// Lends the payment to a contract's object.
+    pub fn lend(&self, lent: &Lent) -> Result<()> {
+        self.lay_out()?;
+        self.put(Kept::Lent, lent)
+    }
+
+    /// Keeps a message to the seeker.
+    pub fn keep_webhook(&self, webhook: &Webhook) -> Result<()> {
+        self.put(Kept::Webhook, webhook)
     }
 
     /// Keeps the machine, the tokens, and which edition of the text is being written.

@@ -5,7 +5,9 @@
 //! seals; any listed one opens, so keys rotate without rewriting what is stored.
 
 use crate::wire::base64;
+use hmac::{Hmac, Mac};
 use js_sys::{Array, Object, Uint8Array};
+use sha2::Sha256;
 use wasm_bindgen::{JsCast, JsValue};
 use wasm_bindgen_futures::JsFuture;
 use web_sys::{AesGcmParams, CryptoKey, SubtleCrypto, WorkerGlobalScope};
@@ -70,6 +72,18 @@ impl Vault {
         self.keys.iter().any(|(known, _)| Some(known.as_str()) == id)
     }
 
+    /// Signs a message of ours to ourselves, such as a link that we hand out.
+    pub fn mac(&self, message: &str) -> Option<String> {
+        let (_, key) = self.keys.first()?;
+        Some(base64::encode_url(&keyed(key, message)?.finalize().into_bytes()))
+    }
+
+    /// Whether we have signed a message so, with any of the keys.
+    pub fn is_mac(&self, message: &str, mac: &str) -> bool {
+        let Some(mac) = base64::decode_url(mac) else { return false };
+        self.keys.iter().any(|(_, key)| keyed(key, message).is_some_and(|k| k.verify_slice(&mac).is_ok()))
+    }
+
     /// Opens an envelope that was sealed for `owner`.
     pub async fn open(&self, owner: &str, envelope: &str) -> Result<Vec<u8>, VaultError> {
         let mut parts = envelope.split('.');
@@ -97,6 +111,15 @@ pub fn subtle() -> Result<SubtleCrypto, VaultError> {
 /// What a `CryptoKey` may be used for, as WebCrypto wants it.
 pub fn usages(names: &[&str]) -> JsValue {
     names.iter().map(|name| JsValue::from_str(name)).collect::<Array>().into()
+}
+
+/// HMAC-SHA-256 with a key of its own for this use.
+fn keyed(key: &[u8], message: &str) -> Option<Hmac<Sha256>> {
+    let mut derived = Hmac::<Sha256>::new_from_slice(key).ok()?;
+    derived.update(b"coinslot links");
+    let mut mac = Hmac::<Sha256>::new_from_slice(&derived.finalize().into_bytes()).ok()?;
+    mac.update(message.as_bytes());
+    Some(mac)
 }
 
 fn params(nonce: &[u8], owner: &str) -> AesGcmParams {

@@ -27,6 +27,9 @@ impl Session {
             Some((config, payment, _)) => {
                 let (event, facilitator) = facilitator::verify(&config, &payment).await;
                 self.asked(facilitator);
+                if event == Event::Verified {
+                    self.contract_is_under_way().await;
+                }
                 event
             }
             None => Event::VerifyRefused(Refusal::Internal),

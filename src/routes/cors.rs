@@ -5,9 +5,11 @@ use worker::{Headers, Response, ResponseBody, Result};
 const ALLOW_METHODS: &str = "GET, HEAD, POST, PUT, DELETE, OPTIONS";
 /// The official client sends `Access-Control-Expose-Headers` as a request header.
 const ALLOW_HEADERS: &str = "Content-Type, Accept, Authorization, PAYMENT-SIGNATURE, X-PAYMENT, X-Owner-Test, \
-     X-No-Stream, Last-Event-ID, Idempotency-Key, Access-Control-Expose-Headers";
+     X-No-Stream, Last-Event-ID, Idempotency-Key, X-Contract-ID, Prefer, Range, If-Range, If-None-Match, Access-Control-Expose-Headers";
 const EXPOSE_HEADERS: &str =
-    "PAYMENT-REQUIRED, PAYMENT-RESPONSE, X-PAYMENT-RESPONSE, Retry-After, X-Run-Id, Content-Location, X-Owner-Test";
+    "PAYMENT-REQUIRED, PAYMENT-RESPONSE, X-PAYMENT-RESPONSE, Retry-After, X-Run-Id, Content-Location, X-Owner-Test, \
+     X-Payment-Address, X-Payment-Amount, X-Payment-Currency, X-Payment-Network, Location, Preference-Applied, \
+     ETag, Accept-Ranges, Content-Range, Content-Disposition";
 
 /// The answer to a preflight request.
 pub fn preflight() -> Result<Response> {

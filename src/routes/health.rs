@@ -2,7 +2,7 @@
 
 use super::{Answer, Call};
 use crate::edge::vault::Vault;
-use crate::edge::{claude, clock, config, facilitator, fault, ledger};
+use crate::edge::{claude, clock, config, facilitator, fault, files, ledger};
 use crate::rules::run::Millis;
 use futures::future::join4;
 use serde_json::{json, Value};
@@ -58,7 +58,7 @@ async fn probe(call: &Call<'_>) -> Result<Value, crate::rules::refusal::Refusal>
         "ok": d1 && kv && facilitator && claude && vault && runs && !config.paused,
         "version": env!("CARGO_PKG_VERSION"),
         "config": {"revision": config.revision, "paused": config.paused},
-        "configured": {"vault": vault, "runs": runs, "jwt": jwt},
+        "configured": {"vault": vault, "runs": runs, "jwt": jwt, "files": files::are_kept(call.env)},
         "reachable": {"d1": d1, "kv": kv, "facilitator": facilitator, "claude": claude},
     }))
 }

@@ -1,12 +1,18 @@
 //! What we offer. One file per resource; this one is the route table and nothing else.
 
+mod contracts;
 mod cors;
+mod execute;
+mod files;
 mod health;
 mod integrations;
+mod manifest;
 mod problem;
 mod refunds;
 mod run;
 mod runs;
+mod signing;
+mod tasks;
 mod templates;
 
 use crate::rules::refusal::Refusal;
@@ -59,6 +65,27 @@ async fn route(segments: &[&str], call: Call<'_>) -> Answer {
         (["integrations", "claude", "config"], Delete) => integrations::delete(call).await,
         (["integrations", "claude", "config"], _) => Err(only("GET, PUT, DELETE")),
 
+        (["integrations", "hire", "config"], Get | Head) => signing::show(call).await,
+        (["integrations", "hire", "config"], Put) => signing::store(call).await,
+        (["integrations", "hire", "config"], Delete) => signing::delete(call).await,
+        (["integrations", "hire", "config"], _) => Err(only("GET, PUT, DELETE")),
+
+        (["contracts"], Post) => contracts::register(call).await,
+        (["contracts", "proposals"], Post) => contracts::propose(call).await,
+        (["contracts"] | ["contracts", "proposals"], _) => Err(only("POST")),
+        (["contracts", id], Get | Head) => contracts::show(call, id).await,
+        (["contracts", _], _) => Err(only("GET")),
+        (["contracts", id, "verify"], Post) => contracts::verify(call, id).await,
+        (["contracts", _, "verify"], _) => Err(only("POST")),
+        (["execute"], Post) => execute::create(call).await,
+        (["execute"], _) => Err(only("POST")),
+        (["tasks", task], Get | Head) => tasks::show(call, task).await,
+        (["stream", task], Get) => tasks::follow(call, task).await,
+        (["files", run, number, name], Get | Head) => files::show(call, &format!("{run}/{number}/{name}")).await,
+        (["tasks" | "stream", _] | ["files", _, _, _], _) => Err(only("GET")),
+        ([".well-known", "hire.json"], Get | Head) => manifest::show(call, None).await,
+        ([".well-known", "hire.json"], _) => Err(only("GET")),
+
         (["runs", run], Get | Head) => runs::show(call, run).await,
         (["runs", run, "stream"], Get) => runs::follow(call, run).await,
         (["runs", _] | ["runs", _, "stream"], _) => Err(only("GET")),
@@ -66,6 +93,11 @@ async fn route(segments: &[&str], call: Call<'_>) -> Answer {
         ([".well-known", "refund-policy.json"], Get | Head) => refunds::policy(call).await,
         ([".well-known", "refund-policy.json"], _) => Err(only("GET")),
 
+        ([user, ".well-known", "hire.json"], method) => match (handle(user), method) {
+            (Some(user), Get | Head) => manifest::show(call, Some(user)).await,
+            (Some(_), _) => Err(only("GET")),
+            (None, _) => Err(Refusal::NotFound),
+        },
         ([user, slug, "runs"], method) => match (handle(user), method) {
             (Some(user), Get | Head) => runs::list(call, user, slug).await,
             (Some(_), _) => Err(only("GET")),
@@ -89,6 +121,13 @@ fn handle(segment: &str) -> Option<&str> {
 
 fn only(allow: &str) -> Refusal {
     Refusal::MethodNotAllowed { allow: allow.to_owned() }
+}
+
+/// `https://host`, as the caller has it.
+fn origin(request: &Request) -> String {
+    let url = request.inner().url();
+    let (scheme, rest) = url.split_once("://").unwrap_or(("https", &url));
+    format!("{scheme}://{}", rest.split(['/', '?']).next().unwrap_or_default())
 }
 
 /// A request's body, read no further than `limit` bytes; `None` where there is more.

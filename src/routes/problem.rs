@@ -2,7 +2,9 @@
 
 use crate::edge::runs::Refused;
 use crate::rules::quote::Quote;
-use crate::rules::refusal::{ClaudeFault, InputFault, Refusal, Retry};
+use crate::rules::refusal::{ClaudeFault, ContractFault, InputFault, Refusal, Retry};
+use crate::rules::task;
+use crate::wire::hire::ContractPrice;
 use crate::wire::x402;
 use serde_json::{json, Value};
 use worker::{Headers, Response, Result};
@@ -17,6 +19,8 @@ pub const fn status(refusal: &Refusal) -> u16 {
         Refusal::MethodNotAllowed { .. } => 405,
         Refusal::Paused => 503,
         Refusal::BodyTooLarge { .. } => 413,
+        Refusal::ContractIdMissing => 400,
+        Refusal::Contract(fault, _) => contract_status(*fault),
         Refusal::Input(
             InputFault::NotJson
             | InputFault::NotAnObject
@@ -29,14 +33,17 @@ pub const fn status(refusal: &Refusal) -> u16 {
             _,
         ) => 400,
         Refusal::TokenMissing | Refusal::TokenInvalid => 401,
-        Refusal::NotOwner => 403,
-        Refusal::KeyMissing | Refusal::KeyDisabled => 503,
+        Refusal::NotOwner | Refusal::LinkInvalid | Refusal::SeekerMismatch => 403,
+        Refusal::FileDamaged => 502,
+        Refusal::KeyMissing | Refusal::KeyDisabled | Refusal::SigningKeyMissing => 503,
         Refusal::ModelUnavailable | Refusal::NotForSale => 503,
         Refusal::PaymentRequired => 402,
         Refusal::PaymentMalformed { .. } => 400,
         Refusal::PaymentMismatch { .. } => 402,
         Refusal::PaymentExpired | Refusal::PaymentNotYetValid => 402,
         Refusal::IdentifierInvalid | Refusal::IdentifierMissing => 400,
+        Refusal::TooMuchInVain => 429,
+        Refusal::ContractInputDiffers | Refusal::RetriesExhausted | Refusal::ContractEnded => 409,
         Refusal::IdentifierReused | Refusal::PaymentReused => 409,
         Refusal::PaymentInvalid { .. } => 402,
         Refusal::FacilitatorUnavailable => 503,
@@ -50,6 +57,18 @@ pub const fn status(refusal: &Refusal) -> u16 {
     }
 }
 
+/// 400: it is no signed contract. 422: it is one, on other terms than ours.
+const fn contract_status(fault: ContractFault) -> u16 {
+    match fault {
+        ContractFault::Malformed | ContractFault::HashMismatch => 400,
+        ContractFault::WorkerSignature | ContractFault::SeekerSignature => 400,
+        ContractFault::UnknownWorker | ContractFault::UnknownCapability => 404,
+        ContractFault::Trigger | ContractFault::Price | ContractFault::Deadline => 422,
+        ContractFault::Output | ContractFault::Schema | ContractFault::Sla | ContractFault::Webhook => 422,
+        ContractFault::Exists => 409,
+    }
+}
+
 const fn claude_status(fault: ClaudeFault) -> u16 {
     match fault {
         ClaudeFault::KeyInvalid | ClaudeFault::Permission | ClaudeFault::Billing => 503,
@@ -58,9 +77,45 @@ const fn claude_status(fault: ClaudeFault) -> u16 {
         ClaudeFault::RateLimited { .. } => 429,
         ClaudeFault::Rejected | ClaudeFault::Upstream | ClaudeFault::Unreachable => 502,
         ClaudeFault::Broken | ClaudeFault::CutOff | ClaudeFault::CallerGone => 502,
-        ClaudeFault::TimedOut => 504,
+        ClaudeFault::OutputMismatch { .. } | ClaudeFault::Truncated => 502,
+        ClaudeFault::NotStored => 503,
+        ClaudeFault::TimedOut | ClaudeFault::DeadlineMissed => 504,
         ClaudeFault::Declined => 422,
     }
+}
+
+/// What an answer is that is no refusal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Success {
+    /// All there is to say.
+    Done,
+    /// Something new is there.
+    Created,
+    /// It is being worked on.
+    Pending,
+    /// A range of a file.
+    Part,
+    /// The caller has it already.
+    Unchanged,
+    /// The file has no such range.
+    NoSuchRange,
+}
+
+/// An answer that is no refusal.
+pub fn succeed(response: Response, success: Success) -> Response {
+    response.with_status(match success {
+        Success::Done => 200,
+        Success::Created => 201,
+        Success::Pending => 202,
+        Success::Part => 206,
+        Success::Unchanged => 304,
+        Success::NoSuchRange => 416,
+    })
+}
+
+/// An answer about what was refused, in words of its own.
+pub fn fail(response: Response, refusal: &Refusal) -> Response {
+    response.with_status(status(refusal))
 }
 
 /// A refusal as a response.
@@ -86,8 +141,53 @@ pub fn of_run(refused: &Refused, quote: Option<&Quote>) -> Result<Response> {
     Ok(response)
 }
 
+/// A refusal in HIRE's form.
+pub fn of_contract(refusal: &Refusal, contract_id: &str) -> Result<Response> {
+    build(refusal, &task::refused(refusal, contract_id))
+}
+
+/// A refusal of a contract's execution. A 402 is HIRE's and x402's at once.
+pub fn of_execution(refused: &Refused, contract_id: &str, quote: &Quote, price: &ContractPrice) -> Result<Response> {
+    let refusal = &refused.refusal;
+    if status(refusal) != 402 {
+        let response = of_contract(refusal, contract_id)?;
+        if let Some(run) = &refused.run {
+            response.headers().set("x-run-id", run)?;
+        }
+        return Ok(response);
+    }
+    let (mut body, challenge) = challenge_of(refusal, quote)?;
+    if let (Some(map), Value::Object(members)) = (body.as_object_mut(), task::refused(refusal, contract_id)) {
+        // x402 v1 fixes `error` to a text; HIRE's stands beside it.
+        let error = members.get("error").cloned().unwrap_or_default();
+        map.insert("status".to_owned(), "failed".into());
+        map.insert("contract_id".to_owned(), contract_id.into());
+        map.insert("details".to_owned(), error);
+    }
+    let response = build(refusal, &body)?;
+    let headers = response.headers();
+    headers.set("payment-required", &challenge)?;
+    let pay_to = quote.offers().first().map(|offer| offer.v2.pay_to.as_str());
+    headers.set("x-payment-address", pay_to.unwrap_or_default())?;
+    headers.set("x-payment-amount", &price.amount)?;
+    headers.set("x-payment-currency", &price.currency)?;
+    headers.set("x-payment-network", &price.network)?;
+    for (name, value) in &refused.settlement {
+        headers.set(name, value)?;
+    }
+    Ok(response)
+}
+
 /// A 402: v2's terms in the header, v1's in the body.
 pub fn challenge(refusal: &Refusal, quote: &Quote) -> Result<Response> {
+    let (body, header) = challenge_of(refusal, quote)?;
+    let response = build(refusal, &body)?;
+    response.headers().set("payment-required", &header)?;
+    Ok(response)
+}
+
+/// The body and the header of a 402.
+fn challenge_of(refusal: &Refusal, quote: &Quote) -> Result<(Value, String)> {
     let reason = match refusal {
         Refusal::PaymentRequired => "Payment required".to_owned(),
         other => other.x402_reason(),
@@ -98,10 +198,7 @@ pub fn challenge(refusal: &Refusal, quote: &Quote) -> Result<Response> {
         map.insert("code".to_owned(), refusal.code().into());
         map.insert("message".to_owned(), refusal.message().into());
     }
-    let response = build(refusal, &body)?;
-    let header = x402::encode_header(&quote.challenge(Some(reason)));
-    response.headers().set("payment-required", &header)?;
-    Ok(response)
+    Ok((body, x402::encode_header(&quote.challenge(Some(reason)))))
 }
 
 fn error_of_run(refused: &Refused) -> Value {

@@ -123,7 +123,7 @@ async fn claim_identifiers(
 async fn run(call: &Call<'_>, presentation: Presentation, quote: Option<&Quote>) -> Answer {
     match runs::present(call.env, &call.request, &presentation).await? {
         RunAnswer::Ready(response) => Ok(response),
-        RunAnswer::Ended => problem::ended().map_err(fault("answer")),
+        RunAnswer::Ended | RunAnswer::Task(_) => problem::ended().map_err(fault("answer")),
         RunAnswer::Refused(refused) => problem::of_run(&refused, quote).map_err(fault("problem")),
     }
 }
@@ -187,7 +187,7 @@ async fn read_body(request: &mut Request, limit: usize) -> Result<Body, Refusal>
 }
 
 /// Whether a run could be answered at all: checked before any payment is asked for.
-async fn ready_to_run(call: &Call<'_>, config: &Config, template: &Template) -> Result<(), Refusal> {
+pub(super) async fn ready_to_run(call: &Call<'_>, config: &Config, template: &Template) -> Result<(), Refusal> {
     if config.paused {
         return Err(Refusal::Paused);
     }
@@ -227,5 +227,7 @@ fn present(
         digest: digest(&json!(["POST", asked.target(), body])),
         representation: asked.representation,
         objection: None,
+        engagement: None,
+        answer_by: 0,
     })
 }

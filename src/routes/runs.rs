@@ -21,7 +21,7 @@ pub async fn show(call: Call<'_>, run: &str) -> Answer {
         RunAnswer::Refused(refused) if refused.refusal != Refusal::NotFound => {
             problem::of_run(&refused, None).map_err(fault("problem"))
         }
-        RunAnswer::Ended | RunAnswer::Refused(_) => {
+        RunAnswer::Ended | RunAnswer::Task(_) | RunAnswer::Refused(_) => {
             let entry = ledger::find(call.env, run).await?.ok_or(Refusal::NotFound)?;
             told(&json!({"run": run, "status": entry.status, "ledger": entry}))
         }
@@ -34,7 +34,7 @@ pub async fn follow(call: Call<'_>, run: &str) -> Answer {
     let last_event_id = header.and_then(|id| id.trim().parse().ok());
     match runs::follow(call.env, run, last_event_id).await? {
         RunAnswer::Ready(response) => Ok(response),
-        RunAnswer::Ended => problem::ended().map_err(fault("answer")),
+        RunAnswer::Ended | RunAnswer::Task(_) => problem::ended().map_err(fault("answer")),
         RunAnswer::Refused(refused) => problem::of_run(&refused, None).map_err(fault("problem")),
     }
 }

@@ -31,6 +31,8 @@ pub struct Config {
     pub require_payment_identifier: bool,
     /// What the operator promises beyond what the software does; shown at `/.well-known/refund-policy.json`.
     pub refund_policy: Option<String>,
+    /// HIRE.
+    pub hire: Hire,
 }
 
 /// The document as it stands in KV.
@@ -57,6 +59,34 @@ pub struct Document {
     pub require_payment_identifier: Option<bool>,
     /// See [`Config::refund_policy`].
     pub refund_policy: Option<String>,
+    /// See [`Config::hire`].
+    pub hire: Option<Hire>,
+}
+
+/// What there is to say about HIRE.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Hire {
+    /// What contracts mean by `base`: the CAIP-2 id of one of the networks.
+    pub network: String,
+    /// The operator's own, for the manifest of all creators.
+    pub wallet: Option<Address>,
+    /// For development: webhooks may lead to this machine, and in clear.
+    pub allow_loopback: bool,
+    /// DNS over HTTPS, in JSON: where the names of webhooks are looked up before anything is sent. Empty: not at
+    /// all.
+    pub resolver_url: String,
+}
+
+impl Default for Hire {
+    fn default() -> Self {
+        Self {
+            network: "eip155:8453".to_owned(),
+            wallet: None,
+            allow_loopback: false,
+            resolver_url: "https://cloudflare-dns.com/dns-query".to_owned(),
+        }
+    }
 }
 
 /// An x402 facilitator.
@@ -161,10 +191,21 @@ pub struct Limits {
     /// How many streams of one payer may show their text before they are settled (`release: verified`).
     /// One more is shown when it is settled, as others are.
     pub outstanding_per_payer: u32,
+    /// How many executions of contracts of one seeker may be under way, or have come to nothing within a day. (Claude
+    /// works before the seeker pays.)
+    pub in_vain_per_payer: u32,
     /// Claude calls for one run before it is paid, where the fault is one that passes.
     pub start_attempts: u8,
     /// Claude calls for one run once it is paid.
     pub paid_attempts: u8,
+}
+
+impl Limits {
+    /// What must be left of a payment's window when it is presented, in seconds: Claude has to begin, and the
+    /// payment to be settled.
+    pub const fn window_needed(&self) -> u64 {
+        self.claude_begin_seconds.saturating_add(self.settle_margin_seconds)
+    }
 }
 
 impl Default for Limits {
@@ -182,6 +223,7 @@ impl Default for Limits {
             claude_idle_seconds: 60,
             claude_total_seconds: 600,
             outstanding_per_payer: 3,
+            in_vain_per_payer: 20,
             start_attempts: 3,
             paid_attempts: 3,
         }
@@ -276,6 +318,7 @@ impl Config {
             jwt: Jwt::default(),
             require_payment_identifier: false,
             refund_policy: None,
+            hire: Hire::default(),
         }
     }
 
@@ -292,6 +335,7 @@ impl Config {
             jwt: document.jwt.unwrap_or(self.jwt),
             require_payment_identifier: document.require_payment_identifier.unwrap_or(self.require_payment_identifier),
             refund_policy: document.refund_policy.or(self.refund_policy),
+            hire: document.hire.unwrap_or(self.hire),
         };
         config.validate()?;
         Ok(config)
@@ -300,6 +344,11 @@ impl Config {
     /// Reads the text of a document.
     pub fn read_document(text: &str) -> Result<Document, ConfigError> {
         serde_json::from_str(text).map_err(|e| ConfigError::Form(e.to_string()))
+    }
+
+    /// The network that HIRE's contracts call `base`, where there is one.
+    pub fn hire_network(&self) -> Option<&Network> {
+        self.networks.iter().find(|n| n.id == self.hire.network)
     }
 
     /// The model a template names, where it can be sold on `today` (`YYYY-MM-DD`).
@@ -317,6 +366,8 @@ impl Config {
         for facilitator in &self.facilitators {
             check(is_http_url(&facilitator.url), "facilitators: a url is not http(s)")?;
         }
+        let resolver = &self.hire.resolver_url;
+        check(resolver.is_empty() || is_http_url(resolver), "hire: resolverUrl is not http(s)")?;
         check(!self.networks.is_empty(), "networks: none")?;
         for network in &self.networks {
             let chain = network.id.strip_prefix("eip155:").unwrap_or_default();
@@ -351,9 +402,8 @@ impl Config {
             l.claude_total_seconds,
         ];
         check(positive.iter().all(|s| (1..=3600).contains(s)), "limits: seconds are 1 to 3600")?;
-        let needed = l.claude_begin_seconds.saturating_add(l.settle_margin_seconds);
         check(
-            l.max_timeout_seconds > needed,
+            l.max_timeout_seconds > l.window_needed(),
             "limits: maxTimeoutSeconds must exceed claudeBeginSeconds + settleMarginSeconds",
         )?;
         check((1..=16 << 20).contains(&l.body_bytes), "limits: bodyBytes is 1 to 16 MiB")?;

@@ -3,9 +3,11 @@
 use super::config::Limits;
 use super::input::Input;
 use super::ledger::{row, Facts, Row};
+use super::output::{instructions, structured, OutputType};
 use super::quote::Payment;
 use super::refusal::{Refusal, Retry};
 use super::run::{Ending, Millis, Policy, Receipt, Release, Run, Terms, View};
+use super::task::{Engagement, OBJECT_PREFIX};
 use super::template::{render, Secret, NEUTRAL_MESSAGE};
 use crate::wire::anthropic::{StopReason, Usage};
 use crate::wire::x402::encode_header;
@@ -49,6 +51,10 @@ pub struct Presentation {
     pub release: Release,
     /// Why this cannot begin a run. It may still join the run that the payment has bought already.
     pub objection: Option<Refusal>,
+    /// The contract that it executes.
+    pub engagement: Option<Engagement>,
+    /// When a contract's caller wants an answer, result or not. Unix milliseconds.
+    pub answer_by: Millis,
 }
 
 /// The id of a run: it leads to the object, and its second half, drawn at random, is known only to who was
@@ -61,7 +67,8 @@ pub fn run_id(object: &str, random: &str) -> String {
 pub fn object_of(run_id: &str) -> Option<&str> {
     let (object, random) = run_id.strip_prefix("run_")?.rsplit_once('_')?;
     let hex = |text: &str| text.len() == 32 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
-    let known = hex(object.strip_prefix("test_").unwrap_or(object));
+    let name = object.strip_prefix("test_").or_else(|| object.strip_prefix(OBJECT_PREFIX));
+    let known = hex(name.unwrap_or(object));
     (known && hex(random)).then_some(object)
 }
 
@@ -72,6 +79,9 @@ pub struct Question {
     pub system: Secret,
     /// The user's turn.
     pub user: Secret,
+    /// A schema for Claude's structured outputs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<Value>,
 }
 
 /// What the object keeps of a run in clear: nothing secret.
@@ -93,6 +103,9 @@ pub struct Dossier {
     pub digest: String,
     /// When it was first presented.
     pub started_at: Millis,
+    /// The contract that it executes.
+    #[serde(default)]
+    pub engagement: Option<Engagement>,
 }
 
 /// What a caller came with: who holds the same payment and asks the same is shown the same run.
@@ -105,8 +118,10 @@ pub struct Ticket {
 }
 
 impl Ticket {
-    fn of(payment: &Option<Payment>, digest: &str) -> Self {
-        Self { proof: payment.as_ref().map(|p| p.proof.clone()), digest: digest.to_owned() }
+    fn of(payment: &Option<Payment>, digest: &str, engagement: &Option<Engagement>) -> Self {
+        // A contract is executed once, whatever is presented with it.
+        let payment = payment.as_ref().filter(|_| engagement.is_none());
+        Self { proof: payment.map(|p| p.proof.clone()), digest: digest.to_owned() }
     }
 }
 
@@ -121,6 +136,9 @@ pub struct Tally {
     pub stop_reason: Option<StopReason>,
     /// The facilitator that was asked last, by its URL.
     pub facilitator: Option<String>,
+    /// Claude was asked to mend an answer.
+    #[serde(default)]
+    pub repaired: bool,
 }
 
 impl Tally {
@@ -146,13 +164,14 @@ impl Tally {
 impl Presentation {
     /// See [`Ticket`].
     pub fn ticket(&self) -> Ticket {
-        Ticket::of(&self.payment, &self.digest)
+        Ticket::of(&self.payment, &self.digest, &self.engagement)
     }
 
-    /// What a run of it is held to. `release` may be less than the template allows.
-    pub fn terms(&self, release: Release, limits: &Limits) -> Terms {
+    /// What a run of it is held to that sets out at `now`. `release` may be less than the template allows.
+    pub fn terms(&self, release: Release, limits: &Limits, now: Millis) -> Terms {
         Terms {
             policy: match (&self.payment, self.representation) {
+                _ if self.engagement.is_some() => self.engaged_policy(),
                 (None, _) => Policy::Free,
                 (Some(_), Representation::Stream) => Policy::OnStart,
                 (Some(_), Representation::Json) => Policy::OnResult,
@@ -161,6 +180,17 @@ impl Presentation {
             start_attempts: limits.start_attempts,
             paid_attempts: limits.paid_attempts,
             valid_until: self.payment.as_ref().map_or(0, |p| p.valid_before.saturating_mul(1000)),
+            detached: self.engagement.is_some(),
+            due_by: self.engagement.as_ref().map(|e| e.due_by(now)),
+            kept_until: self.engagement.as_ref().map(|e| e.deadline),
+        }
+    }
+
+    fn engaged_policy(&self) -> Policy {
+        match self.engagement.as_ref().map(|e| e.output) {
+            // Delivery begins with the first text.
+            Some(OutputType::Stream) => Policy::OnStart,
+            _ => Policy::OnResult,
         }
     }
 
@@ -172,10 +202,13 @@ impl Presentation {
 
     /// Fills in the prompt.
     pub fn question(&self) -> Question {
-        let user = self.input.user_message.clone();
+        let user = self.input.user_message.clone().unwrap_or_else(|| NEUTRAL_MESSAGE.to_owned());
+        let wanted = self.engagement.as_ref().map(|e| (e.output, e.output_schema.as_ref()));
+        let form = wanted.and_then(|(output, schema)| instructions(output, schema));
         Question {
             system: Secret::new(render(self.prompt.reveal(), &self.input.values)),
-            user: Secret::new(user.unwrap_or_else(|| NEUTRAL_MESSAGE.to_owned())),
+            user: Secret::new(form.map_or_else(|| user.clone(), |form| format!("{user}\n\n{form}"))),
+            format: wanted.and_then(|(output, schema)| structured(output, schema)),
         }
     }
 
@@ -190,6 +223,7 @@ impl Presentation {
             payment: self.payment,
             digest: self.digest,
             started_at: now,
+            engagement: self.engagement,
         }
     }
 }
@@ -197,7 +231,7 @@ impl Presentation {
 impl Dossier {
     /// See [`Ticket`].
     pub fn ticket(&self) -> Ticket {
-        Ticket::of(&self.payment, &self.digest)
+        Ticket::of(&self.payment, &self.digest, &self.engagement)
     }
 
     /// The ledger's row of this run, at rest since `now`.

@@ -42,13 +42,18 @@ pub struct Quote {
 
 /// Makes the quote of a template for a call of `url`.
 pub fn quote(template: &Template, config: &Config, url: &str) -> Result<Quote, Refusal> {
+    quote_as(template, config, url, MIME)
+}
+
+/// The same, of an answer of another media type.
+pub fn quote_as(template: &Template, config: &Config, url: &str, mime: &str) -> Result<Quote, Refusal> {
     let (networks, limits) = (&config.networks, &config.limits);
     let mut description = format!("{}: {}", template.name, template.description);
     if let Some((cut, _)) = description.char_indices().nth(MAX_DESCRIPTION) {
         description.truncate(cut);
     }
     let resource =
-        Resource { url: url.to_owned(), description: Some(description.clone()), mime_type: Some(MIME.to_owned()) };
+        Resource { url: url.to_owned(), description: Some(description.clone()), mime_type: Some(mime.to_owned()) };
     let offer = |network: &Network| {
         let pay_to = Address::parse(template.wallets.get(&network.id)?)?.to_string();
         let amount = template.price.to_amount(network.decimals).ok().filter(|a| a.0 > 0)?;
@@ -71,7 +76,7 @@ pub fn quote(template: &Template, config: &Config, url: &str) -> Result<Quote, R
                 max_amount_required: amount,
                 resource: url.to_owned(),
                 description: description.clone(),
-                mime_type: MIME.to_owned(),
+                mime_type: mime.to_owned(),
                 pay_to,
                 max_timeout_seconds: limits.max_timeout_seconds,
                 asset,
@@ -258,8 +263,7 @@ pub fn match_payment(presented: &Presented, quote: &Quote, limits: &Limits, now:
     }
     // What Claude may take to begin, and the settlement after it: whoever grants less could have
     // answers begun that can never be settled.
-    let needed = limits.claude_begin_seconds.saturating_add(limits.settle_margin_seconds);
-    if authorization.valid_before <= now.saturating_add(needed) {
+    if authorization.valid_before <= now.saturating_add(limits.window_needed()) {
         return Err(Refusal::PaymentExpired);
     }
     Ok(presented.on(offer))

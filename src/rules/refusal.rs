@@ -5,7 +5,12 @@
 //!
 //! The order of the variants is their precedence: a request with several faults hears of the first.
 
+pub use claude::ClaudeFault;
+pub use contracts::ContractFault;
 use serde::{Deserialize, Serialize};
+
+mod claude;
+mod contracts;
 
 /// What was wrong with one field of the input.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -39,44 +44,6 @@ pub enum InputFault {
     Malformed,
 }
 
-/// Why Claude gave no (whole) answer. The upstream's own text is never part of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum ClaudeFault {
-    /// 401: the creator's key is not valid.
-    KeyInvalid,
-    /// 403: the creator's key may not use this model or feature.
-    Permission,
-    /// 402, or a spend limit: the creator's account cannot pay Anthropic.
-    Billing,
-    /// 404: the model does not exist any more.
-    ModelRetired,
-    /// 400 or 413: prompt and input together are too long for the model.
-    TooLong,
-    /// 400 for any other reason: the template cannot be run as it stands.
-    Rejected,
-    /// 429, with the seconds to wait where Anthropic said.
-    RateLimited {
-        /// From `retry-after`.
-        retry_after: Option<u32>,
-    },
-    /// 529.
-    Overloaded,
-    /// 500 and other upstream errors.
-    Upstream,
-    /// No connection.
-    Unreachable,
-    /// 504, or silence beyond our own limit.
-    TimedOut,
-    /// An `error` event after the answer had begun.
-    Broken,
-    /// The stream ended without `message_stop`.
-    CutOff,
-    /// `stop_reason: refusal`.
-    Declined,
-    /// Not Claude's: nobody was there any more who had paid or wanted to, and Claude was stopped.
-    CallerGone,
-}
-
 /// What coinslot says no to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Refusal {
@@ -94,6 +61,10 @@ pub enum Refusal {
         /// The limit.
         limit: usize,
     },
+    /// No `X-Contract-ID`, or none of a contract's form.
+    ContractIdMissing,
+    /// The contract is not taken.
+    Contract(ContractFault, Detail),
     /// The input is wrong.
     Input(InputFault, Detail),
     /// No token where one is needed.
@@ -102,6 +73,12 @@ pub enum Refusal {
     TokenInvalid,
     /// The token is good, and its bearer is not the owner.
     NotOwner,
+    /// A file's link was changed, or its time is up.
+    LinkInvalid,
+    /// A stored file is not what its link says.
+    FileDamaged,
+    /// The creator has stored no key to sign contracts with.
+    SigningKeyMissing,
     /// The creator has stored no Claude key.
     KeyMissing,
     /// The creator has switched the key off.
@@ -132,6 +109,16 @@ pub enum Refusal {
     IdentifierMissing,
     /// The identifier belongs to another payment, or another request.
     IdentifierReused,
+    /// The payer is not the contract's seeker.
+    SeekerMismatch,
+    /// The contract has been executed, or is, with another input.
+    ContractInputDiffers,
+    /// The contract allows no other execution.
+    RetriesExhausted,
+    /// Too many executions of this seeker are under way, or came to nothing lately.
+    TooMuchInVain,
+    /// The contract has come to its end, and what became of it is not kept any more.
+    ContractEnded,
     /// The same payment has been used with another request, or by someone else.
     PaymentReused,
     /// The facilitator says the payment is not valid.
@@ -169,75 +156,6 @@ pub enum Retry {
     After(u32),
 }
 
-impl ClaudeFault {
-    const fn code(self) -> &'static str {
-        match self {
-            Self::KeyInvalid => "CLAUDE_KEY_INVALID",
-            Self::Permission => "CLAUDE_PERMISSION_DENIED",
-            Self::Billing => "CLAUDE_BILLING",
-            Self::ModelRetired => "CLAUDE_MODEL_RETIRED",
-            Self::TooLong => "CLAUDE_INPUT_TOO_LONG",
-            Self::Rejected => "CLAUDE_REQUEST_REJECTED",
-            Self::RateLimited { .. } => "CLAUDE_RATE_LIMITED",
-            Self::Overloaded => "CLAUDE_OVERLOADED",
-            Self::Upstream => "CLAUDE_ERROR",
-            Self::Unreachable => "CLAUDE_UNREACHABLE",
-            Self::TimedOut => "CLAUDE_TIMEOUT",
-            Self::Broken => "CLAUDE_STREAM_ERROR",
-            Self::CutOff => "CLAUDE_CUT_OFF",
-            Self::Declined => "CLAUDE_REFUSED",
-            Self::CallerGone => "CALLER_GONE",
-        }
-    }
-
-    const fn message(self) -> &'static str {
-        match self {
-            Self::KeyInvalid => "The creator's Claude key is not valid. The creator has to renew it.",
-            Self::Permission => "The creator's Claude key may not use this model.",
-            Self::Billing => "The creator's Claude account cannot be billed at the moment.",
-            Self::ModelRetired => "The model behind this template is not available any more.",
-            Self::TooLong => "The prompt and your input together are too long for the model. Shorten the input.",
-            Self::Rejected => "Claude does not accept this template as it stands. The creator has to correct it.",
-            Self::RateLimited { .. } => "The creator's Claude key has reached its rate limit. Try again later.",
-            Self::Overloaded => "Claude is overloaded. Try again in a moment.",
-            Self::Upstream => "Claude had an internal error. Try again in a moment.",
-            Self::Unreachable => "Claude cannot be reached. Try again in a moment.",
-            Self::TimedOut => "Claude did not answer in time. Try again in a moment.",
-            Self::Broken => "Claude reported an error in the middle of its answer.",
-            Self::CutOff => "Claude's answer broke off before its end.",
-            Self::Declined => "Claude declined to answer this input.",
-            Self::CallerGone => "The caller had gone before anything was paid.",
-        }
-    }
-
-    /// See [`Retry`].
-    pub const fn retry(self) -> Retry {
-        match self {
-            Self::KeyInvalid | Self::Permission | Self::Billing | Self::ModelRetired => Retry::Never,
-            Self::TooLong | Self::Rejected | Self::Declined => Retry::Never,
-            // Without `retry-after` a 429 is a spend cap: waiting does not help soon.
-            Self::RateLimited { retry_after: None } => Retry::After(3600),
-            Self::RateLimited { retry_after: Some(s) } => Retry::After(s),
-            Self::Overloaded => Retry::After(15),
-            Self::Upstream | Self::Unreachable | Self::TimedOut => Retry::After(5),
-            Self::Broken | Self::CutOff | Self::CallerGone => Retry::After(1),
-        }
-    }
-
-    /// How long to wait before asking again, where a fault of this kind passes by itself: `wait`
-    /// milliseconds, or longer where Anthropic asks for that. `None`: asking again soon is no use.
-    pub fn passes_in(self, wait: u64) -> Option<u64> {
-        match self {
-            Self::RateLimited { retry_after: Some(seconds) } => Some(wait.max(u64::from(seconds).saturating_mul(1000))),
-            Self::Overloaded | Self::Upstream | Self::Unreachable | Self::Broken | Self::CutOff => Some(wait),
-            Self::KeyInvalid | Self::Permission | Self::Billing | Self::ModelRetired => None,
-            Self::TooLong | Self::Rejected | Self::Declined | Self::CallerGone => None,
-            // Without `retry-after` it is a spend cap. And who has waited for a time-out has waited enough.
-            Self::RateLimited { retry_after: None } | Self::TimedOut => None,
-        }
-    }
-}
-
 impl Refusal {
     /// The stable name that programs match on.
     pub const fn code(&self) -> &'static str {
@@ -246,6 +164,8 @@ impl Refusal {
             Self::MethodNotAllowed { .. } => "METHOD_NOT_ALLOWED",
             Self::Paused => "PAUSED",
             Self::BodyTooLarge { .. } => "BODY_TOO_LARGE",
+            Self::ContractIdMissing => "CONTRACT_ID_MISSING",
+            Self::Contract(fault, _) => fault.code(),
             Self::Input(InputFault::NotJson, _) => "INVALID_JSON",
             Self::Input(InputFault::NotAnObject | InputFault::Malformed, _) => "INVALID_INPUT",
             Self::Input(InputFault::UnknownParameter, _) => "UNKNOWN_PARAMETER",
@@ -256,6 +176,9 @@ impl Refusal {
             Self::TokenMissing => "TOKEN_MISSING",
             Self::TokenInvalid => "TOKEN_INVALID",
             Self::NotOwner => "NOT_OWNER",
+            Self::LinkInvalid => "LINK_INVALID",
+            Self::FileDamaged => "FILE_DAMAGED",
+            Self::SigningKeyMissing => "SIGNING_KEY_MISSING",
             Self::KeyMissing => "CREATOR_KEY_MISSING",
             Self::KeyDisabled => "CREATOR_KEY_DISABLED",
             Self::ModelUnavailable => "MODEL_UNAVAILABLE",
@@ -268,6 +191,11 @@ impl Refusal {
             Self::IdentifierInvalid => "IDENTIFIER_INVALID",
             Self::IdentifierMissing => "IDENTIFIER_MISSING",
             Self::IdentifierReused => "IDENTIFIER_REUSED",
+            Self::SeekerMismatch => "SEEKER_MISMATCH",
+            Self::ContractInputDiffers => "CONTRACT_INPUT_DIFFERS",
+            Self::RetriesExhausted => "RETRIES_EXHAUSTED",
+            Self::TooMuchInVain => "TOO_MANY_UNPAID_EXECUTIONS",
+            Self::ContractEnded => "CONTRACT_ENDED",
             Self::PaymentReused => "PAYMENT_REUSED",
             Self::PaymentInvalid { .. } => "PAYMENT_INVALID",
             Self::FacilitatorUnavailable => "FACILITATOR_UNAVAILABLE",
@@ -288,10 +216,15 @@ impl Refusal {
             Self::MethodNotAllowed { allow } => format!("Use one of: {allow}."),
             Self::Paused => "New runs are paused by the operator. Nothing was charged.".to_owned(),
             Self::BodyTooLarge { limit } => format!("The body is larger than {limit} bytes."),
+            Self::ContractIdMissing => "Send the signed contract's id: X-Contract-ID: ctr_….".to_owned(),
+            Self::Contract(fault, detail) => fault.message(detail),
             Self::Input(fault, detail) => input_message(*fault, detail),
             Self::TokenMissing => "Send a token: Authorization: Bearer <JWT>.".to_owned(),
             Self::TokenInvalid => "The token is not valid.".to_owned(),
             Self::NotOwner => "Only the template's owner may do this.".to_owned(),
+            Self::LinkInvalid => "This link was changed, or its time is up. Ask for the task again.".to_owned(),
+            Self::FileDamaged => "The stored file is not the one that was delivered. It is not handed out.".to_owned(),
+            Self::SigningKeyMissing => "The creator signs no contracts at the moment.".to_owned(),
             Self::KeyMissing => "There is no usable Claude key for this template. Nothing was charged.".to_owned(),
             Self::KeyDisabled => "The creator has switched this off for now. Nothing was charged.".to_owned(),
             Self::ModelUnavailable => {
@@ -318,6 +251,18 @@ impl Refusal {
                 "This identifier belongs to another payment or another request: present that payment again, or use \
                  another identifier. This request was not run."
                     .to_owned()
+            }
+            Self::SeekerMismatch => "The payment is not of the contract's seeker. Nothing was charged.".to_owned(),
+            Self::ContractInputDiffers => {
+                "This contract is executed with another input already. One contract is one task.".to_owned()
+            }
+            Self::RetriesExhausted => "The contract's retry_policy allows no other execution.".to_owned(),
+            Self::TooMuchInVain => {
+                "Too many executions for this wallet are under way, or came to nothing today. Nothing was charged."
+                    .to_owned()
+            }
+            Self::ContractEnded => {
+                "This contract has come to its end (see its state). This request was not executed.".to_owned()
             }
             Self::PaymentReused => "This payment belongs to another request.".to_owned(),
             Self::PaymentInvalid { .. } => "The facilitator does not accept this payment.".to_owned(),
@@ -362,10 +307,22 @@ impl Refusal {
         !matches!(self, Self::SettlementUnknown | Self::PaymentReused | Self::IdentifierReused)
     }
 
+    /// Whether it is about the payment alone: another one, or the same later, may do.
+    pub const fn is_about_payment(&self) -> bool {
+        matches!(
+            self,
+            Self::PaymentInvalid { .. }
+                | Self::PaymentReused
+                | Self::FacilitatorUnavailable
+                | Self::SettlementRejected { .. }
+                | Self::Internal
+        )
+    }
+
     /// Field, expected, received, where the refusal is about one field.
     pub fn detail(&self) -> Option<Detail> {
         match self {
-            Self::Input(_, detail) => Some(detail.clone()),
+            Self::Input(_, detail) | Self::Contract(_, detail) => Some(detail.clone()),
             Self::PaymentMismatch { field } => Some(Detail {
                 field: field.clone(),
                 expected: "the value in the terms".to_owned(),
@@ -382,11 +339,19 @@ impl Refusal {
             Self::Paused => Retry::After(60),
             Self::FacilitatorUnavailable | Self::SettlementUnknown => Retry::After(5),
             Self::PaymentNotYetValid | Self::Interrupted => Retry::After(1),
-            Self::KeyMissing | Self::KeyDisabled => Retry::After(600),
+            Self::KeyMissing | Self::KeyDisabled | Self::SigningKeyMissing | Self::TooMuchInVain => Retry::After(600),
             Self::NotFound
             | Self::MethodNotAllowed { .. }
             | Self::BodyTooLarge { .. }
+            | Self::ContractIdMissing
+            | Self::Contract(..)
             | Self::Input(..)
+            | Self::LinkInvalid
+            | Self::FileDamaged
+            | Self::SeekerMismatch
+            | Self::ContractInputDiffers
+            | Self::RetriesExhausted
+            | Self::ContractEnded
             | Self::TokenMissing
             | Self::TokenInvalid
             | Self::NotOwner

@@ -26,6 +26,8 @@ pub use words::*;
 mod told;
 mod words;
 
+use words::{after_restart, back_off, hushed};
+
 /// How far Claude's answer is, while a settlement is due or under way.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Answer {
@@ -97,6 +99,9 @@ pub struct Run {
     owes: bool,
     /// A caller has asked for the run while its settlement was in doubt, or was there when the object died.
     awaited: bool,
+    /// The payment was good, and Claude was asked.
+    #[serde(default)]
+    worked: bool,
     /// The ledger is owed a row.
     owed: bool,
     /// When the alarm is to do something about the state the run rests in.
@@ -121,6 +126,7 @@ impl Run {
             said_spent: false,
             owes: false,
             awaited: false,
+            worked: false,
             owed: false,
             due: None,
             rounds: 0,
@@ -157,7 +163,13 @@ impl Run {
             (_, Event::Presented) => vec![],
 
             // Verify.
-            (State::Presented, Event::Verified) => self.to(State::Verified, &[Save, Ask]),
+            (State::Presented, Event::Verified) => {
+                self.worked = true;
+                self.to(State::Verified, &[Save, Ask])
+            }
+            (State::Presented, Event::VerifyRefused(refusal)) if self.terms.detached => {
+                self.rest(State::Refused(refusal), moment)
+            }
             (State::Presented, Event::VerifyRefused(refusal)) => {
                 self.rested_at = moment.now;
                 self.to(State::Refused(refusal), &[Save])
@@ -190,6 +202,12 @@ impl Run {
             }
             (State::Streaming, Event::Abandoned) if self.terms.policy == Policy::Free => {
                 self.fail(ClaudeFault::CallerGone, moment)
+            }
+
+            // The result comes too late for its contract. What is being settled was there in time, and a stream that
+            // has begun goes on.
+            (State::Verified | State::Answering { settling: false, .. }, Event::DeadlineMissed) => {
+                self.fail(ClaudeFault::DeadlineMissed, moment)
             }
 
             // Claude, while the money moves.
@@ -270,9 +288,14 @@ impl Run {
             (State::Streaming, Event::Broke { fault, silent: false }) => self.interrupt(fault, moment),
 
             // After a restart: nothing is under way.
+            (State::Presented, Event::Restarted) if self.terms.detached => self.to(State::Presented, &[Save, Verify]),
             (State::Presented, Event::Restarted) => {
                 self.rested_at = moment.now;
                 self.to(State::New, &[Save])
+            }
+            (State::Verified | State::Answering { settling: false, .. }, Event::Restarted) if self.terms.detached => {
+                self.take_back_the_wait();
+                self.start_again(ClaudeFault::CutOff, moment)
             }
             (State::Verified | State::Answering { settling: false, .. }, Event::Restarted) => {
                 self.rest(State::Failed(ClaudeFault::CutOff), moment)
@@ -293,9 +316,7 @@ impl Run {
                 self.rest(State::Failed(ClaudeFault::CutOff), moment)
             }
             (State::Streaming, Event::Restarted) => {
-                // A call that was waited for has not been made.
-                let waited = u8::from(self.backing_off.take().is_some());
-                self.attempts = self.attempts.saturating_sub(waited);
+                self.take_back_the_wait();
                 self.ask_again(ClaudeFault::CutOff, Some(self.attempts), moment)
             }
 
@@ -335,6 +356,7 @@ impl Run {
     /// Claude failed before anything was charged: a fault that passes is given time to.
     fn start_again(&mut self, fault: ClaudeFault, moment: Moment) -> Vec<Effect> {
         let again = self.attempts < self.terms.start_attempts && self.terms.policy != Policy::Free;
+        let again = again || fault == ClaudeFault::OutputMismatch { repair: true };
         let wait = back_off(START_BACK_OFF, self.attempts.saturating_sub(1), START_BACK_OFF_MOST, moment);
         match fault.passes_in(wait).filter(|wait| again && *wait <= START_BACK_OFF_MOST) {
             None => self.rest(State::Failed(fault), moment),
@@ -344,6 +366,12 @@ impl Run {
                 self.to(State::Verified, &[Effect::Clear, Effect::Save, Effect::BackOff])
             }
         }
+    }
+
+    /// A call that was waited for has not been made.
+    fn take_back_the_wait(&mut self) {
+        let waited = u8::from(self.backing_off.take().is_some());
+        self.attempts = self.attempts.saturating_sub(waited);
     }
 
     /// The money has moved.
@@ -466,24 +494,4 @@ impl Run {
 
 fn answering(settling: bool, answer: Answer) -> State {
     State::Answering { settling, answer }
-}
-
-fn hushed(effects: Vec<Effect>) -> Vec<Effect> {
-    [vec![Effect::Hush], effects].concat()
-}
-
-/// What was being written when the object died is lost; what was whole had been saved.
-fn after_restart(answer: Answer) -> Answer {
-    match answer {
-        Answer::Writing => Answer::Broken(ClaudeFault::CutOff),
-        whole_or_broken => whole_or_broken,
-    }
-}
-
-/// Four times longer each time, up to `most`, of which the dice may take off half: what failed together does
-/// not come back together.
-fn back_off(base: Millis, times: u8, most: Millis, moment: Moment) -> Millis {
-    let longest = base.saturating_mul(4u64.saturating_pow(u32::from(times))).min(most);
-    let half = longest / 2;
-    half.saturating_add(half.saturating_mul(u64::from(moment.dice)) / u64::from(u16::MAX))
 }

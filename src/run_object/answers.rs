@@ -3,14 +3,16 @@
 use super::{plain, refused, Refused};
 use crate::edge::runs::ENDED;
 use crate::edge::subscriber::{self, Writer};
-use crate::edge::{fault, runs};
+use crate::edge::{clock, fault, runs};
 use crate::engine::{Listener, Session};
 use crate::rules::dossier::{settled_headers, Ticket};
 use crate::rules::refusal::Refusal;
-use crate::rules::run::{Ending, Policy, Run, View};
+use crate::rules::run::{Ending, Millis, Policy, Run, State, View};
 use crate::wire::sse;
 use serde_json::{json, Value};
+use std::future::Future;
 use std::rc::Rc;
+use std::time::Duration;
 use worker::{Headers, Response, ResponseBody, Result};
 
 type Answer = std::result::Result<Response, Box<Refused>>;
@@ -22,6 +24,8 @@ pub enum Told {
     Presenter(Ticket),
     /// Somebody with the run's id.
     Holder(String),
+    /// Somebody with the task's id.
+    Seeker(String),
 }
 
 impl Told {
@@ -30,13 +34,14 @@ impl Told {
         desk.dossier.as_ref().is_some_and(|dossier| match self {
             Told::Presenter(ticket) => dossier.ticket() == *ticket,
             Told::Holder(run_id) => dossier.run_id == *run_id,
+            Told::Seeker(task_id) => dossier.engagement.as_ref().is_some_and(|e| e.task_id == *task_id),
         })
     }
 
     fn lost(&self) -> Refusal {
         match self {
             Told::Presenter(_) => Refusal::PaymentReused,
-            Told::Holder(_) => Refusal::NotFound,
+            Told::Holder(_) | Told::Seeker(_) => Refusal::NotFound,
         }
     }
 }
@@ -87,6 +92,53 @@ pub async fn document(session: &Rc<Session>, told: Told) -> Answer {
         desk.dossier.as_ref().map(|d| d.document(text, &desk.tally, desk.run.receipt()))
     };
     json_response(session, json)
+}
+
+/// What whoever wants an answer at once waits for, in milliseconds: mostly it suffices to see a bad payment.
+const AT_ONCE: Millis = 2_000;
+
+/// Waits for a task's end, but no longer than until `answer_by`.
+pub async fn task(session: &Rc<Session>, told: Told, answer_by: Millis) -> Answer {
+    let begun = |run: &Run| !matches!(run.state(), State::New | State::Presented);
+    let left = |by: Millis| by.saturating_sub(clock::now());
+    within(left(answer_by).max(AT_ONCE), wait_for(session, &told, begun)).await?;
+    let begun_or_over = |run: &Run| match run.terms().policy {
+        // A stream is followed from when it begins.
+        Policy::OnStart => !matches!(run.view(), View::Wait),
+        Policy::OnResult | Policy::Free => run.is_final(),
+    };
+    within(left(answer_by), wait_for(session, &told, begun_or_over)).await?;
+    let refusal = match session.desk.borrow().run.view() {
+        // The payment's fault, and no word about the task.
+        View::Refuse(refusal) if session.desk.borrow().run.is_blank() && refusal.is_about_payment() => Some(refusal),
+        _ => None,
+    };
+    match refusal {
+        Some(refusal) => Err(refused(session, refusal)),
+        None => self::told(session),
+    }
+}
+
+/// Waits, but no longer than some milliseconds.
+async fn within(
+    limit: Millis,
+    work: impl Future<Output = std::result::Result<(), Box<Refused>>>,
+) -> std::result::Result<(), Box<Refused>> {
+    clock::within(Duration::from_millis(limit), work).await.unwrap_or(Ok(()))
+}
+
+/// How a task stands.
+pub fn told(session: &Session) -> Answer {
+    let internal = |e: &str| refused(session, fault("task")(e));
+    let told = session.task().ok_or_else(|| internal("no contract"))?;
+    let mut told = told;
+    {
+        let desk = session.desk.borrow();
+        let run_id = desk.dossier.as_ref().map(|d| ("x-run-id".to_owned(), d.run_id.clone()));
+        told.headers.extend(run_id);
+        told.headers.extend(desk.run.receipt().into_iter().flat_map(settled_headers));
+    }
+    runs::told(&told).map_err(|e| internal(&e.to_string()))
 }
 
 /// Where the run stands, and its output once that is to be shown.

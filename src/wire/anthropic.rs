@@ -15,16 +15,36 @@ pub struct MessagesRequest<'a> {
     pub max_tokens: u32,
     /// The system prompt: the rendered template.
     pub system: &'a str,
-    /// One user message.
-    pub messages: [Message<'a>; 1],
+    /// The user's turn; where an answer is to be mended, that answer and what is wrong with it.
+    pub messages: Vec<Message<'a>>,
     /// Always true.
     pub stream: bool,
+    /// Structured outputs: the form of the answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output_config: Option<OutputConfig<'a>>,
+}
+
+/// What the answer is to look like.
+#[derive(Debug, Serialize)]
+pub struct OutputConfig<'a> {
+    /// Its format.
+    pub format: OutputFormat<'a>,
+}
+
+/// A format of answers.
+#[derive(Debug, Serialize)]
+pub struct OutputFormat<'a> {
+    /// `json_schema`.
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    /// The schema.
+    pub schema: &'a serde_json::Value,
 }
 
 /// One turn.
 #[derive(Debug, Serialize)]
 pub struct Message<'a> {
-    /// `user`.
+    /// `user` or `assistant`.
     pub role: &'static str,
     /// Its text.
     pub content: &'a str,

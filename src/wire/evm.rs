@@ -261,7 +261,7 @@ const TRANSFER: &str = "TransferWithAuthorization(address from,address to,uint25
                         uint256 validBefore,bytes32 nonce)";
 
 /// Whose key has signed `digest`: `r`, `s`, and `v` as 27 and 28, or 0 and 1.
-fn recover(digest: &Word, signature: &[u8; 65]) -> Option<Address> {
+pub(super) fn recover(digest: &Word, signature: &[u8; 65]) -> Option<Address> {
     let (rs, v) = signature.split_at(64);
     let parity = match v {
         [0 | 27] => 0,
@@ -270,6 +270,11 @@ fn recover(digest: &Word, signature: &[u8; 65]) -> Option<Address> {
     };
     let signature = Signature::from_slice(rs).ok().filter(|s| s.normalize_s().is_none())?;
     let key = VerifyingKey::recover_from_prehash(digest, &signature, RecoveryId::from_byte(parity)?).ok()?;
+    address_of(&key)
+}
+
+/// The address of a public key.
+pub(super) fn address_of(key: &VerifyingKey) -> Option<Address> {
     let point = key.to_encoded_point(false);
     let hash = keccak(point.as_bytes().get(1..)?);
     hash.get(12..)?.try_into().ok().map(Address)

@@ -7,17 +7,20 @@
 
 use coinslot::rules::claude::{Reading, Step};
 use coinslot::rules::config::{Config, Issuer, Limits};
+use coinslot::rules::contract;
 use coinslot::rules::input::{validate, Body};
+use coinslot::rules::output::{is_file_name, is_media_type, items, FileKind, OutputType};
 use coinslot::rules::owner::{candidates, claims_hold, takes_secret};
 use coinslot::rules::quote::{identify, match_payment, quote, read_payment, Payment, Quote};
 use coinslot::rules::refusal::{Detail, Refusal};
 use coinslot::rules::run::Release;
+use coinslot::rules::schema::Schema;
 use coinslot::rules::template::{is_parameter_name, render, Parameter, Secret, Template, USER_MESSAGE};
-use coinslot::wire::canonical::digest;
+use coinslot::wire::canonical::{canonical, digest, sha256_hex};
 use coinslot::wire::evm::Authorization;
 use coinslot::wire::sse::{Event, Parser, TooLong};
 use coinslot::wire::x402::{decode_header, encode_header, MAX_HEADER};
-use coinslot::wire::{accept, base64, jwt};
+use coinslot::wire::{accept, base64, hire, jwt, strict};
 use serde_json::{json, Map, Value};
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -753,4 +756,67 @@ pub fn accept(case: &[u8]) {
     let wanted = accept::prefers_json(&text);
     assert!(!wanted || text.to_ascii_lowercase().contains("application/json"), "{text}");
     assert!(!accept::prefers_json(&format!("{text},text/event-stream")), "the stream is never weighed below JSON");
+}
+
+const CONTRACT: &str = r##"{"version":"HIRE/1.0","contract_id":"ctr_xyz789","created_at":"2026-01-30T10:00:00Z",
+    "parties":{"seeker":{"agent_id":"agent_a","wallet":"0x857b06519E91e3A54538791bDbb0E22373e36b66",
+    "webhook_url":"https://example.com/h"},"worker":{"agent_id":"agent_b",
+    "wallet":"0x209693Bc6afc0C5328bA36FaF03C514EF312287C"}},"task":{"capability":"haiku","description":"d",
+    "output_type":"json","requirements":["r"],"input_schema":{"type":"object","properties":{"a":{"pattern":"^a+$"}}},
+    "output_schema":{"$defs":{"x":{"type":["integer","null"]}},"items":{"$ref":"#/$defs/x"}}},"terms":{"price":
+    {"amount":"0.01","currency":"USDC","network":"base"},"deadline":"2026-01-30T12:00:00Z","payment_trigger":
+    "on_delivery","platform_fee":{"percentage":1.5,"wallet":"w"}},"sla":{"max_latency_ms":5000,"retry_policy":
+    "3 attempts","refund_conditions":["no_response"],"allow_partial":true},"signatures":{"seeker":"0x","worker":"0x",
+    "timestamp":"2026-01-30T10:00:01Z"},"hash":"sha256:0000000000000000000000000000000000000000000000000000000000000000"}"##;
+
+/// A contract is read or refused; what is read has one canonical form and one hash, whatever its spelling; and it is
+/// signed by nobody whose key we do not hold.
+pub fn contract(case: &[u8]) {
+    let mut dice = Dice(case);
+    let text = match dice.byte() {
+        0 => dice.rest().to_vec(),
+        1 => {
+            let mut document: Value = serde_json::from_str(CONTRACT).unwrap();
+            change_somewhere(&mut document, &mut dice);
+            document.to_string().into_bytes()
+        }
+        _ => dice.edited(CONTRACT),
+    };
+    let Ok(document) = strict::from_slice(&text) else { return };
+    let form = canonical(&document);
+    let again = strict::from_slice(&form).unwrap();
+    assert_eq!(canonical(&again), form, "the canonical form is its own");
+    assert_eq!(hire::hash(&again), hire::hash(&document));
+    let Ok(read) = contract::read(&document) else { return };
+    assert!(hire::is_contract_id(&read.contract_id));
+    assert!(contract::check_signed(&document, &read).is_err());
+    for schema in [&read.task.input_schema, &read.task.output_schema].into_iter().flatten() {
+        if let Ok(schema) = Schema::read(schema) {
+            let _ = schema.check(&document);
+        }
+    }
+}
+
+/// Claude's text is some items, each with the checksum of its bytes, or is not what was asked for.
+pub fn deliverable(case: &[u8]) {
+    let mut dice = Dice(case);
+    let forms = [OutputType::Json, OutputType::Multiple, OutputType::File, OutputType::Text, OutputType::Stream];
+    let output = dice.pick(&forms);
+    let text = String::from_utf8_lossy(&dice.edited(
+        "```json\n{\"items\":[{\"name\":\"a.md\",\"type\":\"file\",\"mime\":\"text/plain\",\"content\":\"x\"},
+         {\"name\":\"b\",\"type\":\"json\",\"content\":{\"c\":[1,2.5]}}]}\n```",
+    ))
+    .into_owned();
+    let file = FileKind { name: "a.txt".to_owned(), mime: "text/plain".to_owned() };
+    let schema = json!({"type": "object", "required": ["items"]});
+    let Ok(items) = items(output, Some(&schema), &file, &text) else { return };
+    let names: std::collections::BTreeSet<_> = items.iter().map(|item| item.name.as_str()).collect();
+    assert_eq!(names.len(), items.len());
+    for item in &items {
+        assert!(is_file_name(&item.name) && is_media_type(&item.mime));
+        let told = item.describe(None);
+        assert_eq!(told["size"], item.bytes.len());
+        assert_eq!(told["checksum"], format!("sha256:{}", sha256_hex(&item.bytes)));
+        assert_eq!(item.content.is_none(), item.kind == OutputType::File);
+    }
 }

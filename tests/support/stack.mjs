@@ -22,7 +22,7 @@ import { wrapFetchWithPayment, x402Client } from '@x402/fetch';
 import { generatePrivateKey, privateKeyToAccount } from 'viem/accounts';
 import { CHAIN_ID, NETWORK, USDC, networksVar, startChain } from '../../dev/chain.mjs';
 import { startFacilitator } from '../../dev/facilitator.mjs';
-import { creators, fakeClaudeKey, ownerToken, resourceOf, seedSql, templates } from '../../dev/seed.mjs';
+import { creators, fakeClaudeKey, hireVar, ownerToken, resourceOf, seedSql, storeSigningKey, templates } from '../../dev/seed.mjs';
 import { startClaude } from './claude.mjs';
 
 const require = createRequire(import.meta.url);
@@ -176,11 +176,12 @@ export async function startStack({ script, config, vars = {}, blockTime = 'auto'
 
     const logs = [];
     let [killed, revived] = [0, 0];
-    const base = { VAULT_KEYS: vaultKey('k1'), JWT_SECRET, FACILITATOR_URL: facilitator.url, ANTHROPIC_BASE_URL: claude.url, NETWORKS: networks(chain.url) };
+    const base = { VAULT_KEYS: vaultKey('k1'), JWT_SECRET, FACILITATOR_URL: facilitator.url, ANTHROPIC_BASE_URL: claude.url, NETWORKS: networks(chain.url), HIRE: hireVar };
     const { workerOptions } = wrangler.unstable_getMiniflareWorkerOptions(`${root}wrangler.toml`);
     const worker = (more, without) => ({
       ...workerOptions,
       kvNamespaces: without.includes('KV') ? {} : workerOptions.kvNamespaces,
+      r2Buckets: without.includes('FILES') ? {} : workerOptions.r2Buckets,
       name: 'coinslot',
       modulesRoot: '/',
       modules: bundle.map((m) => ({ ...m, path: `/${m.path}` })),
@@ -220,7 +221,7 @@ export async function startStack({ script, config, vars = {}, blockTime = 'auto'
       close,
     };
     const plain = (url) => String(url).replace(/\/$/, '').replace('localhost', '127.0.0.1');
-    const bind = async () => Object.assign(stack, await mf.getBindings('coinslot')); // DB, KV
+    const bind = async () => Object.assign(stack, await mf.getBindings('coinslot')); // DB, KV, FILES
     const locate = async () => {
       stack.url = plain(await mf.ready);
       if (elsewhere) stack.elsewhere = plain(await mf.unsafeGetDirectURL('elsewhere'));
@@ -233,8 +234,8 @@ export async function startStack({ script, config, vars = {}, blockTime = 'auto'
 
     Object.assign(stack, {
       /**
-       * Another runtime, with other vars, over the same storage. Everything in memory is gone. `without: ['KV']`:
-       * that binding is missing.
+       * Another runtime, with other vars, over the same storage. Everything in memory is gone. `without: ['KV', 'FILES']`:
+       * those bindings are missing.
        */
       async restart(more = {}, { without } = {}) {
         await mf.setOptions(options(more, without));
@@ -291,6 +292,7 @@ export async function startStack({ script, config, vars = {}, blockTime = 'auto'
         if (atomic) await chain.mint(account.address, atomic);
         return account;
       },
+      authorize,
       balance: (who) => chain.balanceOf(who.address ?? who),
       post: (path, input, headers = {}, init = {}) =>
         fetch(`${stack.url}${path}`, {
@@ -387,6 +389,7 @@ export async function startStack({ script, config, vars = {}, blockTime = 'auto'
     for (const creator of creators) {
       const stored = await stack.storeKey(creator);
       if (!stored.ok) throw new Error(`storing a key: ${stored.status} ${await stored.text()}`);
+      await storeSigningKey(stack.url, await stack.token(creator), creator.privateKey);
     }
     return stack;
   } catch (error) {

@@ -11,6 +11,11 @@ impl Run {
         &self.state
     }
 
+    /// When it came to rest; 0 before it ever has. Unix milliseconds.
+    pub fn rested_at(&self) -> Millis {
+        self.rested_at
+    }
+
     /// What was agreed when it was presented.
     pub fn terms(&self) -> &Terms {
         &self.terms
@@ -50,6 +55,7 @@ impl Run {
     /// Whether Claude works, or is about to, for somebody who has not paid.
     pub fn is_on_credit(&self) -> bool {
         match &self.state {
+            _ if self.terms.detached => false,
             State::Verified | State::Answering { settling: false, .. } => true,
             State::Streaming => self.terms.policy == Policy::Free,
             _ => false,
@@ -82,6 +88,11 @@ impl Run {
     /// Whether nothing of this run needs to be known: another presentation starts from nothing.
     pub fn is_blank(&self) -> bool {
         matches!(self.state, State::New | State::Refused(_) | State::Failed(_))
+    }
+
+    /// Whether Claude worked, and nothing was charged: an execution, as a contract counts them.
+    pub fn was_in_vain(&self) -> bool {
+        self.worked && matches!(self.state, State::Failed(_) | State::Refused(_))
     }
 
     /// What a caller is told now.
@@ -140,7 +151,8 @@ impl Run {
     fn forgotten_at(&self) -> Millis {
         let keep = match &self.state {
             State::SettlementUnknown { .. } | State::Refundable(_) => KEEP_OPEN,
-            _ if self.owes => KEEP,
+            // Of a contract it is kept how often it was executed.
+            _ if self.owes || self.terms.detached => KEEP,
             State::New => KEEP_UNVERIFIED,
             State::Refused(
                 Refusal::PaymentInvalid { .. }
@@ -150,7 +162,23 @@ impl Run {
             ) => KEEP_UNVERIFIED,
             _ => KEEP,
         };
-        self.rested_at.saturating_add(keep)
+        let keep = self.rested_at.saturating_add(keep);
+        // How often a contract was executed counts as long as it can be.
+        let until = self.terms.kept_until.filter(|_| self.is_blank());
+        until.map_or(keep, |until| keep.max(until))
+    }
+
+    /// Whether its result can only come too late by now.
+    pub fn is_late(&self, now: Millis) -> bool {
+        self.due_by().is_some_and(|due_by| due_by <= now)
+    }
+
+    /// When the result is due, as long as there is none.
+    fn due_by(&self) -> Option<Millis> {
+        match &self.state {
+            State::Verified | State::Answering { settling: false, .. } => self.terms.due_by,
+            _ => None,
+        }
     }
 
     /// When to wake the run, if at all.
@@ -167,6 +195,8 @@ impl Run {
             State::Interrupted(_) | State::Refundable(_) | State::SettlementUnknown { looking: false, .. } => self.due,
             _ => None,
         };
-        Some(due.map_or(usual, |due| due.min(usual)))
+        // Set while the payment is verified, for the alarm is not set again before Claude works.
+        let soon = self.terms.due_by.filter(|due_by| self.state == State::Presented && *due_by > now);
+        [due, self.due_by(), soon].into_iter().flatten().chain([usual]).min()
     }
 }

@@ -1,5 +1,6 @@
 //! The run machine's vocabulary: what it is told, what it wants done, what it says of itself.
 
+use super::Answer;
 use crate::rules::refusal::{ClaudeFault, Refusal};
 use serde::{Deserialize, Serialize};
 
@@ -63,12 +64,30 @@ pub struct Terms {
     pub paid_attempts: u8,
     /// When the payment can be settled no more.
     pub valid_until: Millis,
+    /// It goes on without callers (a contract's): nobody leaves it.
+    #[serde(default)]
+    pub detached: bool,
+    /// From then on its result is worth nothing.
+    #[serde(default)]
+    pub due_by: Option<Millis>,
+    /// Until then it is known that it came to nothing.
+    #[serde(default)]
+    pub kept_until: Option<Millis>,
 }
 
 impl Terms {
     /// Of a run that nobody pays for.
     pub const fn free() -> Self {
-        Self { policy: Policy::Free, release: Release::Settled, start_attempts: 1, paid_attempts: 0, valid_until: 0 }
+        Self {
+            policy: Policy::Free,
+            release: Release::Settled,
+            start_attempts: 1,
+            paid_attempts: 0,
+            valid_until: 0,
+            detached: false,
+            due_by: None,
+            kept_until: None,
+        }
     }
 }
 
@@ -164,6 +183,8 @@ pub enum Event {
     BackedOff,
     /// The last caller who waited for the run or followed it has gone.
     Abandoned,
+    /// [`Terms::due_by`] has passed.
+    DeadlineMissed,
     /// The answer to [`Effect::Look`].
     Looked(Evidence),
     /// The facilitator has taken the report of a refund.
@@ -221,4 +242,25 @@ pub enum Ending {
     Done,
     /// With this refusal.
     Error(Refusal),
+}
+
+/// What was being written when the object died is lost; what was whole had been saved.
+pub(super) fn after_restart(answer: Answer) -> Answer {
+    match answer {
+        Answer::Writing => Answer::Broken(ClaudeFault::CutOff),
+        whole_or_broken => whole_or_broken,
+    }
+}
+
+/// Four times longer each time, up to `most`, of which the dice may take off half: what failed together does
+/// not come back together.
+pub(super) fn back_off(base: Millis, times: u8, most: Millis, moment: Moment) -> Millis {
+    let longest = base.saturating_mul(4u64.saturating_pow(u32::from(times))).min(most);
+    let half = longest / 2;
+    half.saturating_add(half.saturating_mul(u64::from(moment.dice)) / u64::from(u16::MAX))
+}
+
+/// Effects, with Claude stopped before them.
+pub(super) fn hushed(effects: Vec<Effect>) -> Vec<Effect> {
+    [vec![Effect::Hush], effects].concat()
 }

@@ -1,0 +1,255 @@
+//! `POST /execute`: a contract is executed (HIRE, "Execution").
+//!
+//! The contract's own object knows whether it has been already; whatever keeps this request from beginning
+//! anything goes with it as an objection.
+
+use super::problem::Success;
+use super::run::ready_to_run;
+use super::{problem, Answer, Call};
+use crate::edge::contracts::{self, Registered};
+use crate::edge::runs::{self, Answer as RunAnswer};
+use crate::edge::templates::{self, Wanted};
+use crate::edge::{clock, config, fault, files};
+use crate::rules::capability::Capability;
+use crate::rules::config::Config;
+use crate::rules::contract::{Agreed, ContractState};
+use crate::rules::dossier::{Presentation, Representation};
+use crate::rules::input::{self, Body, Input};
+use crate::rules::quote::{self, Payment, Quote};
+use crate::rules::refusal::{ClaudeFault, InputFault, Refusal, Retry};
+use crate::rules::run::Millis;
+use crate::rules::schema::{Mismatch, Schema};
+use crate::rules::task::{object_of_contract, Engagement, Told};
+use crate::rules::template::Template;
+use crate::wire::canonical::digest;
+use crate::wire::prefer::{self, Prefer};
+use crate::wire::{hire, strict};
+use serde_json::{json, Map, Value};
+use worker::{Request, Response};
+
+/// Largest input, in bytes: it is kept as it is, with all its depth.
+const BODY_LIMIT: usize = 128 * 1024;
+/// HIRE's connection limit is 30 s. An answer is on its way before that.
+const PATIENCE: Millis = 27_000;
+
+/// Executes a contract, or tells how its execution stands.
+pub async fn create(mut call: Call<'_>) -> Answer {
+    let id = header(&call.request, "x-contract-id")?.unwrap_or_default().trim().to_owned();
+    let told = match hire::is_contract_id(&id) {
+        true => execute(&mut call, &id).await,
+        false => Err(Refusal::ContractIdMissing),
+    };
+    match told {
+        Ok(response) => Ok(response),
+        Err(refusal) => problem::of_contract(&refusal, &id).map_err(fault("problem")),
+    }
+}
+
+async fn execute(call: &mut Call<'_>, id: &str) -> Answer {
+    let arrived_at = clock::now();
+    let config = config::load(call.env).await?;
+    let registered = contracts::find(call.env, id).await?.ok_or(Refusal::NotFound)?;
+    let wanted = Wanted::OfTemplate { id: &registered.template_id };
+    let capability = templates::capabilities(call.env, wanted).await?.pop().ok_or(Refusal::NotFound)?.0;
+    let agreed = &registered.agreed;
+    let body = read_body(call).await?;
+    let quote = quote_of(&config, &capability.template, &registered, &call.request.inner().url())?;
+    let (payment, unpaid) = payment_of(&call.request, &config, &quote, agreed)?;
+    let checked = input_of(&body, &registered, &capability.template, &config);
+    let ready = ready_to_run(call, &config, &capability.template).await;
+    let no_files = (agreed.output.needs_files() && !files::are_kept(call.env)).then_some(Refusal::NotForSale);
+    let late = (agreed.deadline <= clock::now()).then_some(Refusal::Claude(ClaudeFault::DeadlineMissed));
+    let (input, wrong) = match checked {
+        Ok(input) => (input, None),
+        Err(refusal) => (Input::default(), Some(refusal)),
+    };
+    // The object knows the result as long as it is kept.
+    let rejected = registered.state == ContractState::Rejected.word();
+    let ended = ContractState::is_end(&registered.state).then_some(Refusal::ContractEnded);
+    let ended = late.clone().filter(|_| rejected).or(ended);
+    let objection = ended.or(late).or(wrong).or(ready.err()).or(no_files).or(unpaid);
+    let prefer = prefer::read(&header(&call.request, "prefer")?.unwrap_or_default());
+    let engagement = engagement(&call.request, &registered);
+    let presentation =
+        present(&config, capability, Asked { id, body, input, payment, objection, prefer, engagement, arrived_at });
+    match runs::present(call.env, &call.request, &presentation).await? {
+        RunAnswer::Task(told) => task(&told, Some(prefer)),
+        RunAnswer::Ready(response) => Ok(response),
+        RunAnswer::Ended => problem::ended().map_err(fault("answer")),
+        RunAnswer::Refused(refused) => {
+            let price = &registered.contract.terms.price;
+            problem::of_execution(&refused, id, &quote, price).map_err(fault("problem"))
+        }
+    }
+}
+
+/// How a task stands, as an answer.
+pub(super) fn task(told: &Told, prefer: Option<Prefer>) -> Answer {
+    let response = Response::from_bytes(told.document.to_string().into_bytes()).map_err(fault("task"))?;
+    let headers = response.headers();
+    let set = |name: &str, value: &str| headers.set(name, value).map_err(fault("task"));
+    set("content-type", "application/json")?;
+    set("cache-control", "private, no-store")?;
+    for (name, value) in &told.headers {
+        set(name, value)?;
+    }
+    if let Some(Retry::After(seconds)) = told.refusal.as_ref().map(Refusal::retry) {
+        set("retry-after", &seconds.to_string())?;
+    }
+    if told.pending {
+        set("retry-after", "1")?;
+        if let Some(url) = told.document.get("poll_url").and_then(Value::as_str) {
+            set("location", url)?;
+        }
+    }
+    match prefer {
+        Some(Prefer { at_once: true, .. }) if told.pending => set("preference-applied", "respond-async")?,
+        Some(Prefer { wait: Some(seconds), .. }) => {
+            let applied = Millis::from(seconds).min(PATIENCE / 1000);
+            set("preference-applied", &format!("wait={applied}"))?;
+        }
+        _ => {}
+    }
+    Ok(match (&told.refusal, prefer) {
+        (Some(refusal), Some(_)) => problem::fail(response, refusal),
+        _ if told.pending && prefer.is_some() => problem::succeed(response, Success::Pending),
+        // Who polls has been answered, whatever the answer is.
+        _ => problem::succeed(response, Success::Done),
+    })
+}
+
+pub(super) fn header(request: &Request, name: &str) -> Result<Option<String>, Refusal> {
+    request.headers().get(name).map_err(fault("headers"))
+}
+
+async fn read_body(call: &mut Call<'_>) -> Result<Value, Refusal> {
+    let bytes = super::read_limited(&mut call.request, BODY_LIMIT).await?;
+    let bytes = bytes.ok_or(Refusal::BodyTooLarge { limit: BODY_LIMIT })?;
+    if bytes.trim_ascii().is_empty() {
+        return Ok(json!({}));
+    }
+    let refused = |fault, received: &str| Err(input::fault(fault, "body", "a JSON object", received));
+    match strict::from_slice(&bytes) {
+        Ok(value @ Value::Object(_)) => Ok(value),
+        Ok(_) => refused(InputFault::NotAnObject, "another value"),
+        Err(error) => refused(InputFault::NotJson, &error.to_string()),
+    }
+}
+
+/// The contract's price, as x402 asks for it.
+fn quote_of(config: &Config, template: &Template, registered: &Registered, url: &str) -> Result<Quote, Refusal> {
+    let network = config.hire_network().ok_or(Refusal::NotForSale)?;
+    let mut terms = config.clone();
+    terms.networks = vec![network.clone()];
+    // A payment has to outlast the work. The same for every call, for payers echo it.
+    let latency = registered.contract.sla.max_latency_ms.unwrap_or_default().div_ceil(1000);
+    let window = latency.saturating_add(2 * config.limits.window_needed()).min(LONGEST_WINDOW);
+    terms.limits.max_timeout_seconds = window.max(config.limits.max_timeout_seconds);
+    let template = Template {
+        wallets: [(network.id.clone(), registered.agreed.worker.to_string())].into_iter().collect(),
+        price: registered.agreed.price.clone(),
+        ..template.clone()
+    };
+    quote::quote_as(&template, &terms, url, "application/json")
+}
+
+/// In seconds.
+const LONGEST_WINDOW: u64 = 3600;
+
+/// The payment, and what is wrong with it. Only the contract's seeker pays.
+fn payment_of(
+    request: &Request,
+    config: &Config,
+    quote: &Quote,
+    agreed: &Agreed,
+) -> Result<(Option<Payment>, Option<Refusal>), Refusal> {
+    let (v2, v1) = (header(request, "payment-signature")?, header(request, "x-payment")?);
+    let Some(mut presented) = quote::read_payment(v2.as_deref(), v1.as_deref())? else {
+        return Ok((None, Some(Refusal::PaymentRequired)));
+    };
+    let matched = quote::check_signature(&mut presented, quote)
+        .and_then(|()| quote::match_payment(&presented, quote, &config.limits, clock::seconds()));
+    Ok(match matched {
+        Ok(payment) if payment.payer != agreed.seeker => (None, Some(Refusal::SeekerMismatch)),
+        // A seeker signs contracts with a key; whatever is signed otherwise is not theirs.
+        Ok(payment) if !payment.by_key => {
+            let reason = Some("invalid_exact_evm_payload_signature".to_owned());
+            (None, Some(Refusal::PaymentInvalid { reason }))
+        }
+        Ok(payment) => (Some(payment), None),
+        Err(refusal) => (None, Some(refusal)),
+    })
+}
+
+/// The input, held against the contract and the template. A value that is no string is its JSON text in the prompt.
+fn input_of(body: &Value, registered: &Registered, template: &Template, config: &Config) -> Result<Input, Refusal> {
+    if let Some(schema) = &registered.contract.task.input_schema {
+        let schema = Schema::read(schema).map_err(|_| Refusal::Internal)?;
+        schema.check(body).map_err(|Mismatch { field, expected, .. }| {
+            let received = body_at(body, &field);
+            let field = if field.is_empty() { "body".to_owned() } else { field };
+            input::fault(InputFault::Malformed, &field, &expected, received)
+        })?;
+    }
+    let text = |value: &Value| match value {
+        Value::String(_) => value.clone(),
+        other => other.to_string().into(),
+    };
+    let members = body.as_object().into_iter().flatten();
+    let texts: Map<String, Value> = members.map(|(name, value)| (name.clone(), text(value))).collect();
+    input::validate(&Body::Json(Value::Object(texts)), template, &config.limits)
+}
+
+fn body_at(body: &Value, field: &str) -> &'static str {
+    match field {
+        "" if !body.is_object() => "another value",
+        _ => "something else",
+    }
+}
+
+fn engagement(request: &Request, registered: &Registered) -> Engagement {
+    let origin = super::origin(request);
+    let task_id = registered.task_id.clone();
+    let mut engagement = Engagement::new(&registered.contract, &registered.agreed, task_id, origin);
+    let url = registered.contract.parties.seeker.webhook_url.clone();
+    engagement.webhook = url.zip(registered.webhook_secret.clone());
+    engagement
+}
+
+struct Asked<'a> {
+    id: &'a str,
+    body: Value,
+    input: Input,
+    payment: Option<Payment>,
+    objection: Option<Refusal>,
+    prefer: Prefer,
+    engagement: Engagement,
+    arrived_at: Millis,
+}
+
+fn present(config: &Config, capability: Capability, asked: Asked<'_>) -> Presentation {
+    let template = capability.template;
+    let most = config.models.iter().find(|m| m.id == template.model).map(|m| m.max_output);
+    let wait = asked.prefer.wait.map(|seconds| Millis::from(seconds).saturating_mul(1000));
+    let patience = match asked.prefer.at_once {
+        true => wait.unwrap_or(0),
+        false => wait.unwrap_or(PATIENCE),
+    };
+    let answer_by = asked.arrived_at.saturating_add(patience.min(PATIENCE));
+    Presentation {
+        object: object_of_contract(asked.id),
+        release: template.release,
+        template_id: template.id,
+        creator_id: template.creator_id,
+        max_tokens: template.max_tokens.min(most.unwrap_or(template.max_tokens)),
+        model: template.model,
+        prompt: template.prompt,
+        input: asked.input,
+        payment: asked.payment,
+        digest: digest(&json!(["HIRE", asked.id, asked.body])),
+        representation: Representation::Json,
+        objection: asked.objection,
+        engagement: Some(asked.engagement),
+        answer_by,
+    }
+}

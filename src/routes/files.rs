@@ -1,0 +1,58 @@
+//! `/files/…`: deliverables, for whoever has a link to one.
+
+use super::execute::header;
+use super::problem::{succeed, Success};
+use super::{Answer, Call};
+use crate::edge::{clock, fault, files};
+use crate::wire::range::{self, Wanted};
+use worker::Response;
+
+/// Hands out a file, or a range of it.
+pub async fn show(call: Call<'_>, key: &str) -> Answer {
+    let url = call.request.inner().url();
+    let query = url.split_once('?').map_or("", |(_, query)| query);
+    let file = files::open(call.env, key, query, clock::seconds()).await?;
+    let etag = format!("\"{}\"", file.checksum);
+    let length = file.bytes.len();
+    let same = |name: &str| header(&call.request, name).map(|value| value.is_none_or(|value| value == etag));
+    let known = header(&call.request, "if-none-match")?.unwrap_or_default();
+    let mut known = known.split(',').map(|tag| tag.trim().trim_start_matches("W/"));
+    let unchanged = known.any(|tag| tag == etag || tag == "*");
+    let wanted = match header(&call.request, "range")? {
+        Some(range) if same("if-range")? => range::read(&range, length),
+        _ => Wanted::Whole,
+    };
+    let (success, bytes, range) = match wanted {
+        _ if unchanged => (Success::Unchanged, Vec::new(), None),
+        Wanted::Whole => (Success::Done, file.bytes, None),
+        Wanted::Part(first, last) => {
+            let part = file.bytes.get(first..=last).unwrap_or_default().to_vec();
+            (Success::Part, part, Some(format!("bytes {first}-{last}/{length}")))
+        }
+        Wanted::Nothing => (Success::NoSuchRange, Vec::new(), Some(format!("bytes */{length}"))),
+    };
+    let size = bytes.len().to_string();
+    let response = match bytes.is_empty() {
+        true => Response::empty(),
+        false => Response::from_bytes(bytes),
+    };
+    let response = response.map_err(fault("file"))?;
+    let headers = response.headers();
+    let name = key.rsplit('/').next().unwrap_or_default();
+    for (name, value) in [
+        ("content-type", file.mime.as_str()),
+        ("content-length", &size),
+        ("accept-ranges", "bytes"),
+        ("etag", &etag),
+        ("cache-control", "private, max-age=3600"),
+        // Claude's words on our host: never a page of ours.
+        ("content-disposition", &format!("attachment; filename=\"{name}\"")),
+        ("content-security-policy", "sandbox; default-src 'none'"),
+    ] {
+        headers.set(name, value).map_err(fault("file"))?;
+    }
+    if let Some(range) = range {
+        headers.set("content-range", &range).map_err(fault("file"))?;
+    }
+    Ok(succeed(response, success))
+}
