@@ -46,10 +46,40 @@ const textOf = (messages, role) =>
 // English text has about four characters a token; good enough for numbers that look right.
 const tokens = (text) => Math.max(1, Math.ceil(text.length / 4));
 
+/** Something that satisfies a plain schema. Of what is too clever for it, it makes something that may not. */
+function sample(schema, prose) {
+  if (schema?.const !== undefined) return schema.const;
+  if (schema?.enum) return schema.enum[0];
+  const kind = [schema?.type ?? (schema?.properties ? 'object' : 'string')].flat()[0];
+  const number = Math.max(schema?.minimum ?? 1, schema?.exclusiveMinimum !== undefined ? schema.exclusiveMinimum + 1 : -Infinity);
+  const each = () => sample(schema.items ?? {}, prose);
+  const all = {
+    object: () => Object.fromEntries(Object.entries(schema.properties ?? {}).map(([name, inner]) => [name, sample(inner, prose)])),
+    array: () => Array.from({ length: schema.minItems ?? 1 }, each),
+    string: () => prose.slice(0, schema.maxLength),
+    number: () => Math.min(number, schema.maximum ?? number),
+    boolean: () => true,
+    null: () => null,
+  };
+  return (all[kind === 'integer' ? 'number' : kind] ?? all.string)();
+}
+
+/** The answer in the form that a contract asks for (HIRE): JSON, or several items. */
+function inForm(prose, asked) {
+  if (!asked.includes('Answer with one JSON value')) return prose;
+  if (asked.includes('"items"') && asked.includes('at most')) {
+    const item = (name, type, mime, content) => ({ name, type, mime, content });
+    const notes = JSON.stringify({ lines: prose.split('\n').length });
+    return JSON.stringify({ items: [item('answer.md', 'file', 'text/markdown', prose), item('notes.json', 'json', 'application/json', notes)] });
+  }
+  const schema = asked.split('JSON Schema:\n')[1];
+  return JSON.stringify(schema ? sample(JSON.parse(schema), prose) : { answer: prose });
+}
+
 function respond(write) {
   return (request) => {
     const system = textOf(request.messages, 'system');
-    const content = write(system);
+    const content = inForm(write(system), textOf(request.messages, 'user'));
     return { content, usage: { input_tokens: tokens(system + textOf(request.messages, 'user')) + 8, output_tokens: tokens(content) } };
   };
 }

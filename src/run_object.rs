@@ -9,7 +9,7 @@ use crate::engine::{Listener, Session};
 use crate::rules::config::Config;
 use crate::rules::dossier::{rejected_headers, run_id, settled_headers, Dossier, Presentation, Representation};
 use crate::rules::refusal::Refusal;
-use crate::rules::run::{Event, Millis, Release, Run, State as RunState, Terms, KEEP};
+use crate::rules::run::{Event, Millis, Release, Run, State as RunState, Terms, KEEP, KEEP_OPEN};
 use crate::rules::task::Engagement;
 use answers::Told;
 use futures::future::{select, Either};
@@ -281,7 +281,8 @@ impl RunObject {
         config: &Config,
     ) -> std::result::Result<Engagement, Refusal> {
         let payment = presentation.payment.as_ref().ok_or(Refusal::PaymentRequired)?;
-        let until = clock::now().saturating_add(2 * KEEP);
+        // Longer than its settlement can be in doubt.
+        let until = clock::now().saturating_add(KEEP_OPEN + KEEP);
         if !runs::lend(&self.env, &payment.name, &presentation.object, until).await? {
             return Err(Refusal::PaymentReused);
         }

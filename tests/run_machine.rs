@@ -1327,3 +1327,127 @@ proptest! {
         (0..rounds).for_each(|_| tell(&mut run, broke(true)));
     }
 }
+
+// A contract's run.
+
+const DUE: Millis = NOW + 5_000;
+const DAY: Millis = KEEP;
+
+/// Of a contract that is due soon, and can be executed for ten days.
+fn contract(events: &[Event]) -> Run {
+    let terms =
+        Terms { detached: true, due_by: Some(DUE), kept_until: Some(NOW + 10 * DAY), ..terms(Policy::OnResult) };
+    under(terms, events)
+}
+
+#[test]
+fn a_contracts_run_goes_on_without_callers() {
+    let mut run = contract(&[Event::Presented, Event::Verified]);
+    assert!(!run.is_on_credit());
+    assert_eq!(run.terms().policy, Policy::OnResult);
+    assert_eq!(step(&mut run, Event::Began).1, answering(false, Answer::Writing));
+    assert!(!run.is_on_credit());
+}
+
+#[test]
+fn a_contracts_run_that_was_restarted_goes_on_by_itself() {
+    let mut run = contract(&[Event::Presented]);
+    assert_eq!(step(&mut run, Event::Restarted), (vec![Save, Verify], State::Presented));
+    for events in
+        [&[Event::Verified][..], &[Event::Verified, Event::Began], &[Event::Verified, Event::Began, Event::Wrote]]
+    {
+        let mut run = contract(&[&[Event::Presented], events].concat());
+        assert_eq!(step(&mut run, Event::Restarted), (vec![Clear, Save, BackOff], State::Verified));
+        assert_eq!(step(&mut run, Event::BackedOff), (vec![Save, Ask], State::Verified));
+    }
+    // As often as Claude is asked before payment, and no oftener; a call that was waited for was none.
+    let mut run = contract(&[Event::Presented, Event::Verified, Event::Restarted, Event::Restarted, Event::Restarted]);
+    assert_eq!(run.state(), &State::Verified);
+    for _ in 0..2 {
+        step(&mut run, Event::BackedOff);
+        step(&mut run, Event::Restarted);
+    }
+    assert_eq!(run.state(), &State::Failed(CUT));
+}
+
+#[test]
+fn what_is_late_before_it_is_settled_has_failed() {
+    for events in [&[][..], &[Event::Began], &[Event::Began, Event::Wrote], &[broke(true)]] {
+        let mut run = contract(&[&[Event::Presented, Event::Verified], events].concat());
+        assert!(!run.is_late(DUE - 1) && run.is_late(DUE));
+        assert_eq!(run.deadline(NOW), Some(DUE));
+        let missed = State::Failed(ClaudeFault::DeadlineMissed);
+        assert_eq!(step(&mut run, Event::DeadlineMissed), (vec![Hush, Save, Record], missed.clone()));
+        // What was under way then comes too late.
+        for late in [Event::Began, Event::Wrote, Event::Ended, Event::BackedOff, settled()] {
+            assert_eq!(step(&mut run, late), (vec![], missed.clone()));
+        }
+    }
+}
+
+#[test]
+fn what_is_being_settled_or_is_paid_was_in_time() {
+    let whole = [Event::Presented, Event::Verified, Event::Began, Event::Wrote, Event::Ended];
+    let streams = Terms { policy: Policy::OnStart, ..contract(&[]).terms().clone() };
+    for mut run in
+        [contract(&whole), contract(&[&whole[..], &[settled()]].concat()), under(streams.clone(), &to_settling())]
+    {
+        let state = run.state().clone();
+        assert!(!run.is_late(DUE + DAY));
+        assert_eq!(step(&mut run, Event::DeadlineMissed), (vec![], state));
+    }
+    let mut stream = under(streams, &[&to_settling()[..], &[settled()]].concat());
+    assert_eq!(step(&mut stream, Event::DeadlineMissed), (vec![], State::Streaming));
+    assert_eq!(step(&mut stream, Event::Ended).1, State::Delivered);
+}
+
+#[test]
+fn the_alarm_rings_for_the_deadline_though_it_was_set_while_the_payment_was_verified() {
+    let run = contract(&[Event::Presented]);
+    assert_eq!(run.deadline(NOW), Some(DUE));
+    assert_eq!(run.deadline(DUE), Some(DUE + HEARTBEAT));
+    assert!(!run.is_late(DUE + DAY), "the payment is answered for first");
+}
+
+#[test]
+fn an_answer_that_is_shown_to_claude_again_is_one_call_more_whatever_was_before() {
+    let mend = || Event::Broke { fault: ClaudeFault::OutputMismatch { repair: true }, silent: false };
+    let last = || Event::Broke { fault: ClaudeFault::OutputMismatch { repair: false }, silent: false };
+    let again = [broke(true), Event::BackedOff, broke(true), Event::BackedOff];
+    let mut run = contract(&[&[Event::Presented, Event::Verified][..], &again, &[Event::Began, Event::Wrote]].concat());
+    assert_eq!(step(&mut run, mend()), (vec![Clear, Save, BackOff], State::Verified));
+    assert_eq!(run.back_off(), 0);
+    step(&mut run, Event::BackedOff);
+    step(&mut run, Event::Began);
+    let failed = State::Failed(ClaudeFault::OutputMismatch { repair: false });
+    assert_eq!(step(&mut run, last()), (vec![Save, Record], failed));
+}
+
+#[test]
+fn a_payment_that_is_no_good_is_told_and_recorded_though_nobody_waits() {
+    let mut run = contract(&[Event::Presented]);
+    let refusal = Refusal::PaymentInvalid { reason: None };
+    let refused = (vec![Save, Record], State::Refused(refusal.clone()));
+    assert_eq!(step(&mut run, Event::VerifyRefused(refusal)), refused);
+    assert!(!run.was_in_vain(), "Claude was not asked");
+}
+
+#[test]
+fn what_came_to_nothing_is_known_as_long_as_the_contract_can_be_executed() {
+    let whole = [Event::Presented, Event::Verified, Event::Began, Event::Ended];
+    let in_vain = [
+        contract(&[Event::Presented, Event::Verified, declined()]),
+        contract(&[&whole[..], &[rejected()]].concat()),
+        contract(&[&whole[..], &[Event::SettleNotSent]].concat()),
+    ];
+    for mut run in in_vain {
+        assert!(run.was_in_vain(), "{:?}", run.state());
+        step(&mut run, Event::Recorded);
+        assert!(!run.is_forgotten(NOW + 10 * DAY - 1) && run.is_forgotten(NOW + 10 * DAY));
+    }
+    let mut delivered = contract(&[&whole[..], &[settled()]].concat());
+    assert!(!delivered.was_in_vain());
+    step(&mut delivered, Event::Recorded);
+    assert!(delivered.is_forgotten(NOW + DAY), "a result is kept for a day");
+    assert!(!contract(&whole).was_in_vain() && !contract(&[]).was_in_vain());
+}

@@ -93,7 +93,8 @@ pub(super) fn task(told: &Told, prefer: Option<Prefer>) -> Answer {
     for (name, value) in &told.headers {
         set(name, value)?;
     }
-    if let Some(Retry::After(seconds)) = told.refusal.as_ref().map(Refusal::retry) {
+    let retryable = told.document.pointer("/error/retryable") == Some(&Value::Bool(true));
+    if let Some(Retry::After(seconds)) = told.refusal.as_ref().map(Refusal::retry).filter(|_| retryable) {
         set("retry-after", &seconds.to_string())?;
     }
     if told.pending {
@@ -185,8 +186,9 @@ fn payment_of(
 fn input_of(body: &Value, registered: &Registered, template: &Template, config: &Config) -> Result<Input, Refusal> {
     if let Some(schema) = &registered.contract.task.input_schema {
         let schema = Schema::read(schema).map_err(|_| Refusal::Internal)?;
-        schema.check(body).map_err(|Mismatch { field, expected, .. }| {
-            let received = body_at(body, &field);
+        schema.check(body).map_err(|Mismatch { field, expected, keyword }| {
+            let received = if keyword == "required" { "nothing" } else { body_at(body, &field) };
+            let expected = if keyword == "required" { "a value".to_owned() } else { expected };
             let field = if field.is_empty() { "body".to_owned() } else { field };
             input::fault(InputFault::Malformed, &field, &expected, received)
         })?;

@@ -59,6 +59,7 @@ async fn probe(call: &Call<'_>) -> Result<Value, crate::rules::refusal::Refusal>
         "version": env!("CARGO_PKG_VERSION"),
         "config": {"revision": config.revision, "paused": config.paused},
         "configured": {"vault": vault, "runs": runs, "jwt": jwt, "files": files::are_kept(call.env)},
+        "hire": {"network": config.hire.network, "allowLoopback": config.hire.allow_loopback},
         "reachable": {"d1": d1, "kv": kv, "facilitator": facilitator, "claude": claude},
     }))
 }

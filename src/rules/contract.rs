@@ -95,7 +95,10 @@ pub struct Agreed {
 pub fn read(document: &Value) -> Result<Contract, Refusal> {
     let malformed = |field: &str, expected: &str| fault(ContractFault::Malformed, field, expected, "something else");
     for schema in contract_schemas()? {
-        schema.check(document).map_err(|m| malformed(or_body(&m.field), &m.expected))?;
+        schema.check(document).map_err(|m| match m.keyword {
+            "required" => fault(ContractFault::Malformed, or_body(&m.field), "a value", "nothing"),
+            _ => malformed(or_body(&m.field), &m.expected),
+        })?;
     }
     let contract: Contract =
         serde_json::from_value(document.clone()).map_err(|_| malformed("body", "members of the schema's types"))?;

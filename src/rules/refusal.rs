@@ -258,7 +258,7 @@ impl Refusal {
             }
             Self::RetriesExhausted => "The contract's retry_policy allows no other execution.".to_owned(),
             Self::TooMuchInVain => {
-                "Too many executions for this wallet are under way, or came to nothing today. Nothing was charged."
+                "Too many executions for this wallet are under way, or came to nothing within a day. Nothing was charged."
                     .to_owned()
             }
             Self::ContractEnded => {
@@ -339,7 +339,8 @@ impl Refusal {
             Self::Paused => Retry::After(60),
             Self::FacilitatorUnavailable | Self::SettlementUnknown => Retry::After(5),
             Self::PaymentNotYetValid | Self::Interrupted => Retry::After(1),
-            Self::KeyMissing | Self::KeyDisabled | Self::SigningKeyMissing | Self::TooMuchInVain => Retry::After(600),
+            Self::KeyMissing | Self::KeyDisabled | Self::SigningKeyMissing => Retry::After(600),
+            Self::TooMuchInVain => Retry::After(3600),
             Self::NotFound
             | Self::MethodNotAllowed { .. }
             | Self::BodyTooLarge { .. }

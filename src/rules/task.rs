@@ -173,7 +173,7 @@ pub fn told(
         _ => return Told::new(pending(dossier, engagement, run, now), None, true),
     };
     if let Some(refusal) = refusal {
-        let document = failed(engagement, run, &refusal);
+        let document = failed(engagement, run, &refusal, now);
         return Told::new(document, Some(refusal), false);
     }
     // It was in order when it was settled.
@@ -230,7 +230,11 @@ fn pending(dossier: &Dossier, engagement: &Engagement, run: &Run, now: Millis) -
         "poll_url": engagement.url(&format!("/tasks/{}", engagement.task_id)),
         "estimated_completion": timestamp::format(estimate),
         "execution": engagement.execution,
-        "settlement": if run.is_settling() { "under way" } else { "not begun" },
+        "settlement": match run.receipt() {
+            Some(_) => "settled",
+            None if run.is_settling() => "under way",
+            None => "not begun",
+        },
     });
     if let (OutputType::Stream, Some(map)) = (engagement.output, document.as_object_mut()) {
         let output = json!({"type": "stream", "url": stream_url(engagement), "format": "sse"});
@@ -244,7 +248,7 @@ const SOON: Millis = 1_000;
 /// The estimate for a template that nothing is known of, in milliseconds.
 const UNKNOWN_MS: u64 = 15_000;
 
-fn failed(engagement: &Engagement, run: &Run, refusal: &Refusal) -> Value {
+fn failed(engagement: &Engagement, run: &Run, refusal: &Refusal, now: Millis) -> Value {
     let charged = run.receipt().is_some();
     let left = if charged { 0 } else { engagement.attempts.saturating_sub(engagement.execution) };
     let mut document = refused(refusal, &engagement.contract_id);
@@ -258,7 +262,11 @@ fn failed(engagement: &Engagement, run: &Run, refusal: &Refusal) -> Value {
         let refund = json!({"condition": condition, "agreed": agreed, "charged": charged, "reported": reported});
         map.insert("refund".to_owned(), refund);
     }
+    let late = matches!(refusal, Refusal::Claude(ClaudeFault::DeadlineMissed));
+    let passes = late || matches!(refusal.retry(), Retry::After(_));
     if let Some(error) = document.get_mut("error").and_then(Value::as_object_mut) {
+        let again = passes && left > 0 && now < engagement.deadline;
+        error.insert("retryable".to_owned(), again.into());
         error.insert("message".to_owned(), refusal.message_when(charged).into());
         error.insert("charged".to_owned(), json!(refusal.knows_charge().then_some(charged)));
     }

@@ -96,7 +96,7 @@ impl ClaudeFault {
             Self::CutOff => "Claude's answer broke off before its end.",
             Self::Declined => "Claude declined to answer this input.",
             Self::CallerGone => "The caller had gone before anything was paid.",
-            Self::DeadlineMissed => "The result was not there by the contract's deadline.",
+            Self::DeadlineMissed => "The result was not there in the time that the contract allows.",
             Self::OutputMismatch { .. } => "Claude's answer is not the result that the contract asks for.",
             Self::Truncated => "Claude's answer was longer than its limit, and the contract takes no part of it.",
             Self::NotStored => "The result could not be stored as a file. Try again in a moment.",
@@ -114,7 +114,9 @@ impl ClaudeFault {
             Self::Overloaded => Retry::After(15),
             Self::Upstream | Self::Unreachable | Self::TimedOut | Self::NotStored => Retry::After(5),
             Self::Broken | Self::CutOff | Self::CallerGone => Retry::After(1),
-            Self::DeadlineMissed | Self::OutputMismatch { .. } => Retry::After(1),
+            // Once the contract's own deadline is over nothing helps; `rules::task` knows.
+            Self::DeadlineMissed => Retry::Never,
+            Self::OutputMismatch { .. } => Retry::After(1),
         }
     }
 
