@@ -410,7 +410,7 @@ impl Session {
             desk.tally.usage = reading.usage;
             desk.tally.stop_reason.clone_from(&reading.stop_reason);
         }
-        let engaged = self.engaged().is_some();
+        let engaged = self.dossier().is_some_and(|dossier| dossier.engagement.is_some());
         for step in steps {
             match step {
                 Step::Began => self.tell(Event::Began),

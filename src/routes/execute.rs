@@ -231,7 +231,6 @@ struct Asked<'a> {
 
 fn present(config: &Config, capability: Capability, asked: Asked<'_>) -> Presentation {
     let template = capability.template;
-    let most = config.models.iter().find(|m| m.id == template.model).map(|m| m.max_output);
     let wait = asked.prefer.wait.map(|seconds| Millis::from(seconds).saturating_mul(1000));
     let patience = match asked.prefer.at_once {
         true => wait.unwrap_or(0),
@@ -243,7 +242,7 @@ fn present(config: &Config, capability: Capability, asked: Asked<'_>) -> Present
         release: template.release,
         template_id: template.id,
         creator_id: template.creator_id,
-        max_tokens: template.max_tokens.min(most.unwrap_or(template.max_tokens)),
+        max_tokens: config.max_tokens(&template.model, template.max_tokens),
         model: template.model,
         prompt: template.prompt,
         input: asked.input,

@@ -209,7 +209,6 @@ fn present(
         Body::Json(value) => value.clone(),
         Body::Empty | Body::Malformed => Value::Object(serde_json::Map::new()),
     };
-    let most = config.models.iter().find(|m| m.id == template.model).map(|m| m.max_output);
     let object = match &payment {
         Some(payment) => payment.name.clone(),
         None => format!("test_{}", runs::random_hex()?),
@@ -219,7 +218,7 @@ fn present(
         release: template.release,
         template_id: template.id,
         creator_id: template.creator_id,
-        max_tokens: template.max_tokens.min(most.unwrap_or(template.max_tokens)),
+        max_tokens: config.max_tokens(&template.model, template.max_tokens),
         model: template.model,
         prompt: template.prompt,
         input,

@@ -346,6 +346,12 @@ impl Config {
         serde_json::from_str(text).map_err(|e| ConfigError::Form(e.to_string()))
     }
 
+    /// How many tokens an answer may have that its template allows `wanted`: no more than the model writes.
+    pub fn max_tokens(&self, model: &str, wanted: u32) -> u32 {
+        let most = self.models.iter().find(|m| m.id == model).map(|m| m.max_output);
+        most.map_or(wanted, |most| wanted.min(most))
+    }
+
     /// The network that HIRE's contracts call `base`, where there is one.
     pub fn hire_network(&self) -> Option<&Network> {
         self.networks.iter().find(|n| n.id == self.hire.network)

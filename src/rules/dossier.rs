@@ -66,10 +66,13 @@ pub fn run_id(object: &str, random: &str) -> String {
 /// The object that an id leads to; `None` where it is no run's id.
 pub fn object_of(run_id: &str) -> Option<&str> {
     let (object, random) = run_id.strip_prefix("run_")?.rsplit_once('_')?;
-    let hex = |text: &str| text.len() == 32 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
     let name = object.strip_prefix("test_").or_else(|| object.strip_prefix(OBJECT_PREFIX));
-    let known = hex(name.unwrap_or(object));
-    (known && hex(random)).then_some(object)
+    (is_drawn(name.unwrap_or(object)) && is_drawn(random)).then_some(object)
+}
+
+/// Whether a text has the form of 128 bits, drawn or of a digest, as our ids have them.
+pub(super) fn is_drawn(text: &str) -> bool {
+    text.len() == 32 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
 
 /// What Claude is asked: the filled-in prompt. Secret as a whole, and sealed where it is stored.

@@ -1,7 +1,7 @@
 //! Tasks: the execution of a contract, and what its seeker is told (HIRE, "Execution").
 
 use super::contract::Agreed;
-use super::dossier::{Dossier, Tally};
+use super::dossier::{is_drawn, Dossier, Tally};
 use super::output::{self, FileKind, Item, OutputType};
 use super::refusal::{ClaudeFault, Refusal, Retry};
 use super::run::{Ending, Millis, Run, State, View};
@@ -133,8 +133,7 @@ pub fn task_id(contract_id: &str, random: &str) -> String {
 /// The object that a task's id leads to; `None` where it is none.
 pub fn object_of_task(task_id: &str) -> Option<String> {
     let (object, random) = task_id.strip_prefix("task_")?.rsplit_once('_')?;
-    let hex = |text: &str| text.len() == 32 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
-    (hex(object) && hex(random)).then(|| format!("{OBJECT_PREFIX}{object}"))
+    (is_drawn(object) && is_drawn(random)).then(|| format!("{OBJECT_PREFIX}{object}"))
 }
 
 /// How a task stands.
