@@ -1,23 +1,22 @@
 //! coinslot: a coin slot for prompts. A creator publishes a prompt template and stores a Claude key,
 //! both secret; a caller posts parameters, pays with x402, and gets Claude's answer as it is written.
 //!
-//! The floors, from the top; imports run downward only (`tests/floors.rs` sees to it):
+//! The floors, from the top. Imports run downward only, which `tests/floors.rs` checks:
 //!
-//! - [`run_object`] and this file are the doors. A request comes in here, is routed by [`routes`],
-//!   and a run of a template goes on to its run object: one Durable Object for each payment. What concerns
-//!   several payments of one payer is kept by [`payer_object`].
-//! - [`routes`] is what we offer, one file per resource; `routes/problem.rs` alone knows status codes.
-//! - [`engine`] is the one loop: an effect from the run machine, done at the edge, its event handed back.
-//! - [`edge`] is what we touch: D1, KV, storage, WebCrypto, the facilitator, Claude, the clock.
-//! - [`rules`] is what we decide: the run machine, quotes, templates, refusals. Pure.
-//! - [`wire`] is what others say: x402, Anthropic, SSE, JWT, amounts. Pure.
+//! - This file and [`objects`] are the doors. A request comes in here and is routed by [`routes`]; a run of a
+//!   template goes on to its Durable Object.
+//! - [`engine`] keeps one run in memory and has the one loop: it takes an effect from the run machine, does it at
+//!   the edge, and hands the event back.
+//! - [`routes`] is what we offer, one file per resource. `routes/problem.rs` alone knows status codes.
+//! - [`edge`] is what we touch: D1, KV, objects and their storage, HTTP, WebCrypto, R2, the clock.
+//! - [`rules`] is what we decide: the run machine, payments, templates, records, contracts, refusals. Pure.
+//! - [`json_schema`] validates against schemas that strangers choose, within a budget of steps. Pure.
+//! - [`wire`] is what others say: x402, Anthropic, SSE, JWT, EVM, HIRE. Pure.
 //!
-//! The way of a paid run: `routes/run.rs` checks everything that can be checked for free, in the
-//! order in which a caller would want to hear of it; `run_object.rs` makes one run of any number of
-//! presentations; `rules/run.rs` says what happens when; `engine.rs` does it.
+//! `docs/architecture.md` walks one paid request and one contract through these files.
 
-#![deny(unsafe_code)] // `forbid` would reach into what wasm_bindgen and worker generate
-#![warn(missing_docs)]
+#![deny(unsafe_code)]
+// `forbid` would reach into what wasm_bindgen and worker generate
 // A panic in a Worker can cut other callers' streams.
 #![deny(
     clippy::unwrap_used,
@@ -28,15 +27,28 @@
     clippy::unimplemented
 )]
 
-pub mod edge;
-pub mod engine;
-#[allow(missing_docs)] // the macro adds items of its own
-pub mod payer_object;
-pub mod routes;
-pub mod rules;
-#[allow(missing_docs)]
-pub mod run_object;
-pub mod wire;
+mod edge;
+mod engine;
+mod json_schema;
+mod objects;
+mod routes;
+mod rules;
+mod wire;
+
+/// The pure floors, for the tests in `tests/` and the fuzz targets, which are crates of their own. Without the
+/// feature nothing is public, and the compiler reports code that nobody uses.
+#[cfg(feature = "testing")]
+pub mod testing {
+    pub mod json_schema {
+        pub use crate::json_schema::*;
+    }
+    pub mod rules {
+        pub use crate::rules::*;
+    }
+    pub mod wire {
+        pub use crate::wire::*;
+    }
+}
 
 use worker::{event, Context, Env, Request, Response, Result};
 

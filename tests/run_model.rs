@@ -3,8 +3,8 @@
 //! to the test: each fault seeded into the machine has to be caught.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-use coinslot::rules::refusal::{ClaudeFault, Refusal};
-use coinslot::rules::run::{
+use coinslot::testing::rules::refusal::{ModelError, Refusal};
+use coinslot::testing::rules::run::{
     Answer, Effect, Event, Evidence, Moment, Policy, Receipt, Release, Run, State, Terms, View,
 };
 use stateright::{Checker, Model, Property};
@@ -214,7 +214,7 @@ fn receipt() -> Receipt {
 }
 
 fn moment(now: u64) -> Moment {
-    Moment { now, dice: 0 }
+    Moment { now, jitter: 0 }
 }
 
 /// The state's name, without what it carries.
@@ -259,8 +259,8 @@ impl Slot {
     fn handle(&self, run: &mut Run, event: Event, now: u64) -> Vec<Effect> {
         let before = run.clone();
         let event = match event {
-            Event::Looked(Evidence::Spent(receipt)) if self.is(Seeded::TakeSpentForPaid) => {
-                Event::Looked(Evidence::Paid(receipt))
+            Event::Reconciled(Evidence::Spent(receipt)) if self.is(Seeded::TakeSpentForPaid) => {
+                Event::Reconciled(Evidence::Paid(receipt))
             }
             Event::SettleSpent if self.is(Seeded::TakeSpentForPaid) => Event::Settled(receipt()),
             Event::Abandoned if self.is(Seeded::WorkForNobody) => return vec![],
@@ -286,16 +286,16 @@ impl Slot {
                 effects = vec![Effect::Save];
             }
             (Some(Seeded::AskTwice), Event::Presented) if *before.state() == State::Streaming => {
-                effects.push(Effect::Ask);
+                effects.push(Effect::CallModel);
             }
             (Some(Seeded::NeverReport), _) => effects.retain(|e| *e != Effect::Report),
-            (Some(Seeded::NeverLook), _) => effects.retain(|e| *e != Effect::Look),
-            (Some(Seeded::ForgetTheLedger), _) => effects.retain(|e| *e != Effect::Record),
+            (Some(Seeded::NeverLook), _) => effects.retain(|e| *e != Effect::Reconcile),
+            (Some(Seeded::ForgetTheLedger), _) => effects.retain(|e| *e != Effect::WriteLedgerRow),
             (Some(Seeded::ChargeForABrokenAnswer), Event::Broke { .. })
                 if matches!(before.state(), State::Answering { settling: false, .. }) =>
             {
                 effects = vec![Effect::Save, Effect::Settle];
-                let answer = Answer::Broken(ClaudeFault::CutOff);
+                let answer = Answer::Broken(ModelError::CutOff);
                 let state = serde_json::to_value(State::Answering { settling: true, answer }).unwrap();
                 *run = altered(&altered(&before, "unanswered", true.into()), "state", state);
             }
@@ -303,7 +303,7 @@ impl Slot {
                 if *before.state() == State::Streaming && matches!(run.state(), State::Interrupted(_)) =>
             {
                 *run = before;
-                effects = run.handle(Event::Broke { fault: ClaudeFault::CutOff, silent: true }, moment(now));
+                effects = run.handle(Event::Broke { error: ModelError::CutOff, no_text: true }, moment(now));
             }
             _ => {}
         }
@@ -343,7 +343,7 @@ impl World {
     }
 
     fn is_abandoned(&self) -> bool {
-        self.callers == 0 && self.run.is_on_credit()
+        self.callers == 0 && self.run.is_generating_unpaid()
     }
 
     fn breaks(&mut self, promise: &'static str, broken: bool) {
@@ -393,25 +393,25 @@ impl World {
                 self.verifying = true;
                 self.last = None;
             }
-            Effect::Ask if self.is_abandoned() && !slot.is(Seeded::WorkForNobody) => {
+            Effect::CallModel if self.is_abandoned() && !slot.is(Seeded::WorkForNobody) => {
                 return self.tell(slot, Event::Abandoned, NOW)
             }
-            Effect::Ask => {
+            Effect::CallModel => {
                 self.breaks(ONE_CALL, self.asked != Asked::No);
                 self.asked = Asked::Waiting;
             }
-            Effect::Linger => self.lingering = true,
+            Effect::StartGrace => self.lingering = true,
             Effect::BackOff => self.backing_off = true,
             Effect::Settle if self.run.should_withhold() => return self.tell(slot, Event::SettleWithheld, NOW),
             Effect::Settle => self.settle(slot, settling),
-            Effect::Look => {
+            Effect::Reconcile => {
                 self.looking = true;
                 self.last = None;
             }
-            Effect::Hush => self.asked = Asked::No,
+            Effect::CancelModelCall => self.asked = Asked::No,
             // Presented again meanwhile: the row is written when it has come to rest again.
-            Effect::Record if self.run.is_busy() => {}
-            Effect::Record => self.recording = self.row(),
+            Effect::WriteLedgerRow if self.run.is_busy() => {}
+            Effect::WriteLedgerRow => self.recording = self.row(),
             Effect::Report => self.reporting = true,
         }
         self
@@ -563,7 +563,7 @@ impl Model for Slot {
             return;
         }
         // Whose time is up is refused at the door, unless there is a run already.
-        if w.left.presentations > 0 && w.callers < 2 && !((w.expired || w.late) && w.run.is_blank()) {
+        if w.left.presentations > 0 && w.callers < 2 && !((w.expired || w.late) && w.run.is_replaceable()) {
             actions.push(Action::Present);
         }
         if w.callers > 0 {
@@ -578,10 +578,10 @@ impl Model for Slot {
         }
         self.claude(w, actions);
         if w.lingering {
-            actions.push(Action::Hear(Event::Lingered));
+            actions.push(Action::Hear(Event::GraceElapsed));
         }
         if w.backing_off {
-            actions.push(Action::Hear(Event::BackedOff));
+            actions.push(Action::Hear(Event::BackOffElapsed));
         }
         match w.settling {
             Settling::No => {}
@@ -610,18 +610,18 @@ impl Model for Slot {
                 (Money::WithPayer | Money::Pending, false) if w.expired => Evidence::Nothing,
                 (Money::WithPayer | Money::Pending, _) => Evidence::Unspent,
             };
-            actions.push(Action::Hear(Event::Looked(evidence)));
+            actions.push(Action::Hear(Event::Reconciled(evidence)));
             if lossy && self.node {
                 // A node that cannot say how the nonce was spent, or says nothing.
-                actions.push(Action::Hear(Event::Looked(Evidence::Nothing)));
+                actions.push(Action::Hear(Event::Reconciled(Evidence::Nothing)));
                 // A node that is behind.
                 if matches!(w.money, Money::Moved | Money::SpentOtherwise) && !w.expired {
-                    actions.push(Action::Hear(Event::Looked(Evidence::Unspent)));
+                    actions.push(Action::Hear(Event::Reconciled(Evidence::Unspent)));
                 }
             }
         }
         if w.recording.is_some() {
-            actions.push(Action::Hear(Event::Recorded));
+            actions.push(Action::Hear(Event::LedgerRowWritten));
             if lossy {
                 actions.push(Action::Lose(Lost::Record));
             }
@@ -659,7 +659,7 @@ impl Model for Slot {
             Action::Present => {
                 next.left.presentations -= 1;
                 next.callers += 1;
-                if next.run.is_blank() {
+                if next.run.is_replaceable() {
                     next.known = Known::default();
                     next.ambiguous = false;
                     next.last = None;
@@ -676,8 +676,8 @@ impl Model for Slot {
             Action::MissDeadline => {
                 next.left.deadlines -= 1;
                 next.late = true;
-                // Told whenever anything happens, or when the alarm rings for it.
-                next.tell(self, Event::Woken, NOW)
+                // Told whenever anything happens, or when the alarm version for it.
+                next.tell(self, Event::AlarmFired, NOW)
             }
             Action::Crash => w.crash(self),
             Action::Do(settling) => {
@@ -711,12 +711,12 @@ impl Model for Slot {
                 if matches!(next.run.state(), State::SettlementUnknown { .. }) {
                     next.left.alarms = next.left.alarms.saturating_sub(1);
                 }
-                // It rings to keep the object alive, too, until it is time.
+                // It version to keep the object alive, too, until it is time.
                 let woken = |mut world: World, _| {
                     let now = world.run.deadline(world.now).unwrap_or(world.now);
                     world.now = now;
                     if world.todo.is_empty() && world.run.state() == w.run.state() {
-                        world = world.tell(self, Event::Woken, now);
+                        world = world.tell(self, Event::AlarmFired, now);
                     }
                     world
                 };
@@ -789,13 +789,13 @@ impl Slot {
         match w.asked {
             Asked::No => return,
             Asked::Waiting => actions.push(Action::Hear(Event::Began)),
-            Asked::Begun => actions.extend([Action::Hear(Event::Wrote), Action::Hear(Event::Ended)]),
+            Asked::Begun => actions.extend([Action::Hear(Event::FirstText), Action::Hear(Event::Ended)]),
             Asked::Wrote => actions.push(Action::Hear(Event::Ended)),
         }
         if faulty {
             let silent = w.asked != Asked::Wrote;
-            actions.push(Action::Hear(Event::Broke { fault: ClaudeFault::CutOff, silent }));
-            actions.push(Action::Hear(Event::Broke { fault: ClaudeFault::Declined, silent }));
+            actions.push(Action::Hear(Event::Broke { error: ModelError::CutOff, no_text: silent }));
+            actions.push(Action::Hear(Event::Broke { error: ModelError::Declined, no_text: silent }));
         }
     }
 
@@ -812,7 +812,7 @@ impl Slot {
                 w.asked = Asked::Begun;
                 w.known.begun = true;
             }
-            Event::Wrote => w.asked = Asked::Wrote,
+            Event::FirstText => w.asked = Asked::Wrote,
             Event::Ended => {
                 w.asked = Asked::No;
                 w.known.ended = true;
@@ -821,8 +821,8 @@ impl Slot {
                 w.asked = Asked::No;
                 w.left.claude_faults -= 1;
             }
-            Event::Lingered => w.lingering = false,
-            Event::BackedOff => w.backing_off = false,
+            Event::GraceElapsed => w.lingering = false,
+            Event::BackOffElapsed => w.backing_off = false,
             Event::Settled(_) => {
                 w.settling = Settling::No;
                 w.known.definite = true;
@@ -841,14 +841,14 @@ impl Slot {
                 w.settling = Settling::No;
                 w.ambiguous = true;
             }
-            Event::Looked(evidence) => {
+            Event::Reconciled(evidence) => {
                 w.looking = false;
                 let spent = matches!(w.money, Money::Moved | Money::SpentOtherwise);
                 if self.node && (*evidence == Evidence::Nothing || (spent && *evidence == Evidence::Unspent)) {
                     w.left.losses -= 1;
                 }
             }
-            Event::Recorded => {
+            Event::LedgerRowWritten => {
                 w.ledger = w.recording.take();
                 // A row that is out of date by now leaves the next one owed.
                 if w.ledger != w.row() || w.run.is_busy() {
@@ -858,7 +858,7 @@ impl Slot {
             Event::Reported => w.reporting = false,
             _ => {}
         }
-        if matches!(event, Event::Verified | Event::Settled(_) | Event::SettleRejected(_) | Event::Looked(_)) {
+        if matches!(event, Event::Verified | Event::Settled(_) | Event::SettleRejected(_) | Event::Reconciled(_)) {
             w.last = Some(event.clone());
         }
         w.tell(self, event, NOW)
@@ -890,7 +890,7 @@ impl Slot {
             };
             w.breaks(SHOWN_PAID, !allowed);
         }
-        w.breaks(NOT_LOST, w.money == Money::Moved && (w.run.is_blank() || w.stored.0.is_blank()));
+        w.breaks(NOT_LOST, w.money == Money::Moved && (w.run.is_replaceable() || w.stored.0.is_replaceable()));
         w.breaks(UNPAID_ENDS, paid && w.money != Money::Moved);
         if !w.todo.is_empty() {
             return;

@@ -1,4 +1,4 @@
-//! The one place that asks the time, and throws the dice that go with it.
+//! The one place that asks the time, and throws the jitter that go with it.
 #![allow(clippy::disallowed_methods)]
 
 use crate::rules::run::{Millis, Moment};
@@ -6,31 +6,31 @@ use std::future::Future;
 use std::time::Duration;
 
 /// Unix milliseconds.
-pub fn now() -> Millis {
+pub(crate) fn now() -> Millis {
     worker::Date::now().as_millis()
 }
 
-/// The time, and a throw of the dice.
-pub fn moment() -> Moment {
-    let mut dice = [0; 2];
+/// The time, and a throw of the jitter.
+pub(crate) fn moment() -> Moment {
+    let mut jitter = [0; 2];
     // Without a random source waits are not spread; nothing else depends on it.
-    let _ = getrandom::fill(&mut dice);
-    Moment { now: now(), dice: u16::from_le_bytes(dice) }
+    let _ = getrandom::fill(&mut jitter);
+    Moment { now: now(), jitter: u16::from_le_bytes(jitter) }
 }
 
 /// Unix seconds.
-pub fn seconds() -> u64 {
+pub(crate) fn seconds() -> u64 {
     now() / 1000
 }
 
 /// Today in UTC: `YYYY-MM-DD`.
-pub fn today() -> String {
+pub(crate) fn today() -> String {
     let iso = String::from(js_sys::Date::new_0().to_iso_string());
     iso.get(..10).unwrap_or_default().to_owned()
 }
 
 /// The result of `work`, unless the time is up first. Work that is late is dropped.
-pub async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> Option<T> {
+pub(crate) async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> Option<T> {
     let work = std::pin::pin!(work);
     match futures::future::select(work, worker::Delay::from(limit)).await {
         futures::future::Either::Left((result, _)) => Some(result),

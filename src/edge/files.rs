@@ -1,8 +1,8 @@
 //! Deliverables in R2, and the links that lead to them: signed, and good for a day.
 
 use super::fault;
-use super::vault::Vault;
-use crate::rules::output::Item;
+use crate::edge::vault::Vault;
+use crate::rules::hire::output::Deliverable;
 use crate::rules::refusal::Refusal;
 use crate::rules::run::Millis;
 use crate::wire::canonical::sha256_hex;
@@ -15,7 +15,7 @@ const BUCKET: &str = "FILES";
 const CHECKSUM: &str = "checksum";
 
 /// Whether this deployment can keep files.
-pub fn are_kept(env: &Env) -> bool {
+pub(crate) fn are_kept(env: &Env) -> bool {
     env.bucket(BUCKET).is_ok()
 }
 
@@ -29,7 +29,7 @@ fn key(run_id: &str, number: usize, name: &str) -> String {
 }
 
 /// Stores the files among a run's items.
-pub async fn store(env: &Env, run_id: &str, items: &[Item]) -> Result<(), Refusal> {
+pub(crate) async fn store(env: &Env, run_id: &str, items: &[Deliverable]) -> Result<(), Refusal> {
     if items.iter().all(|item| item.content.is_some()) {
         return Ok(());
     }
@@ -45,7 +45,7 @@ pub async fn store(env: &Env, run_id: &str, items: &[Item]) -> Result<(), Refusa
 }
 
 /// Deletes the files of a run's items.
-pub async fn delete(env: &Env, run_id: &str, items: &[Item]) -> Result<(), Refusal> {
+pub(crate) async fn delete(env: &Env, run_id: &str, items: &[Deliverable]) -> Result<(), Refusal> {
     let files = items.iter().enumerate().filter(|(_, item)| item.content.is_none());
     let keys: Vec<String> = files.map(|(number, item)| key(run_id, number, &item.name)).collect();
     match keys.is_empty() {
@@ -60,7 +60,7 @@ fn signed(key: &str, expires: &str, checksum: &str) -> String {
 }
 
 /// The path and query of an item's link, good until `expires`.
-pub fn link(vault: &Vault, run_id: &str, number: usize, item: &Item, expires: Millis) -> String {
+pub(crate) fn link(vault: &Vault, run_id: &str, number: usize, item: &Deliverable, expires: Millis) -> String {
     let (key, expires) = (key(run_id, number, &item.name), (expires / 1000).to_string());
     let checksum = item.checksum().replace("sha256:", "");
     let mac = vault.mac(&signed(&key, &expires, &checksum)).unwrap_or_default();
@@ -68,17 +68,17 @@ pub fn link(vault: &Vault, run_id: &str, number: usize, item: &Item, expires: Mi
 }
 
 /// A stored file.
-pub struct Stored {
+pub(crate) struct Stored {
     /// All of it.
-    pub bytes: Vec<u8>,
+    pub(crate) bytes: Vec<u8>,
     /// Media type.
-    pub mime: String,
+    pub(crate) mime: String,
     /// SHA-256 in hex.
-    pub checksum: String,
+    pub(crate) checksum: String,
 }
 
 /// Follows a link at `now` (Unix seconds). What is there must be what was signed.
-pub async fn open(env: &Env, key: &str, query: &str, now: u64) -> Result<Stored, Refusal> {
+pub(crate) async fn open(env: &Env, key: &str, query: &str, now: u64) -> Result<Stored, Refusal> {
     let value = |name: &str| {
         let pair = query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
         pair.ok_or(Refusal::LinkInvalid)

@@ -1,12 +1,13 @@
 //! Checks owners' tokens: the signature through WebCrypto, the rest through `rules::owner`.
 
-use super::vault::{subtle, usages};
 use super::{clock, fault, http};
+use crate::edge::vault::{subtle, usages};
 use crate::rules::config::{Config, Issuer};
 use crate::rules::owner;
 use crate::rules::refusal::Refusal;
 use crate::rules::run::Millis;
-use crate::wire::jwt::{self, Algorithm, Jwk, JwkSet, Token};
+use crate::wire::jwt;
+use crate::wire::jwt::{Algorithm, Jwk, JwkSet, Token};
 use js_sys::{Object, Reflect, Uint8Array, JSON};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -22,7 +23,7 @@ const JWKS_FRESH: Millis = 300_000;
 const JWKS_LIMIT: Duration = Duration::from_secs(5);
 
 /// The id of whoever the `Authorization` header speaks for.
-pub async fn bearer(env: &Env, config: &Config, header: Option<&str>) -> Result<String, Refusal> {
+pub(crate) async fn bearer(env: &Env, config: &Config, header: Option<&str>) -> Result<String, Refusal> {
     let header = header.ok_or(Refusal::TokenMissing)?;
     let (scheme, token) = header.trim().split_once(' ').ok_or(Refusal::TokenInvalid)?;
     if !scheme.eq_ignore_ascii_case("bearer") {

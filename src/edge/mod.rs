@@ -4,32 +4,22 @@
 //! A fault is ours: it is logged here, where it is made, and from there on it is
 //! [`Refusal::Internal`], which says nothing to anybody.
 
-pub mod agents;
-pub mod bell;
-pub mod chain;
-pub mod claude;
-pub mod clock;
-pub mod config;
-pub mod contracts;
-pub mod facilitator;
-pub mod files;
-pub mod http;
-pub mod jwt;
-pub mod keys;
-pub mod ledger;
-pub mod payers;
-pub mod runs;
-pub mod store;
-pub mod subscriber;
-pub mod templates;
-pub mod vault;
-pub mod webhooks;
+pub(crate) mod body_writer;
+pub(crate) mod clock;
+pub(crate) mod d1;
+pub(crate) mod files;
+pub(crate) mod http;
+pub(crate) mod jwt;
+pub(crate) mod kv;
+pub(crate) mod notify;
+pub(crate) mod objects;
+pub(crate) mod vault;
 
 use crate::rules::refusal::Refusal;
 use std::fmt::Display;
 
 /// For `map_err`: logs what failed and why. `what` is ours; errors of the runtime name no secrets.
-pub fn fault<E: Display>(what: &'static str) -> impl FnOnce(E) -> Refusal {
+pub(crate) fn fault<E: Display>(what: &'static str) -> impl FnOnce(E) -> Refusal {
     move |error| {
         worker::console_error!("fault: {what}: {error}");
         Refusal::Internal

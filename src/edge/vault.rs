@@ -15,7 +15,7 @@ use worker::Env;
 
 /// Why the vault did not seal or open. None of these says anything about the content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum VaultError {
+pub(crate) enum VaultError {
     /// `VAULT_KEYS` is absent or malformed.
     #[error("VAULT_KEYS is missing or not id:base64(32 bytes),…")]
     NoKeys,
@@ -34,7 +34,7 @@ pub enum VaultError {
 }
 
 /// The master keys of this deployment.
-pub struct Vault {
+pub(crate) struct Vault {
     keys: Vec<(String, Vec<u8>)>,
 }
 
@@ -42,7 +42,7 @@ const VERSION: &str = "v1";
 
 impl Vault {
     /// Reads `VAULT_KEYS`.
-    pub fn new(env: &Env) -> Result<Self, VaultError> {
+    pub(crate) fn new(env: &Env) -> Result<Self, VaultError> {
         let text = env.secret("VAULT_KEYS").map_err(|_| VaultError::NoKeys)?.to_string();
         let key = |entry: &str| {
             let (id, key) = entry.trim().split_once(':')?;
@@ -55,7 +55,7 @@ impl Vault {
     }
 
     /// Seals `plain` for `owner`: `v1.<key id>.<nonce>.<ciphertext and tag>`, base64url.
-    pub async fn seal(&self, owner: &str, plain: &[u8]) -> Result<String, VaultError> {
+    pub(crate) async fn seal(&self, owner: &str, plain: &[u8]) -> Result<String, VaultError> {
         let (id, key) = self.keys.first().ok_or(VaultError::NoKeys)?;
         let mut nonce = [0; 12];
         getrandom::fill(&mut nonce).map_err(|_| VaultError::Runtime)?;
@@ -67,25 +67,25 @@ impl Vault {
     }
 
     /// Whether the envelope names one of our master keys.
-    pub fn holds_key_of(&self, envelope: &str) -> bool {
+    pub(crate) fn holds_key_of(&self, envelope: &str) -> bool {
         let id = envelope.split('.').nth(1);
         self.keys.iter().any(|(known, _)| Some(known.as_str()) == id)
     }
 
     /// Signs a message of ours to ourselves, such as a link that we hand out.
-    pub fn mac(&self, message: &str) -> Option<String> {
+    pub(crate) fn mac(&self, message: &str) -> Option<String> {
         let (_, key) = self.keys.first()?;
         Some(base64::encode_url(&keyed(key, message)?.finalize().into_bytes()))
     }
 
     /// Whether we have signed a message so, with any of the keys.
-    pub fn is_mac(&self, message: &str, mac: &str) -> bool {
+    pub(crate) fn is_mac(&self, message: &str, mac: &str) -> bool {
         let Some(mac) = base64::decode_url(mac) else { return false };
         self.keys.iter().any(|(_, key)| keyed(key, message).is_some_and(|k| k.verify_slice(&mac).is_ok()))
     }
 
     /// Opens an envelope that was sealed for `owner`.
-    pub async fn open(&self, owner: &str, envelope: &str) -> Result<Vec<u8>, VaultError> {
+    pub(crate) async fn open(&self, owner: &str, envelope: &str) -> Result<Vec<u8>, VaultError> {
         let mut parts = envelope.split('.');
         let mut part = || parts.next().ok_or(VaultError::Malformed);
         let (version, id, nonce, sealed) = (part()?, part()?, part()?, part()?);
@@ -103,13 +103,13 @@ impl Vault {
 }
 
 /// WebCrypto.
-pub fn subtle() -> Result<SubtleCrypto, VaultError> {
+pub(crate) fn subtle() -> Result<SubtleCrypto, VaultError> {
     let global: WorkerGlobalScope = js_sys::global().unchecked_into();
     global.crypto().map(|c| c.subtle()).map_err(|_| VaultError::Runtime)
 }
 
 /// What a `CryptoKey` may be used for, as WebCrypto wants it.
-pub fn usages(names: &[&str]) -> JsValue {
+pub(crate) fn usages(names: &[&str]) -> JsValue {
     names.iter().map(|name| JsValue::from_str(name)).collect::<Array>().into()
 }
 

@@ -1,19 +1,27 @@
 //! `/contracts`: HIRE's contracts, proposed, registered, shown and verified.
 
-use super::problem::{self, Success};
-use super::{Answer, Call};
-use crate::edge::contracts::{self, NewContract, Registered};
-use crate::edge::templates::{self, Wanted};
+use super::problem;
+use super::{Answer, RequestContext};
+use crate::edge::d1::contracts;
+use crate::edge::d1::contracts::{NewContract, Registered};
+use crate::edge::d1::templates;
+use crate::edge::d1::templates::CapabilityQuery;
+use crate::edge::http::webhooks;
+use crate::edge::kv::{config, signing_keys};
+use crate::edge::objects::runs;
 use crate::edge::vault::Vault;
-use crate::edge::{agents, clock, config, fault, files, runs, webhooks};
-use crate::rules::capability::{Capability, HOUSE};
+use crate::edge::{clock, fault, files};
+use crate::routes::problem::Success;
 use crate::rules::config::Config;
-use crate::rules::contract::{self, Agreed, ContractState};
-use crate::rules::refusal::{ContractFault, Refusal};
-use crate::rules::task::task_id;
-use crate::rules::webhook::SECRET_PREFIX;
+use crate::rules::hire::capability::{Capability, PLATFORM_AGENT};
+use crate::rules::hire::contract;
+use crate::rules::hire::contract::{Agreed, ContractState};
+use crate::rules::hire::webhook::SECRET_PREFIX;
+use crate::rules::ids::task_id;
+use crate::rules::refusal::{ContractError, Refusal};
 use crate::wire::canonical::canonical;
-use crate::wire::hire::{self, Contract};
+use crate::wire::hire;
+use crate::wire::hire::Contract;
 use crate::wire::{base64, strict, timestamp};
 use serde_json::{json, Map, Value};
 use worker::{Env, Response};
@@ -22,26 +30,26 @@ use worker::{Env, Response};
 const BODY_LIMIT: usize = 64 * 1024;
 
 /// `POST /contracts/proposals`: a seeker's draft, completed, hashed, and signed by the worker. Nothing is stored.
-pub async fn propose(mut call: Call<'_>) -> Answer {
-    let answer = answer_draft(&mut call).await;
+pub(crate) async fn propose(mut context: RequestContext<'_>) -> Answer {
+    let answer = answer_draft(&mut context).await;
     hire(answer, "", Success::Done)
 }
 
-async fn answer_draft(call: &mut Call<'_>) -> Result<Value, Refusal> {
-    let config = config::load(call.env).await?;
-    let mut draft = read_body(call).await?;
+async fn answer_draft(context: &mut RequestContext<'_>) -> Result<Value, Refusal> {
+    let config = config::load(context.env).await?;
+    let mut draft = read_body(context).await?;
     for member in ["parties", "task"] {
         if !draft.get(member).is_some_and(Value::is_object) {
-            return Err(contract::fault(ContractFault::Malformed, member, "an object", "something else"));
+            return Err(Refusal::contract(ContractError::Malformed, member, "an object", "something else"));
         }
     }
-    let capability = capability_of(call.env, &draft).await?;
+    let capability = capability_of(context.env, &draft).await?;
     if let Some(id) = draft.get("contract_id").and_then(Value::as_str) {
-        if contracts::find(call.env, id).await?.is_some() {
+        if contracts::find(context.env, id).await?.is_some() {
             return Err(taken());
         }
     }
-    if matches!(agent_of(&draft).as_deref(), None | Some(HOUSE)) {
+    if matches!(agent_of(&draft).as_deref(), None | Some(PLATFORM_AGENT)) {
         // The house speaks for its creators; who signs is one of them, under the name they have for it.
         if let Some(worker) = draft.pointer_mut("/parties/worker").and_then(Value::as_object_mut) {
             worker.remove("agent_id");
@@ -56,8 +64,9 @@ async fn answer_draft(call: &mut Call<'_>) -> Result<Value, Refusal> {
     let hash = hire::hash(&document);
     let unsigned = contract::with_signature(document, &hash, "", now);
     let contract = contract::read(&unsigned)?;
-    check(call.env, &config, &contract, &capability)?;
-    let signature = agents::sign(call.env, &capability.template.creator_id, capability.agent.wallet, &hash).await?;
+    check(context.env, &config, &contract, &capability)?;
+    let signature =
+        signing_keys::sign(context.env, &capability.template.creator_id, capability.agent.wallet, &hash).await?;
     let mut document = contract::with_signature(unsigned, &hash, &signature, now);
     if let Some(signatures) = document.get_mut("signatures").and_then(Value::as_object_mut) {
         signatures.remove("seeker");
@@ -71,29 +80,29 @@ async fn answer_draft(call: &mut Call<'_>) -> Result<Value, Refusal> {
 }
 
 /// `POST /contracts`: registers a contract that both have signed. Doing it twice is no error.
-pub async fn register(mut call: Call<'_>) -> Answer {
+pub(crate) async fn register(mut context: RequestContext<'_>) -> Answer {
     let mut id = String::new();
-    let answer = take(&mut call, &mut id).await;
+    let answer = take(&mut context, &mut id).await;
     let is_new = answer.as_ref().is_ok_and(|body| body.get("webhook_secret").is_some());
     hire(answer, &id, if is_new { Success::Created } else { Success::Done })
 }
 
-async fn take(call: &mut Call<'_>, id: &mut String) -> Result<Value, Refusal> {
-    let config = config::load(call.env).await?;
-    let document = read_body(call).await?;
+async fn take(context: &mut RequestContext<'_>, id: &mut String) -> Result<Value, Refusal> {
+    let config = config::load(context.env).await?;
+    let document = read_body(context).await?;
     // For the answer, also where it is too long for ours.
     let claimed = document.get("contract_id").and_then(Value::as_str).unwrap_or_default();
     *id = claimed.chars().take(100).filter(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
     let contract = contract::read(&document)?;
     contract::check_signed(&document, &contract)?;
     // What is registered stays so, whatever the template has come to.
-    if let Some(before) = contracts::find(call.env, id).await? {
+    if let Some(before) = contracts::find(context.env, id).await? {
         return again(&before, &document);
     }
-    let capability = capability_of(call.env, &document).await?;
-    let agreed = check(call.env, &config, &contract, &capability)?;
+    let capability = capability_of(context.env, &document).await?;
+    let agreed = check(context.env, &config, &contract, &capability)?;
     let secret = format!("{SECRET_PREFIX}{}", base64::encode(runs::random_hex()?.as_bytes()));
-    let vault = Vault::new(call.env).map_err(fault("vault"))?;
+    let vault = Vault::new(context.env).map_err(fault("vault"))?;
     let sealed = vault.seal(&contracts::secret_owner(id), secret.as_bytes()).await.map_err(fault("vault"))?;
     let text = String::from_utf8(canonical(&document)).map_err(fault("contract"))?;
     let new = NewContract {
@@ -105,8 +114,8 @@ async fn take(call: &mut Call<'_>, id: &mut String) -> Result<Value, Refusal> {
         task_id: &task_id(id, &runs::random_hex()?),
         webhook_secret: Some(sealed),
     };
-    if !contracts::insert(call.env, new).await? {
-        let before = contracts::find(call.env, id).await?.ok_or(Refusal::Internal)?;
+    if !contracts::insert(context.env, new).await? {
+        let before = contracts::find(context.env, id).await?.ok_or(Refusal::Internal)?;
         return again(&before, &document);
     }
     let mut body = shown(&document, ContractState::Signed.word());
@@ -124,12 +133,12 @@ fn again(before: &Registered, document: &Value) -> Result<Value, Refusal> {
 }
 
 fn taken() -> Refusal {
-    contract::fault(ContractFault::Exists, "contract_id", "an id of its own", "one that is taken")
+    Refusal::contract(ContractError::Exists, "contract_id", "an id of its own", "one that is taken")
 }
 
 /// `GET /contracts/{id}`: the contract, and how it stands.
-pub async fn show(call: Call<'_>, id: &str) -> Answer {
-    let found = contracts::find(call.env, id).await;
+pub(crate) async fn show(context: RequestContext<'_>, id: &str) -> Answer {
+    let found = contracts::find(context.env, id).await;
     let answer = found.and_then(|found| {
         let registered = found.ok_or(Refusal::NotFound)?;
         Ok(Value::Object(shown(&registered.document, state_of(&registered))))
@@ -138,14 +147,14 @@ pub async fn show(call: Call<'_>, id: &str) -> Answer {
 }
 
 /// `POST /contracts/{id}/verify`: whether the registered contract, or the one in the body, is what was signed.
-pub async fn verify(mut call: Call<'_>, id: &str) -> Answer {
-    let answer = verified(&mut call, id).await;
+pub(crate) async fn verify(mut context: RequestContext<'_>, id: &str) -> Answer {
+    let answer = verified(&mut context, id).await;
     hire(answer, id, Success::Done)
 }
 
-async fn verified(call: &mut Call<'_>, id: &str) -> Result<Value, Refusal> {
-    let registered = contracts::find(call.env, id).await?.ok_or(Refusal::NotFound)?;
-    let bytes = super::read_limited(&mut call.request, BODY_LIMIT).await?;
+async fn verified(context: &mut RequestContext<'_>, id: &str) -> Result<Value, Refusal> {
+    let registered = contracts::find(context.env, id).await?.ok_or(Refusal::NotFound)?;
+    let bytes = crate::routes::read_limited(&mut context.request, BODY_LIMIT).await?;
     let bytes = bytes.ok_or(Refusal::BodyTooLarge { limit: BODY_LIMIT })?;
     let document = match bytes.trim_ascii().is_empty() {
         true => registered.document.clone(),
@@ -171,11 +180,11 @@ fn check(env: &Env, config: &Config, contract: &Contract, capability: &Capabilit
     let agreed = contract::check_terms(contract, capability, network, clock::now())?;
     if agreed.output.needs_files() && !files::are_kept(env) {
         let kind = agreed.output.word();
-        return Err(contract::fault(ContractFault::Output, "task.output_type", "a form without files", kind));
+        return Err(Refusal::contract(ContractError::Output, "task.output_type", "a form without files", kind));
     }
     if let Some(url) = &contract.parties.seeker.webhook_url {
         let refused = |expected: &str| {
-            contract::fault(ContractFault::Webhook, "parties.seeker.webhook_url", expected, "another URL")
+            Refusal::contract(ContractError::Webhook, "parties.seeker.webhook_url", expected, "another URL")
         };
         webhooks::is_allowed(config, url).map_err(refused)?;
     }
@@ -187,10 +196,16 @@ async fn capability_of(env: &Env, document: &Value) -> Result<Capability, Refusa
     let name = document.pointer("/task/capability").and_then(Value::as_str);
     let agent = agent_of(document);
     let (found, wanted) = match (agent.as_deref(), name) {
-        (None | Some(HOUSE), Some(name)) => (templates::capabilities(env, Wanted::Full { name }).await?, name),
-        (None | Some(HOUSE), None) => (templates::capabilities(env, Wanted::All).await?, "a name"),
-        (Some(agent_id), Some(name)) => (templates::capabilities(env, Wanted::Named { agent_id, name }).await?, name),
-        (Some(agent_id), None) => (templates::capabilities(env, Wanted::OfAgent { agent_id }).await?, "a name"),
+        (None | Some(PLATFORM_AGENT), Some(name)) => {
+            (templates::capabilities(env, CapabilityQuery::Full { name }).await?, name)
+        }
+        (None | Some(PLATFORM_AGENT), None) => (templates::capabilities(env, CapabilityQuery::All).await?, "a name"),
+        (Some(agent_id), Some(name)) => {
+            (templates::capabilities(env, CapabilityQuery::Named { agent_id, name }).await?, name)
+        }
+        (Some(agent_id), None) => {
+            (templates::capabilities(env, CapabilityQuery::OfAgent { agent_id }).await?, "a name")
+        }
     };
     // One's own name goes before another's full one.
     let exact = found.iter().find(|(capability, _)| agent.is_some() && capability.slug == wanted);
@@ -198,18 +213,18 @@ async fn capability_of(env: &Env, document: &Value) -> Result<Capability, Refusa
         return Ok(capability.clone());
     }
     let known = match agent.as_deref() {
-        None | Some(HOUSE) => true,
-        Some(agent_id) => !templates::capabilities(env, Wanted::OfAgent { agent_id }).await?.is_empty(),
+        None | Some(PLATFORM_AGENT) => true,
+        Some(agent_id) => !templates::capabilities(env, CapabilityQuery::OfAgent { agent_id }).await?.is_empty(),
     };
     match known {
         false => {
             let (field, expected) = ("parties.worker.agent_id", "an agent of /.well-known/hire.json");
-            Err(contract::fault(ContractFault::UnknownWorker, field, expected, "another"))
+            Err(Refusal::contract(ContractError::UnknownWorker, field, expected, "another"))
         }
         true => {
             let expected = "the name of one of the agent's capabilities (/.well-known/hire.json)";
             let received = if wanted == "a name" { "none" } else { "another" };
-            Err(contract::fault(ContractFault::UnknownCapability, "task.capability", expected, received))
+            Err(Refusal::contract(ContractError::UnknownCapability, "task.capability", expected, received))
         }
     }
 }
@@ -236,13 +251,13 @@ fn shown(document: &Value, state: &str) -> Map<String, Value> {
     body
 }
 
-async fn read_body(call: &mut Call<'_>) -> Result<Value, Refusal> {
-    let bytes = super::read_limited(&mut call.request, BODY_LIMIT).await?;
+async fn read_body(context: &mut RequestContext<'_>) -> Result<Value, Refusal> {
+    let bytes = crate::routes::read_limited(&mut context.request, BODY_LIMIT).await?;
     parse(&bytes.ok_or(Refusal::BodyTooLarge { limit: BODY_LIMIT })?)
 }
 
 fn parse(bytes: &[u8]) -> Result<Value, Refusal> {
-    let malformed = |received: &str| contract::fault(ContractFault::Malformed, "body", "a JSON object", received);
+    let malformed = |received: &str| Refusal::contract(ContractError::Malformed, "body", "a JSON object", received);
     let value = strict::from_slice(bytes).map_err(|error| malformed(&error.to_string()))?;
     match value.is_object() {
         true => Ok(value),

@@ -12,7 +12,7 @@ const EXPOSE_HEADERS: &str =
      ETag, Accept-Ranges, Content-Range, Content-Disposition";
 
 /// The answer to a preflight request.
-pub fn preflight() -> Result<Response> {
+pub(crate) fn preflight() -> Result<Response> {
     let headers = Headers::new();
     headers.set("access-control-allow-origin", "*")?;
     headers.set("access-control-allow-methods", ALLOW_METHODS)?;
@@ -22,7 +22,7 @@ pub fn preflight() -> Result<Response> {
 }
 
 /// Lets any page read the response. An answer to `HEAD` loses its body.
-pub fn allow(response: Response, head: bool) -> Result<Response> {
+pub(crate) fn allow(response: Response, head: bool) -> Result<Response> {
     let status = response.status_code();
     let headers = Headers::new();
     for (name, value) in response.headers().entries() {

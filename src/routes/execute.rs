@@ -1,28 +1,39 @@
 //! `POST /execute`: a contract is executed (HIRE, "Execution").
 //!
 //! The contract's own object knows whether it has been already; whatever keeps this request from beginning
-//! anything goes with it as an objection.
+//! anything goes with it as an begin_refusal.
 
-use super::problem::Success;
-use super::run::ready_to_run;
-use super::{problem, Answer, Call};
-use crate::edge::contracts::{self, Registered};
-use crate::edge::runs::{self, Answer as RunAnswer};
-use crate::edge::templates::{self, Wanted};
-use crate::edge::{clock, config, fault, files};
-use crate::rules::capability::Capability;
+use super::{problem, Answer, RequestContext};
+use crate::edge::d1::contracts;
+use crate::edge::d1::contracts::Registered;
+use crate::edge::d1::templates;
+use crate::edge::d1::templates::CapabilityQuery;
+use crate::edge::kv::config;
+use crate::edge::objects::runs;
+use crate::edge::objects::runs::Answer as RunAnswer;
+use crate::edge::{clock, fault, files};
+use crate::json_schema::{Mismatch, Schema};
+use crate::routes::problem::Success;
+use crate::routes::run::ready_to_run;
 use crate::rules::config::Config;
-use crate::rules::contract::{Agreed, ContractState};
-use crate::rules::dossier::{Presentation, Representation};
-use crate::rules::input::{self, Body, Input};
-use crate::rules::quote::{self, Payment, Quote};
-use crate::rules::refusal::{ClaudeFault, InputFault, Refusal, Retry};
+use crate::rules::hire::capability::Capability;
+use crate::rules::hire::context::ContractContext;
+use crate::rules::hire::contract::{Agreed, ContractState};
+use crate::rules::hire::task::TaskReport;
+use crate::rules::ids::object_of_contract;
+use crate::rules::payment::matching;
+use crate::rules::payment::quote;
+use crate::rules::payment::quote::Quote;
+use crate::rules::payment::Payment;
+use crate::rules::record::run_request::{Representation, RunRequest};
+use crate::rules::refusal::{InputError, ModelError, Refusal, Retry};
 use crate::rules::run::Millis;
-use crate::rules::schema::{Mismatch, Schema};
-use crate::rules::task::{object_of_contract, Engagement, Told};
+use crate::rules::template::input;
+use crate::rules::template::input::{Body, Input};
 use crate::rules::template::Template;
 use crate::wire::canonical::digest;
-use crate::wire::prefer::{self, Prefer};
+use crate::wire::prefer;
+use crate::wire::prefer::Prefer;
 use crate::wire::{hire, strict};
 use serde_json::{json, Map, Value};
 use worker::{Request, Response};
@@ -33,10 +44,10 @@ const BODY_LIMIT: usize = 128 * 1024;
 const PATIENCE: Millis = 27_000;
 
 /// Executes a contract, or tells how its execution stands.
-pub async fn create(mut call: Call<'_>) -> Answer {
-    let id = header(&call.request, "x-contract-id")?.unwrap_or_default().trim().to_owned();
+pub(crate) async fn create(mut context: RequestContext<'_>) -> Answer {
+    let id = header(&context.request, "x-contract-id")?.unwrap_or_default().trim().to_owned();
     let told = match hire::is_contract_id(&id) {
-        true => execute(&mut call, &id).await,
+        true => execute(&mut context, &id).await,
         false => Err(Refusal::ContractIdMissing),
     };
     match told {
@@ -45,20 +56,20 @@ pub async fn create(mut call: Call<'_>) -> Answer {
     }
 }
 
-async fn execute(call: &mut Call<'_>, id: &str) -> Answer {
+async fn execute(context: &mut RequestContext<'_>, id: &str) -> Answer {
     let arrived_at = clock::now();
-    let config = config::load(call.env).await?;
-    let registered = contracts::find(call.env, id).await?.ok_or(Refusal::NotFound)?;
-    let wanted = Wanted::OfTemplate { id: &registered.template_id };
-    let capability = templates::capabilities(call.env, wanted).await?.pop().ok_or(Refusal::NotFound)?.0;
+    let config = config::load(context.env).await?;
+    let registered = contracts::find(context.env, id).await?.ok_or(Refusal::NotFound)?;
+    let wanted = CapabilityQuery::OfTemplate { id: &registered.template_id };
+    let capability = templates::capabilities(context.env, wanted).await?.pop().ok_or(Refusal::NotFound)?.0;
     let agreed = &registered.agreed;
-    let body = read_body(call).await?;
-    let quote = quote_of(&config, &capability.template, &registered, &call.request.inner().url())?;
-    let (payment, unpaid) = payment_of(&call.request, &config, &quote, agreed)?;
+    let body = read_body(context).await?;
+    let quote = quote_of(&config, &capability.template, &registered, &context.request.inner().url())?;
+    let (payment, unpaid) = payment_of(&context.request, &config, &quote, agreed)?;
     let checked = input_of(&body, &registered, &capability.template, &config);
-    let ready = ready_to_run(call, &config, &capability.template).await;
-    let no_files = (agreed.output.needs_files() && !files::are_kept(call.env)).then_some(Refusal::NotForSale);
-    let late = (agreed.deadline <= clock::now()).then_some(Refusal::Claude(ClaudeFault::DeadlineMissed));
+    let ready = ready_to_run(context, &config, &capability.template).await;
+    let no_files = (agreed.output.needs_files() && !files::are_kept(context.env)).then_some(Refusal::NotForSale);
+    let late = (agreed.deadline <= clock::now()).then_some(Refusal::Claude(ModelError::DeadlineMissed));
     let (input, wrong) = match checked {
         Ok(input) => (input, None),
         Err(refusal) => (Input::default(), Some(refusal)),
@@ -67,12 +78,15 @@ async fn execute(call: &mut Call<'_>, id: &str) -> Answer {
     let rejected = registered.state == ContractState::Rejected.word();
     let ended = ContractState::is_end(&registered.state).then_some(Refusal::ContractEnded);
     let ended = late.clone().filter(|_| rejected).or(ended);
-    let objection = ended.or(late).or(wrong).or(ready.err()).or(no_files).or(unpaid);
-    let prefer = prefer::read(&header(&call.request, "prefer")?.unwrap_or_default());
-    let engagement = engagement(&call.request, &registered);
-    let presentation =
-        present(&config, capability, Asked { id, body, input, payment, objection, prefer, engagement, arrived_at });
-    match runs::present(call.env, &call.request, &presentation).await? {
+    let begin_refusal = ended.or(late).or(wrong).or(ready.err()).or(no_files).or(unpaid);
+    let prefer = prefer::read(&header(&context.request, "prefer")?.unwrap_or_default());
+    let contract_context = contract_context(&context.request, &registered);
+    let run_request = present(
+        &config,
+        capability,
+        ExecutionParts { id, body, input, payment, begin_refusal, prefer, contract_context, arrived_at },
+    );
+    match runs::present(context.env, &context.request, &run_request).await? {
         RunAnswer::Task(told) => task(&told, Some(prefer)),
         RunAnswer::Ready(response) => Ok(response),
         RunAnswer::Ended => problem::ended().map_err(fault("answer")),
@@ -84,7 +98,7 @@ async fn execute(call: &mut Call<'_>, id: &str) -> Answer {
 }
 
 /// How a task stands, as an answer.
-pub(super) fn task(told: &Told, prefer: Option<Prefer>) -> Answer {
+pub(super) fn task(told: &TaskReport, prefer: Option<Prefer>) -> Answer {
     let response = Response::from_bytes(told.document.to_string().into_bytes()).map_err(fault("task"))?;
     let headers = response.headers();
     let set = |name: &str, value: &str| headers.set(name, value).map_err(fault("task"));
@@ -123,17 +137,17 @@ pub(super) fn header(request: &Request, name: &str) -> Result<Option<String>, Re
     request.headers().get(name).map_err(fault("headers"))
 }
 
-async fn read_body(call: &mut Call<'_>) -> Result<Value, Refusal> {
-    let bytes = super::read_limited(&mut call.request, BODY_LIMIT).await?;
+async fn read_body(context: &mut RequestContext<'_>) -> Result<Value, Refusal> {
+    let bytes = crate::routes::read_limited(&mut context.request, BODY_LIMIT).await?;
     let bytes = bytes.ok_or(Refusal::BodyTooLarge { limit: BODY_LIMIT })?;
     if bytes.trim_ascii().is_empty() {
         return Ok(json!({}));
     }
-    let refused = |fault, received: &str| Err(input::fault(fault, "body", "a JSON object", received));
+    let refused = |fault, received: &str| Err(Refusal::input(fault, "body", "a JSON object", received));
     match strict::from_slice(&bytes) {
         Ok(value @ Value::Object(_)) => Ok(value),
-        Ok(_) => refused(InputFault::NotAnObject, "another value"),
-        Err(error) => refused(InputFault::NotJson, &error.to_string()),
+        Ok(_) => refused(InputError::NotAnObject, "another value"),
+        Err(error) => refused(InputError::NotJson, &error.to_string()),
     }
 }
 
@@ -142,9 +156,9 @@ fn quote_of(config: &Config, template: &Template, registered: &Registered, url: 
     let network = config.hire_network().ok_or(Refusal::NotForSale)?;
     let mut terms = config.clone();
     terms.networks = vec![network.clone()];
-    // A payment has to outlast the work. The same for every call, for payers echo it.
+    // A payment has to outlast the work. The same for every context, for payers echo it.
     let latency = registered.contract.sla.max_latency_ms.unwrap_or_default().div_ceil(1000);
-    let window = latency.saturating_add(2 * config.limits.window_needed()).min(LONGEST_WINDOW);
+    let window = latency.saturating_add(2 * config.limits.window_needed()).min(MAX_WINDOW);
     terms.limits.max_timeout_seconds = window.max(config.limits.max_timeout_seconds);
     let template = Template {
         wallets: [(network.id.clone(), registered.agreed.worker.to_string())].into_iter().collect(),
@@ -155,7 +169,7 @@ fn quote_of(config: &Config, template: &Template, registered: &Registered, url: 
 }
 
 /// In seconds.
-const LONGEST_WINDOW: u64 = 3600;
+const MAX_WINDOW: u64 = 3600;
 
 /// The payment, and what is wrong with it. Only the contract's seeker pays.
 fn payment_of(
@@ -165,11 +179,11 @@ fn payment_of(
     agreed: &Agreed,
 ) -> Result<(Option<Payment>, Option<Refusal>), Refusal> {
     let (v2, v1) = (header(request, "payment-signature")?, header(request, "x-payment")?);
-    let Some(mut presented) = quote::read_payment(v2.as_deref(), v1.as_deref())? else {
+    let Some(mut presented) = matching::read_payment(v2.as_deref(), v1.as_deref())? else {
         return Ok((None, Some(Refusal::PaymentRequired)));
     };
-    let matched = quote::check_signature(&mut presented, quote)
-        .and_then(|()| quote::match_payment(&presented, quote, &config.limits, clock::seconds()));
+    let matched = matching::check_signature(&mut presented, quote)
+        .and_then(|()| matching::match_payment(&presented, quote, &config.limits, clock::seconds()));
     Ok(match matched {
         Ok(payment) if payment.payer != agreed.seeker => (None, Some(Refusal::SeekerMismatch)),
         // A seeker signs contracts with a key; whatever is signed otherwise is not theirs.
@@ -190,7 +204,7 @@ fn input_of(body: &Value, registered: &Registered, template: &Template, config: 
             let received = if keyword == "required" { "nothing" } else { body_at(body, &field) };
             let expected = if keyword == "required" { "a value".to_owned() } else { expected };
             let field = if field.is_empty() { "body".to_owned() } else { field };
-            input::fault(InputFault::Malformed, &field, &expected, received)
+            Refusal::input(InputError::Malformed, &field, &expected, received)
         })?;
     }
     let text = |value: &Value| match value {
@@ -209,27 +223,27 @@ fn body_at(body: &Value, field: &str) -> &'static str {
     }
 }
 
-fn engagement(request: &Request, registered: &Registered) -> Engagement {
-    let origin = super::origin(request);
+fn contract_context(request: &Request, registered: &Registered) -> ContractContext {
+    let origin = crate::routes::origin(request);
     let task_id = registered.task_id.clone();
-    let mut engagement = Engagement::new(&registered.contract, &registered.agreed, task_id, origin);
+    let mut contract_context = ContractContext::new(&registered.contract, &registered.agreed, task_id, origin);
     let url = registered.contract.parties.seeker.webhook_url.clone();
-    engagement.webhook = url.zip(registered.webhook_secret.clone());
-    engagement
+    contract_context.webhook = url.zip(registered.webhook_secret.clone());
+    contract_context
 }
 
-struct Asked<'a> {
+struct ExecutionParts<'a> {
     id: &'a str,
     body: Value,
     input: Input,
     payment: Option<Payment>,
-    objection: Option<Refusal>,
+    begin_refusal: Option<Refusal>,
     prefer: Prefer,
-    engagement: Engagement,
+    contract_context: ContractContext,
     arrived_at: Millis,
 }
 
-fn present(config: &Config, capability: Capability, asked: Asked<'_>) -> Presentation {
+fn present(config: &Config, capability: Capability, asked: ExecutionParts<'_>) -> RunRequest {
     let template = capability.template;
     let wait = asked.prefer.wait.map(|seconds| Millis::from(seconds).saturating_mul(1000));
     let patience = match asked.prefer.at_once {
@@ -237,7 +251,7 @@ fn present(config: &Config, capability: Capability, asked: Asked<'_>) -> Present
         false => wait.unwrap_or(PATIENCE),
     };
     let answer_by = asked.arrived_at.saturating_add(patience.min(PATIENCE));
-    Presentation {
+    RunRequest {
         object: object_of_contract(asked.id),
         release: template.release,
         template_id: template.id,
@@ -249,8 +263,8 @@ fn present(config: &Config, capability: Capability, asked: Asked<'_>) -> Present
         payment: asked.payment,
         digest: digest(&json!(["HIRE", asked.id, asked.body])),
         representation: Representation::Json,
-        objection: asked.objection,
-        engagement: Some(asked.engagement),
+        begin_refusal: asked.begin_refusal,
+        contract_context: Some(asked.contract_context),
         answer_by,
     }
 }

@@ -1,35 +1,36 @@
 //! `/files/…`: deliverables, for whoever has a link to one.
 
-use super::execute::header;
-use super::problem::{succeed, Success};
-use super::{Answer, Call};
+use super::{Answer, RequestContext};
 use crate::edge::{clock, fault, files};
-use crate::wire::range::{self, Wanted};
+use crate::routes::execute::header;
+use crate::routes::problem::{succeed, Success};
+use crate::wire::range;
+use crate::wire::range::RangeRequest;
 use worker::Response;
 
 /// Hands out a file, or a range of it.
-pub async fn show(call: Call<'_>, key: &str) -> Answer {
-    let url = call.request.inner().url();
+pub(crate) async fn show(context: RequestContext<'_>, key: &str) -> Answer {
+    let url = context.request.inner().url();
     let query = url.split_once('?').map_or("", |(_, query)| query);
-    let file = files::open(call.env, key, query, clock::seconds()).await?;
+    let file = files::open(context.env, key, query, clock::seconds()).await?;
     let etag = format!("\"{}\"", file.checksum);
     let length = file.bytes.len();
-    let same = |name: &str| header(&call.request, name).map(|value| value.is_none_or(|value| value == etag));
-    let known = header(&call.request, "if-none-match")?.unwrap_or_default();
+    let same = |name: &str| header(&context.request, name).map(|value| value.is_none_or(|value| value == etag));
+    let known = header(&context.request, "if-none-match")?.unwrap_or_default();
     let mut known = known.split(',').map(|tag| tag.trim().trim_start_matches("W/"));
     let unchanged = known.any(|tag| tag == etag || tag == "*");
-    let wanted = match header(&call.request, "range")? {
+    let wanted = match header(&context.request, "range")? {
         Some(range) if same("if-range")? => range::read(&range, length),
-        _ => Wanted::Whole,
+        _ => RangeRequest::Whole,
     };
     let (success, bytes, range) = match wanted {
         _ if unchanged => (Success::Unchanged, Vec::new(), None),
-        Wanted::Whole => (Success::Done, file.bytes, None),
-        Wanted::Part(first, last) => {
+        RangeRequest::Whole => (Success::Done, file.bytes, None),
+        RangeRequest::Part(first, last) => {
             let part = file.bytes.get(first..=last).unwrap_or_default().to_vec();
             (Success::Part, part, Some(format!("bytes {first}-{last}/{length}")))
         }
-        Wanted::Nothing => (Success::NoSuchRange, Vec::new(), Some(format!("bytes */{length}"))),
+        RangeRequest::Nothing => (Success::NoSuchRange, Vec::new(), Some(format!("bytes */{length}"))),
     };
     let size = bytes.len().to_string();
     let response = match bytes.is_empty() {

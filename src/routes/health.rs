@@ -1,8 +1,11 @@
 //! `GET /healthz`: version, config, and what can be reached.
 
-use super::{Answer, Call};
+use super::{Answer, RequestContext};
+use crate::edge::d1::ledger;
+use crate::edge::http::{claude, facilitator};
+use crate::edge::kv::config;
 use crate::edge::vault::Vault;
-use crate::edge::{claude, clock, config, facilitator, fault, files, ledger};
+use crate::edge::{clock, fault, files};
 use crate::rules::run::Millis;
 use futures::future::join4;
 use serde_json::{json, Value};
@@ -20,13 +23,13 @@ thread_local! {
 }
 
 /// Says how we are. 200 as long as this Worker answers; `ok` tells whether runs can be sold.
-pub async fn show(call: Call<'_>) -> Answer {
+pub(crate) async fn show(context: RequestContext<'_>) -> Answer {
     let now = clock::now();
     let last = LAST.with_borrow(|last| last.clone());
     let body = match last {
         Some((at, body)) if now.saturating_sub(at) < FRESH => body,
         _ => {
-            let body = probe(&call).await?;
+            let body = probe(&context).await?;
             LAST.with_borrow_mut(|last| *last = Some((now, body.clone())));
             body
         }
@@ -36,29 +39,29 @@ pub async fn show(call: Call<'_>) -> Answer {
     Ok(response)
 }
 
-async fn probe(call: &Call<'_>) -> Result<Value, crate::rules::refusal::Refusal> {
-    let config = config::load(call.env).await?;
+async fn probe(context: &RequestContext<'_>) -> Result<Value, crate::rules::refusal::Refusal> {
+    let config = config::load(context.env).await?;
     let kv = async {
-        match call.env.kv("KV") {
+        match context.env.kv("KV") {
             Ok(kv) => kv.get("config").text().await.is_ok(),
             Err(_) => false,
         }
     };
     let (d1, kv, facilitator, claude) = join4(
-        ledger::is_reachable(call.env),
+        ledger::is_reachable(context.env),
         kv,
         facilitator::is_reachable(&config, LIMIT),
         claude::is_reachable(&config, LIMIT),
     )
     .await;
-    let vault = Vault::new(call.env).is_ok();
-    let runs = call.env.durable_object("RUNS").is_ok();
+    let vault = Vault::new(context.env).is_ok();
+    let runs = context.env.durable_object("RUNS").is_ok();
     let jwt = !config.jwt.issuers.is_empty();
     Ok(json!({
         "ok": d1 && kv && facilitator && claude && vault && runs && !config.paused,
         "version": env!("CARGO_PKG_VERSION"),
         "config": {"revision": config.revision, "paused": config.paused},
-        "configured": {"vault": vault, "runs": runs, "jwt": jwt, "files": files::are_kept(call.env)},
+        "configured": {"vault": vault, "runs": runs, "jwt": jwt, "files": files::are_kept(context.env)},
         "hire": {"network": config.hire.network, "allowLoopback": config.hire.allow_loopback},
         "reachable": {"d1": d1, "kv": kv, "facilitator": facilitator, "claude": claude},
     }))

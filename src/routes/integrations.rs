@@ -1,11 +1,13 @@
 //! `/integrations/claude/config`: the creator's Claude key. It goes in and never comes out.
 
-use super::{Answer, Call};
-use crate::edge::keys::{self, KeyRecord};
-use crate::edge::{claude, clock, config, fault, jwt};
+use super::{Answer, RequestContext};
+use crate::edge::http::claude;
+use crate::edge::kv::claude_keys;
+use crate::edge::kv::claude_keys::KeyRecord;
+use crate::edge::kv::config;
+use crate::edge::{clock, fault, jwt};
 use crate::rules::config::Config;
-use crate::rules::input::fault as input_fault;
-use crate::rules::refusal::{InputFault, Refusal};
+use crate::rules::refusal::{InputError, Refusal};
 use crate::rules::template::Secret;
 use serde::Deserialize;
 use serde_json::{json, Value};
@@ -28,33 +30,33 @@ struct Change {
 }
 
 /// `GET`: whether there is a key, and which.
-pub async fn show(call: Call<'_>) -> Answer {
-    let (creator, _) = owner(&call).await?;
-    told(keys::load(call.env, &creator).await?.as_ref())
+pub(crate) async fn show(context: RequestContext<'_>) -> Answer {
+    let (creator, _) = owner(&context).await?;
+    told(claude_keys::load(context.env, &creator).await?.as_ref())
 }
 
 /// `PUT`: stores a key, or switches the stored one on and off. `?verify=true` asks Anthropic first.
-pub async fn store(mut call: Call<'_>) -> Answer {
-    let (creator, config) = owner(&call).await?;
-    let change = read_change(&mut call).await?;
+pub(crate) async fn store(mut context: RequestContext<'_>) -> Answer {
+    let (creator, config) = owner(&context).await?;
+    let change = read_change(&mut context).await?;
     let record = match change.api_key {
         Some(key) => {
             check_form(&key)?;
-            if asks_for_verification(&call.request.inner().url()) {
+            if asks_for_verification(&context.request.inner().url()) {
                 claude::accepts(&config, &key).await?;
             }
             let enabled = change.is_enabled.unwrap_or(true);
-            let record = KeyRecord::seal(call.env, &creator, &key, enabled).await.map_err(fault("vault"))?;
-            keys::store(call.env, &creator, &record).await?;
+            let record = KeyRecord::seal(context.env, &creator, &key, enabled).await.map_err(fault("vault"))?;
+            claude_keys::store(context.env, &creator, &record).await?;
             record
         }
         None => {
-            let mut stored = keys::load(call.env, &creator).await?.ok_or_else(|| missing("apiKey"))?;
+            let mut stored = claude_keys::load(context.env, &creator).await?.ok_or_else(|| missing("apiKey"))?;
             let is_enabled = change.is_enabled.ok_or_else(|| missing("apiKey or isEnabled"))?;
             // Always later than the key it is about, whatever the clocks of two colos say.
             stored.updated_at = clock::now().max(stored.updated_at.saturating_add(1));
             stored.is_enabled = is_enabled;
-            keys::switch(call.env, &creator, is_enabled, stored.updated_at).await?;
+            claude_keys::switch(context.env, &creator, is_enabled, stored.updated_at).await?;
             stored
         }
     };
@@ -62,28 +64,28 @@ pub async fn store(mut call: Call<'_>) -> Answer {
 }
 
 /// `DELETE`: forgets the key. Doing it twice is no error.
-pub async fn delete(call: Call<'_>) -> Answer {
-    let (creator, _) = owner(&call).await?;
-    keys::delete(call.env, &creator).await?;
+pub(crate) async fn delete(context: RequestContext<'_>) -> Answer {
+    let (creator, _) = owner(&context).await?;
+    claude_keys::delete(context.env, &creator).await?;
     told(None)
 }
 
-async fn owner(call: &Call<'_>) -> Result<(String, Rc<Config>), Refusal> {
-    let config = config::load(call.env).await?;
-    let header = call.request.headers().get("authorization").map_err(fault("headers"))?;
-    let creator = jwt::bearer(call.env, &config, header.as_deref()).await?;
+async fn owner(context: &RequestContext<'_>) -> Result<(String, Rc<Config>), Refusal> {
+    let config = config::load(context.env).await?;
+    let header = context.request.headers().get("authorization").map_err(fault("headers"))?;
+    let creator = jwt::bearer(context.env, &config, header.as_deref()).await?;
     Ok((creator, config))
 }
 
-async fn read_change(call: &mut Call<'_>) -> Result<Change, Refusal> {
-    let bytes = super::read_limited(&mut call.request, BODY_LIMIT).await?;
+async fn read_change(context: &mut RequestContext<'_>) -> Result<Change, Refusal> {
+    let bytes = crate::routes::read_limited(&mut context.request, BODY_LIMIT).await?;
     let bytes = bytes.ok_or(Refusal::BodyTooLarge { limit: BODY_LIMIT })?;
     // serde's own words could quote the body, and the body holds a key: they are not passed on.
     let fields: Result<serde_json::Map<String, Value>, _> = serde_json::from_slice(&bytes);
     let change = fields.and_then(|fields| serde_json::from_value(Value::Object(fields)));
     change.map_err(|_| {
         let expected = "{\"apiKey\": string, \"isEnabled\"?: boolean}";
-        input_fault(InputFault::Malformed, "body", expected, "something else")
+        Refusal::input(InputError::Malformed, "body", expected, "something else")
     })
 }
 
@@ -94,11 +96,11 @@ fn check_form(key: &Secret) -> Result<(), Refusal> {
         return Ok(());
     }
     let received = format!("{} characters of another form", text.chars().count());
-    Err(input_fault(InputFault::Malformed, "apiKey", "an Anthropic API key (sk-ant-…)", &received))
+    Err(Refusal::input(InputError::Malformed, "apiKey", "an Anthropic API key (sk-ant-…)", &received))
 }
 
 fn missing(field: &str) -> Refusal {
-    input_fault(InputFault::MissingParameter, field, "a value", "nothing")
+    Refusal::input(InputError::MissingParameter, field, "a value", "nothing")
 }
 
 fn asks_for_verification(url: &str) -> bool {

@@ -19,15 +19,15 @@ use crate::rules::refusal::Refusal;
 use worker::{Env, Method, Request, Response, Result};
 
 /// A request on its way to a resource.
-pub struct Call<'a> {
+pub(crate) struct RequestContext<'a> {
     /// The deployment's bindings.
-    pub env: &'a Env,
+    pub(crate) env: &'a Env,
     /// As it came.
-    pub request: Request,
+    pub(crate) request: Request,
 }
 
 /// Answers a request. Whatever happens inside, the outside sees a response with CORS headers.
-pub async fn answer(request: Request, env: &Env) -> Result<Response> {
+pub(crate) async fn answer(request: Request, env: &Env) -> Result<Response> {
     if request.method() == Method::Options {
         return cors::preflight();
     }
@@ -43,7 +43,7 @@ pub async fn answer(request: Request, env: &Env) -> Result<Response> {
         [all @ .., last, ""] if !last.is_empty() => [all, &[*last]].concat(),
         all => all.to_vec(),
     };
-    let result = route(segments.as_slice(), Call { env, request }).await;
+    let result = route(segments.as_slice(), RequestContext { env, request }).await;
     let response = match result {
         Ok(response) => response,
         Err(refusal) => problem::response(&refusal)?,
@@ -53,59 +53,59 @@ pub async fn answer(request: Request, env: &Env) -> Result<Response> {
 
 type Answer = std::result::Result<Response, Refusal>;
 
-async fn route(segments: &[&str], call: Call<'_>) -> Answer {
+async fn route(segments: &[&str], context: RequestContext<'_>) -> Answer {
     use Method::{Delete, Get, Head, Post, Put};
-    let method = call.request.method();
+    let method = context.request.method();
     match (segments, method) {
-        (["healthz"], Get | Head) => health::show(call).await,
+        (["healthz"], Get | Head) => health::show(context).await,
         (["healthz"], _) => Err(only("GET")),
 
-        (["integrations", "claude", "config"], Get | Head) => integrations::show(call).await,
-        (["integrations", "claude", "config"], Put) => integrations::store(call).await,
-        (["integrations", "claude", "config"], Delete) => integrations::delete(call).await,
+        (["integrations", "claude", "config"], Get | Head) => integrations::show(context).await,
+        (["integrations", "claude", "config"], Put) => integrations::store(context).await,
+        (["integrations", "claude", "config"], Delete) => integrations::delete(context).await,
         (["integrations", "claude", "config"], _) => Err(only("GET, PUT, DELETE")),
 
-        (["integrations", "hire", "config"], Get | Head) => signing::show(call).await,
-        (["integrations", "hire", "config"], Put) => signing::store(call).await,
-        (["integrations", "hire", "config"], Delete) => signing::delete(call).await,
+        (["integrations", "hire", "config"], Get | Head) => signing::show(context).await,
+        (["integrations", "hire", "config"], Put) => signing::store(context).await,
+        (["integrations", "hire", "config"], Delete) => signing::delete(context).await,
         (["integrations", "hire", "config"], _) => Err(only("GET, PUT, DELETE")),
 
-        (["contracts"], Post) => contracts::register(call).await,
-        (["contracts", "proposals"], Post) => contracts::propose(call).await,
+        (["contracts"], Post) => contracts::register(context).await,
+        (["contracts", "proposals"], Post) => contracts::propose(context).await,
         (["contracts"] | ["contracts", "proposals"], _) => Err(only("POST")),
-        (["contracts", id], Get | Head) => contracts::show(call, id).await,
+        (["contracts", id], Get | Head) => contracts::show(context, id).await,
         (["contracts", _], _) => Err(only("GET")),
-        (["contracts", id, "verify"], Post) => contracts::verify(call, id).await,
+        (["contracts", id, "verify"], Post) => contracts::verify(context, id).await,
         (["contracts", _, "verify"], _) => Err(only("POST")),
-        (["execute"], Post) => execute::create(call).await,
+        (["execute"], Post) => execute::create(context).await,
         (["execute"], _) => Err(only("POST")),
-        (["tasks", task], Get | Head) => tasks::show(call, task).await,
-        (["stream", task], Get) => tasks::follow(call, task).await,
-        (["files", run, number, name], Get | Head) => files::show(call, &format!("{run}/{number}/{name}")).await,
+        (["tasks", task], Get | Head) => tasks::show(context, task).await,
+        (["stream", task], Get) => tasks::follow(context, task).await,
+        (["files", run, number, name], Get | Head) => files::show(context, &format!("{run}/{number}/{name}")).await,
         (["tasks" | "stream", _] | ["files", _, _, _], _) => Err(only("GET")),
-        ([".well-known", "hire.json"], Get | Head) => manifest::show(call, None).await,
+        ([".well-known", "hire.json"], Get | Head) => manifest::show(context, None).await,
         ([".well-known", "hire.json"], _) => Err(only("GET")),
 
-        (["runs", run], Get | Head) => runs::show(call, run).await,
-        (["runs", run, "stream"], Get) => runs::follow(call, run).await,
+        (["runs", run], Get | Head) => runs::show(context, run).await,
+        (["runs", run, "stream"], Get) => runs::follow(context, run).await,
         (["runs", _] | ["runs", _, "stream"], _) => Err(only("GET")),
 
-        ([".well-known", "refund-policy.json"], Get | Head) => refunds::policy(call).await,
+        ([".well-known", "refund-policy.json"], Get | Head) => refunds::policy(context).await,
         ([".well-known", "refund-policy.json"], _) => Err(only("GET")),
 
         ([user, ".well-known", "hire.json"], method) => match (handle(user), method) {
-            (Some(user), Get | Head) => manifest::show(call, Some(user)).await,
+            (Some(user), Get | Head) => manifest::show(context, Some(user)).await,
             (Some(_), _) => Err(only("GET")),
             (None, _) => Err(Refusal::NotFound),
         },
         ([user, slug, "runs"], method) => match (handle(user), method) {
-            (Some(user), Get | Head) => runs::list(call, user, slug).await,
+            (Some(user), Get | Head) => runs::list(context, user, slug).await,
             (Some(_), _) => Err(only("GET")),
             (None, _) => Err(Refusal::NotFound),
         },
         ([user, slug], method) => match (handle(user), method) {
-            (Some(user), Post) => run::create(call, user, slug).await,
-            (Some(user), Get | Head) => templates::show(call, user, slug).await,
+            (Some(user), Post) => run::create(context, user, slug).await,
+            (Some(user), Get | Head) => templates::show(context, user, slug).await,
             (Some(_), _) => Err(only("GET, POST")),
             (None, _) => Err(Refusal::NotFound),
         },

@@ -1,9 +1,9 @@
 //! Problems: the one place that gives refusals their HTTP status, and their form on the wire.
 
-use crate::edge::runs::Refused;
-use crate::rules::quote::Quote;
-use crate::rules::refusal::{ClaudeFault, ContractFault, InputFault, Refusal, Retry};
-use crate::rules::task;
+use crate::edge::objects::runs::Refused;
+use crate::rules::hire::task;
+use crate::rules::payment::quote::Quote;
+use crate::rules::refusal::{ContractError, InputError, ModelError, Refusal, Retry};
 use crate::wire::hire::ContractPrice;
 use crate::wire::x402;
 use serde_json::{json, Value};
@@ -13,7 +13,7 @@ use worker::{Headers, Response, Result};
 ///
 /// 402 is said only where another payment is the right thing to do, or the same one a moment later. What is the creator's to
 /// mend is a 503, whatever Anthropic's own status was.
-pub const fn status(refusal: &Refusal) -> u16 {
+pub(crate) const fn status(refusal: &Refusal) -> u16 {
     match refusal {
         Refusal::NotFound => 404,
         Refusal::MethodNotAllowed { .. } => 405,
@@ -22,14 +22,14 @@ pub const fn status(refusal: &Refusal) -> u16 {
         Refusal::ContractIdMissing => 400,
         Refusal::Contract(fault, _) => contract_status(*fault),
         Refusal::Input(
-            InputFault::NotJson
-            | InputFault::NotAnObject
-            | InputFault::UnknownParameter
-            | InputFault::NotAString
-            | InputFault::MissingParameter
-            | InputFault::TooLong
-            | InputFault::UserMessageNotAllowed
-            | InputFault::Malformed,
+            InputError::NotJson
+            | InputError::NotAnObject
+            | InputError::UnknownParameter
+            | InputError::NotAString
+            | InputError::MissingParameter
+            | InputError::TooLong
+            | InputError::UserMessageNotAllowed
+            | InputError::Malformed,
             _,
         ) => 400,
         Refusal::TokenMissing | Refusal::TokenInvalid => 401,
@@ -42,7 +42,7 @@ pub const fn status(refusal: &Refusal) -> u16 {
         Refusal::PaymentMismatch { .. } => 402,
         Refusal::PaymentExpired | Refusal::PaymentNotYetValid => 402,
         Refusal::IdentifierInvalid | Refusal::IdentifierMissing => 400,
-        Refusal::TooMuchInVain => 429,
+        Refusal::TooManyUnpaidExecutions => 429,
         Refusal::ContractInputDiffers | Refusal::RetriesExhausted | Refusal::ContractEnded => 409,
         Refusal::IdentifierReused | Refusal::PaymentReused => 409,
         Refusal::PaymentInvalid { .. } => 402,
@@ -58,35 +58,35 @@ pub const fn status(refusal: &Refusal) -> u16 {
 }
 
 /// 400: it is no signed contract. 422: it is one, on other terms than ours.
-const fn contract_status(fault: ContractFault) -> u16 {
+const fn contract_status(fault: ContractError) -> u16 {
     match fault {
-        ContractFault::Malformed | ContractFault::HashMismatch => 400,
-        ContractFault::WorkerSignature | ContractFault::SeekerSignature => 400,
-        ContractFault::UnknownWorker | ContractFault::UnknownCapability => 404,
-        ContractFault::Trigger | ContractFault::Price | ContractFault::Deadline => 422,
-        ContractFault::Output | ContractFault::Schema | ContractFault::Sla | ContractFault::Webhook => 422,
-        ContractFault::Exists => 409,
+        ContractError::Malformed | ContractError::HashMismatch => 400,
+        ContractError::WorkerSignature | ContractError::SeekerSignature => 400,
+        ContractError::UnknownWorker | ContractError::UnknownCapability => 404,
+        ContractError::Trigger | ContractError::Price | ContractError::Deadline => 422,
+        ContractError::Output | ContractError::Schema | ContractError::Sla | ContractError::Webhook => 422,
+        ContractError::Exists => 409,
     }
 }
 
-const fn claude_status(fault: ClaudeFault) -> u16 {
+const fn claude_status(fault: ModelError) -> u16 {
     match fault {
-        ClaudeFault::KeyInvalid | ClaudeFault::Permission | ClaudeFault::Billing => 503,
-        ClaudeFault::ModelRetired | ClaudeFault::Overloaded => 503,
-        ClaudeFault::TooLong => 413,
-        ClaudeFault::RateLimited { .. } => 429,
-        ClaudeFault::Rejected | ClaudeFault::Upstream | ClaudeFault::Unreachable => 502,
-        ClaudeFault::Broken | ClaudeFault::CutOff | ClaudeFault::CallerGone => 502,
-        ClaudeFault::OutputMismatch { .. } | ClaudeFault::Truncated => 502,
-        ClaudeFault::NotStored => 503,
-        ClaudeFault::TimedOut | ClaudeFault::DeadlineMissed => 504,
-        ClaudeFault::Declined => 422,
+        ModelError::KeyInvalid | ModelError::Permission | ModelError::Billing => 503,
+        ModelError::ModelRetired | ModelError::Overloaded => 503,
+        ModelError::TooLong => 413,
+        ModelError::RateLimited { .. } => 429,
+        ModelError::Rejected | ModelError::Upstream | ModelError::Unreachable => 502,
+        ModelError::Broken | ModelError::CutOff | ModelError::CallerGone => 502,
+        ModelError::OutputMismatch { .. } | ModelError::Truncated => 502,
+        ModelError::NotStored => 503,
+        ModelError::TimedOut | ModelError::DeadlineMissed => 504,
+        ModelError::Declined => 422,
     }
 }
 
 /// What an answer is that is no refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Success {
+pub(crate) enum Success {
     /// All there is to say.
     Done,
     /// Something new is there.
@@ -102,7 +102,7 @@ pub enum Success {
 }
 
 /// An answer that is no refusal.
-pub fn succeed(response: Response, success: Success) -> Response {
+pub(crate) fn succeed(response: Response, success: Success) -> Response {
     response.with_status(match success {
         Success::Done => 200,
         Success::Created => 201,
@@ -114,17 +114,17 @@ pub fn succeed(response: Response, success: Success) -> Response {
 }
 
 /// An answer about what was refused, in words of its own.
-pub fn fail(response: Response, refusal: &Refusal) -> Response {
+pub(crate) fn fail(response: Response, refusal: &Refusal) -> Response {
     response.with_status(status(refusal))
 }
 
 /// A refusal as a response.
-pub fn response(refusal: &Refusal) -> Result<Response> {
+pub(crate) fn response(refusal: &Refusal) -> Result<Response> {
     build(refusal, &error_of(refusal))
 }
 
 /// A refusal of a run: with the run's id and, where a settlement was refused, its `PAYMENT-RESPONSE`.
-pub fn of_run(refused: &Refused, quote: Option<&Quote>) -> Result<Response> {
+pub(crate) fn of_run(refused: &Refused, quote: Option<&Quote>) -> Result<Response> {
     let refusal = &refused.refusal;
     let response = match quote.filter(|_| status(refusal) == 402) {
         Some(quote) => challenge(refusal, quote)?,
@@ -142,12 +142,17 @@ pub fn of_run(refused: &Refused, quote: Option<&Quote>) -> Result<Response> {
 }
 
 /// A refusal in HIRE's form.
-pub fn of_contract(refusal: &Refusal, contract_id: &str) -> Result<Response> {
+pub(crate) fn of_contract(refusal: &Refusal, contract_id: &str) -> Result<Response> {
     build(refusal, &task::refused(refusal, contract_id))
 }
 
 /// A refusal of a contract's execution. A 402 is HIRE's and x402's at once.
-pub fn of_execution(refused: &Refused, contract_id: &str, quote: &Quote, price: &ContractPrice) -> Result<Response> {
+pub(crate) fn of_execution(
+    refused: &Refused,
+    contract_id: &str,
+    quote: &Quote,
+    price: &ContractPrice,
+) -> Result<Response> {
     let refusal = &refused.refusal;
     if status(refusal) != 402 {
         let response = of_contract(refusal, contract_id)?;
@@ -179,7 +184,7 @@ pub fn of_execution(refused: &Refused, contract_id: &str, quote: &Quote, price: 
 }
 
 /// A 402: v2's terms in the header, v1's in the body.
-pub fn challenge(refusal: &Refusal, quote: &Quote) -> Result<Response> {
+pub(crate) fn challenge(refusal: &Refusal, quote: &Quote) -> Result<Response> {
     let (body, header) = challenge_of(refusal, quote)?;
     let response = build(refusal, &body)?;
     response.headers().set("payment-required", &header)?;
@@ -219,7 +224,7 @@ fn run_path(run: &str) -> String {
 }
 
 /// 204: to an event stream, the word that there is nothing more to come back for.
-pub fn ended() -> Result<Response> {
+pub(crate) fn ended() -> Result<Response> {
     Ok(Response::empty()?.with_status(204))
 }
 

@@ -1,14 +1,15 @@
 //! `/.well-known/refund-policy.json`: what becomes of money for a run that could not be finished.
 
-use super::{Answer, Call};
-use crate::edge::{config, fault};
-use crate::rules::run::KEEP;
+use super::{Answer, RequestContext};
+use crate::edge::fault;
+use crate::edge::kv::config;
+use crate::rules::run::RETENTION;
 use serde_json::json;
 use worker::Response;
 
 /// What the software does by itself, and what the operator adds.
-pub async fn policy(call: Call<'_>) -> Answer {
-    let config = config::load(call.env).await?;
+pub(crate) async fn policy(context: RequestContext<'_>) -> Answer {
+    let config = config::load(context.env).await?;
     let claims = config.facilitators.iter().find(|f| f.claims_secret.is_some());
     let body = json!({
         "version": 1,
@@ -19,7 +20,7 @@ pub async fn policy(call: Call<'_>) -> Answer {
             "then": "the run is refundable: the caller is told RUN_REFUNDABLE, the creator sees it in the ledger",
             "reportedTo": claims.map(|f| &f.url),
         },
-        "samePaymentSameRun": {"forSeconds": KEEP / 1000, "charged": "never again"},
+        "samePaymentSameRun": {"forSeconds": RETENTION / 1000, "charged": "never again"},
         "operator": config.refund_policy,
     });
     let response = Response::from_json(&body).map_err(fault("refund policy"))?;

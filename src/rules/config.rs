@@ -193,7 +193,8 @@ pub struct Limits {
     pub outstanding_per_payer: u32,
     /// How many executions of contracts of one seeker may be under way, or have come to nothing within a day. (Claude
     /// works before the seeker pays.)
-    pub in_vain_per_payer: u32,
+    #[serde(alias = "inVainPerPayer")]
+    pub unpaid_executions_per_payer: u32,
     /// Claude calls for one run before it is paid, where the fault is one that passes.
     pub start_attempts: u8,
     /// Claude calls for one run once it is paid.
@@ -223,7 +224,7 @@ impl Default for Limits {
             claude_idle_seconds: 60,
             claude_total_seconds: 600,
             outstanding_per_payer: 3,
-            in_vain_per_payer: 20,
+            unpaid_executions_per_payer: 20,
             start_attempts: 3,
             paid_attempts: 3,
         }

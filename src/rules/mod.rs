@@ -1,23 +1,16 @@
-//! What we decide: templates and their input, quotes, the run machine, the transcript, refusals.
-//! Pure: time and ids come in as arguments, the next deadline goes out as a value.
+//! What we decide. Pure: time, ids and random numbers come in as arguments, and the next deadline goes out as a
+//! value. Nothing here is `async` or names the runtime, so all of it runs, fuzzes and model-checks natively.
+//!
+//! The wings, each of which imports only from those below it: [`hire`] and [`record`], [`payment`], [`template`],
+//! [`run`] (the run machine), [`refusal`].
 
-pub mod breaker;
-pub mod capability;
-pub mod claude;
 pub mod config;
-pub mod contract;
-pub mod dossier;
-pub mod evidence;
-pub mod identifier;
-pub mod input;
-pub mod ledger;
-pub mod output;
+pub mod hire;
+pub mod ids;
+pub mod model_answer;
 pub mod owner;
-pub mod quote;
+pub mod payment;
+pub mod record;
 pub mod refusal;
 pub mod run;
-pub mod schema;
-pub mod task;
 pub mod template;
-pub mod transcript;
-pub mod webhook;

@@ -1,6 +1,6 @@
 //! Who a token speaks for: everything about it but the signature, which `edge::jwt` checks.
 
-use super::config::Issuer;
+use crate::rules::config::Issuer;
 use crate::wire::jwt::{Algorithm, Claims, Jwk, JwkSet, Token};
 
 /// Seconds by which other people's clocks may differ from ours.

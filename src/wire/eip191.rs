@@ -1,6 +1,6 @@
 //! Messages signed by a wallet (EIP-191, version `0x45`: "personal_sign").
 
-use super::evm::{address_of, keccak, recover, Address};
+use crate::wire::evm::{address_of, keccak, recover, Address};
 use k256::ecdsa::SigningKey;
 use std::fmt;
 

@@ -1,7 +1,7 @@
 //! The payload of scheme `exact` on EVM networks: an EIP-3009 `TransferWithAuthorization`, signed
 //! by the payer (x402 `scheme_exact_evm`, phase 2). Permit2 payloads are not read: we never offer it.
 
-use super::amount::Amount;
+use crate::wire::amount::Amount;
 use k256::ecdsa::{RecoveryId, Signature, VerifyingKey};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};

@@ -1,7 +1,7 @@
 //! Ethereum's JSON-RPC, as far as it tells what became of an EIP-3009 authorization: the requests, and
 //! the answers as a node writes them (Ethereum execution API; EIP-3009 for the token's own events).
 
-use super::evm::{keccak, Address};
+use crate::wire::evm::{keccak, Address};
 use serde::Deserialize;
 use serde_json::{json, Value};
 

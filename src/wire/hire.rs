@@ -65,9 +65,6 @@ pub struct Party {
 /// What is to be done.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Task {
-    /// Ours: which of the worker's capabilities. (The schema names none.)
-    #[serde(default)]
-    pub capability: Option<String>,
     /// Ours: in which form the result is wanted.
     #[serde(default)]
     pub output_type: Option<String>,
@@ -155,7 +152,7 @@ impl Sla {
             other => other.strip_suffix(" attempts").unwrap_or(other),
         };
         let plain = number.bytes().all(|b| b.is_ascii_digit()) && !number.starts_with('0');
-        number.parse().ok().filter(|n| plain && (1..=MOST_ATTEMPTS).contains(n))
+        number.parse().ok().filter(|n| plain && (1..=MAX_ATTEMPTS).contains(n))
     }
 }
 
@@ -169,7 +166,7 @@ fn whole<'de, D: Deserializer<'de>>(d: D) -> Result<Option<u64>, D::Error> {
 
 /// Executions of a contract that says nothing of retries.
 const DEFAULT_ATTEMPTS: u32 = 3;
-const MOST_ATTEMPTS: u32 = 10;
+const MAX_ATTEMPTS: u32 = 10;
 
 /// The hash of a contract's document, whatever it says itself.
 pub fn hash(document: &Value) -> String {

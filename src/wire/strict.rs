@@ -7,7 +7,7 @@ use std::cell::Cell;
 use std::fmt;
 
 /// The most values a document may have.
-const MOST_VALUES: usize = 20_000;
+const MAX_VALUES: usize = 20_000;
 /// How deep a document may be: there is room for what others put around it.
 const DEEPEST: usize = 96;
 /// The largest whole number that every reader of JSON reads alike (RFC 7493, 2.2).
@@ -16,7 +16,7 @@ const TOO_LARGE: &str = "a whole number beyond 2^53, which belongs into a string
 
 /// Reads JSON so. The error names what is wrong, and where.
 pub fn from_slice(bytes: &[u8]) -> serde_json::Result<Value> {
-    let left = Cell::new(MOST_VALUES);
+    let left = Cell::new(MAX_VALUES);
     let mut reader = serde_json::Deserializer::from_slice(bytes);
     let value = Reader { left: &left, depth: 0 }.deserialize(&mut reader)?;
     reader.end()?;
@@ -138,8 +138,8 @@ mod tests {
     #[test]
     fn there_is_a_most() {
         let arrays = |n: usize| format!("[{}]", vec!["[]"; n].join(","));
-        assert!(from_slice(arrays(MOST_VALUES - 1).as_bytes()).is_ok());
-        assert!(from_slice(arrays(MOST_VALUES).as_bytes()).is_err());
+        assert!(from_slice(arrays(MAX_VALUES - 1).as_bytes()).is_ok());
+        assert!(from_slice(arrays(MAX_VALUES).as_bytes()).is_err());
     }
 
     #[test]

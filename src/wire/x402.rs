@@ -3,8 +3,8 @@
 //! Specification: x402 v2, sections 5 (types) and 7 (facilitator), and the HTTP transport
 //! (`PAYMENT-REQUIRED`, `PAYMENT-SIGNATURE`, `PAYMENT-RESPONSE`: base64 of JSON).
 
-use super::amount::Amount;
 use super::base64;
+use crate::wire::amount::Amount;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -76,7 +76,7 @@ pub struct PaymentPayload {
     pub resource: Option<Resource>,
     /// The offer that the payer chose, as it was made.
     pub accepted: PaymentRequirements,
-    /// The scheme's own part: see [`super::evm`].
+    /// The scheme's own part: see [`crate::wire::evm`].
     pub payload: Map<String, Value>,
 }
 

@@ -1,6 +1,6 @@
 //! x402 version 1: what older clients read from the 402's body and send in `X-PAYMENT`.
 
-use super::amount::Amount;
+use crate::wire::amount::Amount;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -56,6 +56,6 @@ pub struct PaymentPayload {
     pub scheme: String,
     /// A v1 name; some clients write CAIP-2 here.
     pub network: String,
-    /// The scheme's own part: see [`super::evm`].
+    /// The scheme's own part: see [`crate::wire::evm`].
     pub payload: Map<String, Value>,
 }

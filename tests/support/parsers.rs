@@ -5,22 +5,24 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 #![allow(dead_code)] // a fuzz target calls one of them
 
-use coinslot::rules::claude::{Reading, Step};
-use coinslot::rules::config::{Config, Issuer, Limits};
-use coinslot::rules::contract;
-use coinslot::rules::input::{validate, Body};
-use coinslot::rules::output::{is_file_name, is_media_type, items, FileKind, OutputType};
-use coinslot::rules::owner::{candidates, claims_hold, takes_secret};
-use coinslot::rules::quote::{identify, match_payment, quote, read_payment, Payment, Quote};
-use coinslot::rules::refusal::{Detail, Refusal};
-use coinslot::rules::run::Release;
-use coinslot::rules::schema::Schema;
-use coinslot::rules::template::{is_parameter_name, render, Parameter, Secret, Template, USER_MESSAGE};
-use coinslot::wire::canonical::{canonical, digest, sha256_hex};
-use coinslot::wire::evm::Authorization;
-use coinslot::wire::sse::{Event, Parser, TooLong};
-use coinslot::wire::x402::{decode_header, encode_header, MAX_HEADER};
-use coinslot::wire::{accept, base64, hire, jwt, strict};
+use coinslot::testing::json_schema::Schema;
+use coinslot::testing::rules::config::{Config, Issuer, Limits};
+use coinslot::testing::rules::hire::contract;
+use coinslot::testing::rules::hire::output::{is_file_name, is_media_type, items, FileKind, OutputType};
+use coinslot::testing::rules::model_answer::{AnswerReader, Step};
+use coinslot::testing::rules::owner::{candidates, claims_hold, takes_secret};
+use coinslot::testing::rules::payment::matching::{identify, match_payment, read_payment};
+use coinslot::testing::rules::payment::quote::{quote, Quote};
+use coinslot::testing::rules::payment::Payment;
+use coinslot::testing::rules::refusal::{Detail, Refusal};
+use coinslot::testing::rules::run::Release;
+use coinslot::testing::rules::template::input::{validate, Body};
+use coinslot::testing::rules::template::{is_parameter_name, render, Parameter, Secret, Template, USER_MESSAGE};
+use coinslot::testing::wire::canonical::{canonical, digest, sha256_hex};
+use coinslot::testing::wire::evm::Authorization;
+use coinslot::testing::wire::sse::{Event, Parser, TooLong};
+use coinslot::testing::wire::x402::{decode_header, encode_header, MAX_HEADER};
+use coinslot::testing::wire::{accept, base64, hire, jwt, strict};
 use serde_json::{json, Map, Value};
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -221,12 +223,12 @@ fn assert_on_our_terms(payment: &Payment, sent: &Value) {
 
 /// Any text as either header.
 pub fn payment_header(case: &[u8]) {
-    let mut dice = Dice(case);
-    let header = match dice.byte() & 3 {
-        0 => base64::encode(dice.rest()),
-        1 => String::from_utf8_lossy(dice.rest()).into_owned(),
-        2 => base64::encode(&dice.edited(&payment(2, 0).to_string())),
-        _ => base64::encode(&dice.edited(&payment(1, 1).to_string())),
+    let mut jitter = Dice(case);
+    let header = match jitter.byte() & 3 {
+        0 => base64::encode(jitter.rest()),
+        1 => String::from_utf8_lossy(jitter.rest()).into_owned(),
+        2 => base64::encode(&jitter.edited(&payment(2, 0).to_string())),
+        _ => base64::encode(&jitter.edited(&payment(1, 1).to_string())),
     };
     let found = present(Some(&header), None);
     assert_eq!(present(None, Some(&header)), found, "the version is told by the content, not by the header");
@@ -243,17 +245,17 @@ pub fn payment_header(case: &[u8]) {
 
 /// A payment for our own terms, changed: accepted only where the changes do not matter.
 pub fn accepted_echo(case: &[u8]) {
-    let mut dice = Dice(case);
-    let (version, offer) = (dice.pick(&[2, 2, 2, 1]), dice.below(2));
+    let mut jitter = Dice(case);
+    let (version, offer) = (jitter.pick(&[2, 2, 2, 1]), jitter.below(2));
     let mut sent = payment(version, offer);
-    let changes = dice.below(4);
+    let changes = jitter.below(4);
     for _ in 0..changes {
-        change(&mut sent, &mut dice);
+        change(&mut sent, &mut jitter);
     }
     let mut text = sent.to_string();
-    let twice = dice.below(3);
+    let twice = jitter.below(3);
     for _ in 0..twice {
-        state_twice(&mut text, &mut dice);
+        state_twice(&mut text, &mut jitter);
     }
     let accepted = present(Some(&base64::encode(text.as_bytes())), None);
     assert!(accepted.is_some() || changes + twice > 0, "a payment for our own terms is taken");
@@ -267,7 +269,7 @@ const MEMBERS: [&str; 20] = [
     "/payload/authorization/value", "/payload/authorization/validBefore", "/payload/authorization/nonce",
 ];
 
-fn value(dice: &mut Dice) -> Value {
+fn value(jitter: &mut Dice) -> Value {
     #[rustfmt::skip]
     let texts = [
         "", "exact", "upto", "permit", BASE, SEPOLIA, "base", "base-sepolia", "10000", "9999", "10001", "010000",
@@ -276,13 +278,15 @@ fn value(dice: &mut Dice) -> Value {
         "0x036CbD53842c5426634e7929541eC2318f3dCF7e", "18446744073709551616", "1740672136", "1740672137", "USDC", "2",
         "115792089237316195423570985008687907853269984665640564039457584007913129639935",
     ];
-    match dice.below(8) {
+    match jitter.below(8) {
         0 => json!([]),
-        1 => dice.pick(&[json!(null), json!(true), json!({}), json!([{"to": WALLET}])]),
-        2 => dice.pick(&[json!(0), json!(1), json!(2), json!(300), json!(10_000), json!(-1), json!(1e30), json!(2.0)]),
-        3 => dice.text().into(),
-        4 => json!(u64::MAX - u64::from(dice.byte())),
-        _ => dice.pick(&texts).into(),
+        1 => jitter.pick(&[json!(null), json!(true), json!({}), json!([{"to": WALLET}])]),
+        2 => {
+            jitter.pick(&[json!(0), json!(1), json!(2), json!(300), json!(10_000), json!(-1), json!(1e30), json!(2.0)])
+        }
+        3 => jitter.text().into(),
+        4 => json!(u64::MAX - u64::from(jitter.byte())),
+        _ => jitter.pick(&texts).into(),
     }
 }
 
@@ -299,17 +303,17 @@ const NEAR: [(&str, &[&str]); 9] = [
     ("/accepted/scheme", &["upto", "Exact"]),
 ];
 
-fn change(sent: &mut Value, dice: &mut Dice) {
-    if dice.byte() & 1 == 1 {
-        let (place, texts) = dice.pick(&NEAR);
-        let text = dice.pick(texts);
+fn change(sent: &mut Value, jitter: &mut Dice) {
+    if jitter.byte() & 1 == 1 {
+        let (place, texts) = jitter.pick(&NEAR);
+        let text = jitter.pick(texts);
         sent.pointer_mut(place).into_iter().for_each(|member| *member = text.into());
         return;
     }
-    let value = value(dice);
-    let from = sent.pointer(dice.pick(&MEMBERS)).cloned();
-    let place = dice.pick(&MEMBERS);
-    let how = dice.below(8);
+    let value = value(jitter);
+    let from = sent.pointer(jitter.pick(&MEMBERS)).cloned();
+    let place = jitter.pick(&MEMBERS);
+    let how = jitter.below(8);
     let (parent, name) = place.rsplit_once('/').unwrap();
     match (how, sent.pointer_mut(place)) {
         (0, Some(Value::String(text))) => *text = text.to_ascii_lowercase(),
@@ -323,18 +327,18 @@ fn change(sent: &mut Value, dice: &mut Dice) {
         (_, None) => {
             let names = [name, "permit2Authorization", "to", "value", "extensions"];
             if let Some(map) = sent.pointer_mut(parent).and_then(Value::as_object_mut) {
-                map.insert(dice.pick(&names).to_owned(), value);
+                map.insert(jitter.pick(&names).to_owned(), value);
             }
         }
     }
 }
 
 /// Gives an object a member that it may have already, before or after the one that it has.
-fn state_twice(text: &mut String, dice: &mut Dice) {
+fn state_twice(text: &mut String, jitter: &mut Dice) {
     let names = ["to", "value", "authorization", "accepted", "network", "payTo", "x402Version", "scheme", "asset"];
-    let member = format!("\"{}\":{}", dice.pick(&names), value(dice));
+    let member = format!("\"{}\":{}", jitter.pick(&names), value(jitter));
     let braces: Vec<usize> = text.match_indices(['{', '}']).map(|(at, _)| at).collect();
-    if let Some(&at) = braces.get(dice.below(braces.len().max(1))) {
+    if let Some(&at) = braces.get(jitter.below(braces.len().max(1))) {
         match text.as_bytes()[at] {
             b'{' if text.as_bytes()[at + 1] == b'}' => text.insert_str(at + 1, &member),
             b'{' => text.insert_str(at + 1, &format!("{member},")),
@@ -346,12 +350,12 @@ fn state_twice(text: &mut String, dice: &mut Dice) {
 
 /// Any bytes as a stream, in any pieces.
 pub fn sse(case: &[u8]) {
-    let mut dice = Dice(case);
-    let cuts: Vec<usize> = (0..dice.below(8)).map(|_| dice.place(usize::from(u16::MAX))).collect();
-    let stream = match dice.byte() & 3 {
-        0 => dice.rest().to_vec(),
-        1 => dice.edited(ANSWER),
-        _ => stream_of(&mut dice),
+    let mut jitter = Dice(case);
+    let cuts: Vec<usize> = (0..jitter.below(8)).map(|_| jitter.place(usize::from(u16::MAX))).collect();
+    let stream = match jitter.byte() & 3 {
+        0 => jitter.rest().to_vec(),
+        1 => jitter.edited(ANSWER),
+        _ => stream_of(&mut jitter),
     };
     sse_in_pieces(&stream, &cuts);
 }
@@ -380,7 +384,7 @@ fn events_of(pieces: &[&[u8]]) -> (Vec<Event>, Result<(), TooLong>) {
 }
 
 fn answer_of(pieces: &[&[u8]]) -> (Vec<Step>, String) {
-    let mut reading = Reading::default();
+    let mut reading = AnswerReader::default();
     let mut steps: Vec<Step> = Vec::new();
     for piece in pieces {
         let was_over = reading.is_over();
@@ -402,7 +406,7 @@ fn answer_of(pieces: &[&[u8]]) -> (Vec<Step>, String) {
     (steps, format!("{:?} {:?}", reading.usage, reading.stop_reason))
 }
 
-fn stream_of(dice: &mut Dice) -> Vec<u8> {
+fn stream_of(jitter: &mut Dice) -> Vec<u8> {
     let lines = [
         r#"data: {"type":"message_start","message":{"usage":{"input_tokens":25,"output_tokens":1}}}"#,
         r#"data: {"type":"content_block_delta","delta":{"type":"text_delta","text":"Grüße 🦀"}}"#,
@@ -423,30 +427,30 @@ fn stream_of(dice: &mut Dice) -> Vec<u8> {
         "\u{feff}",
     ];
     let mut out = Vec::new();
-    while !dice.0.is_empty() {
-        match dice.below(24) {
+    while !jitter.0.is_empty() {
+        match jitter.below(24) {
             at if at < lines.len() => out.extend_from_slice(lines[at].as_bytes()),
-            at if at < 20 => out.extend_from_slice(dice.bytes()),
+            at if at < 20 => out.extend_from_slice(jitter.bytes()),
             _ => {}
         }
-        out.extend_from_slice(dice.pick(&["\n\n", "\n", "\r", "\r\n", "\r\n\r\n", "", "\n\r"]).as_bytes());
+        out.extend_from_slice(jitter.pick(&["\n\n", "\n", "\r", "\r\n", "\r\n\r\n", "", "\n\r"]).as_bytes());
     }
     out
 }
 
 const NAMES: [&str; 8] = ["a", "b", "snake_case", "A-1", "user_message", "1a", "", "{"];
 
-fn tricky(dice: &mut Dice) -> String {
+fn tricky(jitter: &mut Dice) -> String {
     #[rustfmt::skip]
     let pieces = [
         "{a}{/a}", "{b}{/b}", "{A-1}{/A-1}", "{snake_case}{/snake_case}", "{user_message}{/user_message}",
         "{1a}{/1a}", "{}{/}", "{zz}{/zz}", "{", "}", "{/", "{/a}", "{a}", "a", "/", "$&", "$1", "\\", "é🦀",
     ];
     let mut out = String::new();
-    for _ in 0..dice.below(32) {
-        match dice.below(24) {
+    for _ in 0..jitter.below(32) {
+        match jitter.below(24) {
             at if at < pieces.len() => out.push_str(pieces[at]),
-            _ => out.push_str(&dice.text()),
+            _ => out.push_str(&jitter.text()),
         }
     }
     out
@@ -454,11 +458,11 @@ fn tricky(dice: &mut Dice) -> String {
 
 /// Any prompt, with any values.
 pub fn template(case: &[u8]) {
-    let mut dice = Dice(case);
+    let mut jitter = Dice(case);
     let values: BTreeMap<String, String> =
-        (0..dice.below(4)).map(|_| (dice.pick(&NAMES).to_owned(), tricky(&mut dice))).collect();
-    let mut prompt = tricky(&mut dice);
-    prompt.push_str(&String::from_utf8_lossy(dice.rest()));
+        (0..jitter.below(4)).map(|_| (jitter.pick(&NAMES).to_owned(), tricky(&mut jitter))).collect();
+    let mut prompt = tricky(&mut jitter);
+    prompt.push_str(&String::from_utf8_lossy(jitter.rest()));
     let rendered = render(&prompt, &values);
 
     assert_eq!(rendered, one_pass(&prompt, &values));
@@ -509,8 +513,8 @@ fn limits() -> Limits {
 
 /// Any bytes as a body.
 pub fn json_body(case: &[u8]) {
-    let mut dice = Dice(case);
-    let how = dice.byte();
+    let mut jitter = Dice(case);
+    let how = jitter.byte();
     let parameter = |name: &str, required, default: Option<&str>, max_length| Parameter {
         name: name.to_owned(),
         description: None,
@@ -526,9 +530,9 @@ pub fn json_body(case: &[u8]) {
     ];
     let template = template_of(parameters, how & 8 == 0, &[]);
     let bytes = match how & 3 {
-        0 => dice.rest().to_vec(),
-        1 => dice.edited(r#"{"topic":"rust","tone":"","length":"long","user_message":" hello "}"#),
-        _ => object(&mut dice).to_string().into_bytes(),
+        0 => jitter.rest().to_vec(),
+        1 => jitter.edited(r#"{"topic":"rust","tone":"","length":"long","user_message":" hello "}"#),
+        _ => object(&mut jitter).to_string().into_bytes(),
     };
     let (read, body) = (serde_json::from_slice::<Value>(&bytes), Body::read(&bytes));
     match (&read, &body) {
@@ -593,15 +597,15 @@ fn assert_value(parameter: &Parameter, given: Option<&Value>, value: &str) {
     assert!(!parameter.required || !value.is_empty());
 }
 
-fn object(dice: &mut Dice) -> Value {
+fn object(jitter: &mut Dice) -> Value {
     let names = ["topic", "tone", "length", "mood", "user_message", "Topic", "topic ", ""];
     let mut map = Map::new();
-    for _ in 0..dice.below(6) {
-        let name = if dice.below(16) == 15 { dice.text() } else { dice.pick(&names).to_owned() };
-        let value = match dice.below(8) {
-            0 => dice.pick(&[json!(null), json!(1e300), json!(true), json!([[]]), json!({"a": {}}), json!(u64::MAX)]),
-            1 => dice.text().into(),
-            _ => dice.pick(&["", " ", "rust", "🦀🦀🦀🦀é", "🦀🦀🦀🦀éé", "0123456789", "0123456789a"]).into(),
+    for _ in 0..jitter.below(6) {
+        let name = if jitter.below(16) == 15 { jitter.text() } else { jitter.pick(&names).to_owned() };
+        let value = match jitter.below(8) {
+            0 => jitter.pick(&[json!(null), json!(1e300), json!(true), json!([[]]), json!({"a": {}}), json!(u64::MAX)]),
+            1 => jitter.text().into(),
+            _ => jitter.pick(&["", " ", "rust", "🦀🦀🦀🦀é", "🦀🦀🦀🦀éé", "0123456789", "0123456789a"]).into(),
         };
         map.insert(name, value);
     }
@@ -610,13 +614,13 @@ fn object(dice: &mut Dice) -> Value {
 
 /// Any text as the operator's document.
 pub fn config_document(case: &[u8]) {
-    let mut dice = Dice(case);
-    let bytes = match dice.byte() & 3 {
-        0 => dice.rest().to_vec(),
-        1 => dice.edited(CONFIG),
+    let mut jitter = Dice(case);
+    let bytes = match jitter.byte() & 3 {
+        0 => jitter.rest().to_vec(),
+        1 => jitter.edited(CONFIG),
         _ => {
             let mut document = serde_json::from_str(CONFIG).unwrap();
-            (0..dice.below(4)).for_each(|_| change_somewhere(&mut document, &mut dice));
+            (0..jitter.below(4)).for_each(|_| change_somewhere(&mut document, &mut jitter));
             document.to_string().into_bytes()
         }
     };
@@ -641,46 +645,46 @@ pub fn config_document(case: &[u8]) {
     }
 }
 
-fn change_somewhere(value: &mut Value, dice: &mut Dice) {
+fn change_somewhere(value: &mut Value, jitter: &mut Dice) {
     #[rustfmt::skip]
     let values = [
         json!(null), json!([]), json!({}), json!(""), json!("x"), json!(0), json!(9), json!(10), json!(3601),
         json!(-1),
     ];
-    let stop = dice.below(16) == 15;
+    let stop = jitter.below(16) == 15;
     match value {
         Value::Object(map) if !stop && !map.is_empty() => {
-            let at = dice.below(map.len());
-            change_somewhere(map.values_mut().nth(at).unwrap(), dice);
+            let at = jitter.below(map.len());
+            change_somewhere(map.values_mut().nth(at).unwrap(), jitter);
         }
-        Value::Array(list) if !stop && !list.is_empty() => match dice.below(4) {
+        Value::Array(list) if !stop && !list.is_empty() => match jitter.below(4) {
             0 => list.push(list[0].clone()),
             1 => drop(list.pop()),
-            _ => change_somewhere(&mut list[0], dice),
+            _ => change_somewhere(&mut list[0], jitter),
         },
-        other => *other = dice.pick(&values),
+        other => *other = jitter.pick(&values),
     }
 }
 
 /// Any text as an owner's token.
 pub fn jwt(case: &[u8]) {
-    let mut dice = Dice(case);
-    let text = match dice.byte() & 3 {
-        0 => String::from_utf8_lossy(dice.rest()).into_owned(),
+    let mut jitter = Dice(case);
+    let text = match jitter.byte() & 3 {
+        0 => String::from_utf8_lossy(jitter.rest()).into_owned(),
         1 => {
-            let header = dice.edited(r#"{"alg":"HS256","kid":"k1","crit":null}"#);
+            let header = jitter.edited(r#"{"alg":"HS256","kid":"k1","crit":null}"#);
             let claims =
-                dice.edited(r#"{"iss":"https://id.example","sub":"ada","aud":["coinslot"],"exp":2e9,"nbf":1.5}"#);
-            [&header, &claims, dice.rest()].map(base64::encode_url).join(".")
+                jitter.edited(r#"{"iss":"https://id.example","sub":"ada","aud":["coinslot"],"exp":2e9,"nbf":1.5}"#);
+            [&header, &claims, jitter.rest()].map(base64::encode_url).join(".")
         }
         2 => {
-            let (header, claims) = (token_header(&mut dice).to_string(), token_claims(&mut dice).to_string());
-            [header.as_bytes(), claims.as_bytes(), dice.rest()].map(base64::encode_url).join(".")
+            let (header, claims) = (token_header(&mut jitter).to_string(), token_claims(&mut jitter).to_string());
+            [header.as_bytes(), claims.as_bytes(), jitter.rest()].map(base64::encode_url).join(".")
         }
         _ => {
-            let (header, claims) = (dice.bytes(), dice.bytes());
-            let plain = [header, claims, dice.bytes()].map(base64::encode_url).join(".");
-            String::from_utf8_lossy(&dice.edited(&plain)).into_owned()
+            let (header, claims) = (jitter.bytes(), jitter.bytes());
+            let plain = [header, claims, jitter.bytes()].map(base64::encode_url).join(".");
+            String::from_utf8_lossy(&jitter.edited(&plain)).into_owned()
         }
     };
     let Some(token) = jwt::parse(&text) else { return };
@@ -719,39 +723,39 @@ pub fn jwt(case: &[u8]) {
     assert!(taken <= 1 && !(taken == 1 && takes_secret(&token)), "a public key is never a secret");
 }
 
-fn token_header(dice: &mut Dice) -> Value {
-    let mut header = json!({"alg": dice.pick(&["HS256", "ES256", "RS256", "none", "HS512"])});
-    match dice.below(4) {
-        0 => header["crit"] = dice.pick(&[json!([]), json!(["exp"]), json!("exp"), json!(null)]),
-        1 => header["kid"] = dice.pick(&[json!("k1"), json!("k2"), json!(1), json!(null)]),
+fn token_header(jitter: &mut Dice) -> Value {
+    let mut header = json!({"alg": jitter.pick(&["HS256", "ES256", "RS256", "none", "HS512"])});
+    match jitter.below(4) {
+        0 => header["crit"] = jitter.pick(&[json!([]), json!(["exp"]), json!("exp"), json!(null)]),
+        1 => header["kid"] = jitter.pick(&[json!("k1"), json!("k2"), json!(1), json!(null)]),
         _ => {}
     }
     header
 }
 
-fn token_claims(dice: &mut Dice) -> Value {
+fn token_claims(jitter: &mut Dice) -> Value {
     let audiences = [json!("coinslot"), json!(["a", "coinslot"]), json!("other"), json!([]), json!("coinslot2")];
     let times = [json!(1e9), json!(999_999_969), json!(999_999_970), json!(2e9), json!(-1), json!(1e308), json!("1")];
     json!({
-        "iss": dice.pick(&["https://id.example", "https://id.example/"]),
-        "sub": dice.pick(&["ada", ""]),
-        "aud": dice.pick(&audiences),
-        "exp": dice.pick(&times),
-        "nbf": if dice.below(2) == 0 { json!(null) } else { dice.pick(&times) },
+        "iss": jitter.pick(&["https://id.example", "https://id.example/"]),
+        "sub": jitter.pick(&["ada", ""]),
+        "aud": jitter.pick(&audiences),
+        "exp": jitter.pick(&times),
+        "nbf": if jitter.below(2) == 0 { json!(null) } else { jitter.pick(&times) },
     })
 }
 
 /// Any text as an `Accept` header.
 pub fn accept(case: &[u8]) {
-    let mut dice = Dice(case);
+    let mut jitter = Dice(case);
     #[rustfmt::skip]
     let words = [
         "application/json", "text/event-stream", "*/*", ",", ";", "q=", ";q=0", ";q=1", ".", "0.", "999", " ",
         "Q=1.0", "é", "-", "+1", "application/json;q=1", ".999",
     ];
     let mut text = String::new();
-    while !dice.0.is_empty() {
-        text.push_str(&if dice.below(20) == 0 { dice.text() } else { dice.pick(&words).to_owned() });
+    while !jitter.0.is_empty() {
+        text.push_str(&if jitter.below(20) == 0 { jitter.text() } else { jitter.pick(&words).to_owned() });
     }
     let wanted = accept::prefers_json(&text);
     assert!(!wanted || text.to_ascii_lowercase().contains("application/json"), "{text}");
@@ -772,15 +776,15 @@ const CONTRACT: &str = r##"{"version":"HIRE/1.0","contract_id":"ctr_xyz789","cre
 /// A contract is read or refused; what is read has one canonical form and one hash, whatever its spelling; and it is
 /// signed by nobody whose key we do not hold.
 pub fn contract(case: &[u8]) {
-    let mut dice = Dice(case);
-    let text = match dice.byte() {
-        0 => dice.rest().to_vec(),
+    let mut jitter = Dice(case);
+    let text = match jitter.byte() {
+        0 => jitter.rest().to_vec(),
         1 => {
             let mut document: Value = serde_json::from_str(CONTRACT).unwrap();
-            change_somewhere(&mut document, &mut dice);
+            change_somewhere(&mut document, &mut jitter);
             document.to_string().into_bytes()
         }
-        _ => dice.edited(CONTRACT),
+        _ => jitter.edited(CONTRACT),
     };
     let Ok(document) = strict::from_slice(&text) else { return };
     let form = canonical(&document);
@@ -799,10 +803,10 @@ pub fn contract(case: &[u8]) {
 
 /// Claude's text is some items, each with the checksum of its bytes, or is not what was asked for.
 pub fn deliverable(case: &[u8]) {
-    let mut dice = Dice(case);
+    let mut jitter = Dice(case);
     let forms = [OutputType::Json, OutputType::Multiple, OutputType::File, OutputType::Text, OutputType::Stream];
-    let output = dice.pick(&forms);
-    let text = String::from_utf8_lossy(&dice.edited(
+    let output = jitter.pick(&forms);
+    let text = String::from_utf8_lossy(&jitter.edited(
         "```json\n{\"items\":[{\"name\":\"a.md\",\"type\":\"file\",\"mime\":\"text/plain\",\"content\":\"x\"},
          {\"name\":\"b\",\"type\":\"json\",\"content\":{\"c\":[1,2.5]}}]}\n```",
     ))

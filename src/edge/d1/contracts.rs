@@ -1,0 +1,124 @@
+//! Contracts in D1.
+
+use crate::edge::{clock, fault};
+use crate::rules::hire::contract::{Agreed, ContractState};
+use crate::rules::refusal::Refusal;
+use crate::rules::run::{Millis, RETENTION};
+use crate::wire::hire::Contract;
+use serde::Deserialize;
+use serde_json::Value;
+use wasm_bindgen::JsValue;
+use worker::Env;
+
+/// A registered contract.
+pub(crate) struct Registered {
+    /// As it was signed.
+    pub(crate) document: Value,
+    /// The same, read.
+    pub(crate) contract: Contract,
+    /// What it agrees.
+    pub(crate) agreed: Agreed,
+    /// What it is about.
+    pub(crate) template_id: String,
+    /// HIRE's word for how it stands.
+    pub(crate) state: String,
+    /// See [`crate::rules::hire::task::task_id`].
+    pub(crate) task_id: String,
+    /// Sealed by the vault for [`secret_owner`].
+    pub(crate) webhook_secret: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Row {
+    template_id: String,
+    document: String,
+    agreed: String,
+    state: String,
+    task_id: String,
+    webhook_secret: Option<String>,
+}
+
+/// What is stored of a new contract.
+pub(crate) struct NewContract<'a> {
+    /// `ctr_…`.
+    pub(crate) id: &'a str,
+    /// What it is about.
+    pub(crate) template_id: &'a str,
+    /// Whose.
+    pub(crate) creator_id: &'a str,
+    /// RFC 8785.
+    pub(crate) document: &'a str,
+    /// What it agrees.
+    pub(crate) agreed: &'a Agreed,
+    /// See [`Registered::task_id`].
+    pub(crate) task_id: &'a str,
+    /// See [`Registered::webhook_secret`].
+    pub(crate) webhook_secret: Option<String>,
+}
+
+/// Whom the vault seals a contract's webhook secret for.
+pub(crate) fn secret_owner(contract_id: &str) -> String {
+    format!("webhook-secret/{contract_id}")
+}
+
+/// Stores a contract; `false`: its id is taken.
+pub(crate) async fn insert(env: &Env, new: NewContract<'_>) -> Result<bool, Refusal> {
+    let insert = "INSERT INTO contracts (id, template_id, creator_id, document, agreed, state, task_id, webhook_secret,
+                                         deadline, created_at, updated_at)
+                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?10) ON CONFLICT (id) DO NOTHING RETURNING id";
+    let db = env.d1("DB").map_err(fault("D1 binding"))?;
+    sweep(env).await?;
+    let agreed = serde_json::to_string(new.agreed).map_err(fault("contract"))?;
+    let values = [
+        new.id.into(),
+        new.template_id.into(),
+        new.creator_id.into(),
+        new.document.into(),
+        agreed.into(),
+        ContractState::Signed.word().into(),
+        new.task_id.into(),
+        new.webhook_secret.map_or(JsValue::NULL, JsValue::from),
+        millis(new.agreed.deadline),
+        millis(clock::now()),
+    ];
+    let query = db.prepare(insert).bind(&values).map_err(fault("contract"))?;
+    let inserted = query.first::<String>(Some("id")).await.map_err(fault("contract"))?;
+    Ok(inserted.is_some())
+}
+
+/// Deletes a few contracts that nobody executed in time. Signing costs a seeker nothing, so what is kept must not
+/// grow with what is signed.
+async fn sweep(env: &Env) -> Result<(), Refusal> {
+    let db = env.d1("DB").map_err(fault("D1 binding"))?;
+    let delete = "DELETE FROM contracts WHERE id IN
+                    (SELECT id FROM contracts WHERE state = 'SIGNED' AND deadline < ?1 ORDER BY deadline LIMIT 20)";
+    let query = db.prepare(delete).bind(&[millis(clock::now().saturating_sub(7 * RETENTION))]);
+    query.map_err(fault("contract"))?.run().await.map_err(fault("contract")).map(drop)
+}
+
+/// A contract, by its id.
+pub(crate) async fn find(env: &Env, id: &str) -> Result<Option<Registered>, Refusal> {
+    let db = env.d1("DB").map_err(fault("D1 binding"))?;
+    let select = "SELECT template_id, document, agreed, state, task_id, webhook_secret FROM contracts WHERE id = ?1";
+    let query = db.prepare(select).bind(&[id.into()]).map_err(fault("contract"))?;
+    let row: Option<Row> = query.first(None).await.map_err(fault("contract"))?;
+    let Some(row) = row else { return Ok(None) };
+    let document: Value = serde_json::from_str(&row.document).map_err(fault("contracts.document"))?;
+    let contract = serde_json::from_value(document.clone()).map_err(fault("contracts.document"))?;
+    let agreed = serde_json::from_str(&row.agreed).map_err(fault("contracts.agreed"))?;
+    let Row { template_id, state, task_id, webhook_secret, .. } = row;
+    Ok(Some(Registered { document, contract, agreed, template_id, state, task_id, webhook_secret }))
+}
+
+/// Keeps how a contract stands. Only the contract's own object says so.
+pub(crate) async fn set_state(env: &Env, id: &str, state: ContractState) -> Result<(), Refusal> {
+    let db = env.d1("DB").map_err(fault("D1 binding"))?;
+    let update = "UPDATE contracts SET state = ?2, updated_at = ?3 WHERE id = ?1";
+    let query = db.prepare(update).bind(&[id.into(), state.word().into(), millis(clock::now())]);
+    query.map_err(fault("contract"))?.run().await.map_err(fault("contract")).map(drop)
+}
+
+#[allow(clippy::cast_precision_loss)] // far below 2^53
+fn millis(time: Millis) -> JsValue {
+    JsValue::from_f64(time as f64)
+}

@@ -1,0 +1,131 @@
+//! The ledger of runs in D1. One statement writes a row; a trigger in `schema.sql` moves the
+//! template's counters with it, so they are exact whatever is told twice.
+
+use crate::edge::fault;
+use crate::rules::record::ledger_row::Row;
+use crate::rules::refusal::Refusal;
+use serde::{Deserialize, Serialize};
+use wasm_bindgen::JsValue;
+use worker::Env;
+
+const UPSERT: &str = "\
+    INSERT INTO runs (id, template_id, creator_id, owner_test, payer, network, asset, amount, tx, status, code,
+                      model, stop_reason, input_tokens, output_tokens, started_at, duration_ms)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)
+    ON CONFLICT (id) DO UPDATE SET
+      payer = excluded.payer, amount = excluded.amount, tx = excluded.tx, status = excluded.status,
+      code = excluded.code, stop_reason = excluded.stop_reason, input_tokens = excluded.input_tokens,
+      output_tokens = excluded.output_tokens, started_at = excluded.started_at,
+      duration_ms = excluded.duration_ms
+    WHERE runs.tx IS NULL OR excluded.tx IS NOT NULL";
+
+/// Writes the row of a run, or brings it up to date. A row that is late never takes a payment back.
+pub(crate) async fn write(env: &Env, row: Row) -> Result<(), Refusal> {
+    let db = env.d1("DB").map_err(fault("D1 binding"))?;
+    #[allow(clippy::cast_precision_loss)] // token counts and milliseconds are far below 2^53
+    let number = |n: u64| JsValue::from_f64(n as f64);
+    let text = |t: Option<String>| t.map_or(JsValue::NULL, JsValue::from);
+    let values = [
+        row.id.into(),
+        row.template_id.into(),
+        row.creator_id.into(),
+        number(u64::from(row.owner_test)),
+        text(row.payer),
+        text(row.network),
+        text(row.asset),
+        row.amount.into(),
+        text(row.transaction),
+        row.status.into(),
+        text(row.code),
+        row.model.into(),
+        text(row.stop_reason),
+        number(row.input_tokens),
+        number(row.output_tokens),
+        number(row.started_at),
+        number(row.duration_ms),
+    ];
+    let query = db.prepare(UPSERT).bind(&values).map_err(fault("ledger"))?;
+    query.run().await.map_err(fault("ledger")).map(drop)
+}
+
+/// A row of the ledger, as it is shown.
+#[derive(Deserialize, Serialize)]
+pub(crate) struct Entry {
+    id: String,
+    owner_test: u8,
+    payer: Option<String>,
+    network: Option<String>,
+    asset: Option<String>,
+    amount: String,
+    tx: Option<String>,
+    /// See `schema.sql`.
+    pub(crate) status: String,
+    code: Option<String>,
+    model: String,
+    stop_reason: Option<String>,
+    input_tokens: u64,
+    output_tokens: u64,
+    started_at: u64,
+    duration_ms: u64,
+}
+
+const COLUMNS: &str = "id, owner_test, payer, network, asset, amount, tx, status, code, model, \
+                       stop_reason, input_tokens, output_tokens, started_at, duration_ms";
+
+/// The row of a run.
+pub(crate) async fn find(env: &Env, run: &str) -> Result<Option<Entry>, Refusal> {
+    let db = env.d1("DB").map_err(fault("D1 binding"))?;
+    let query = db.prepare(format!("SELECT {COLUMNS} FROM runs WHERE id = ?1")).bind(&[run.into()]);
+    query.map_err(fault("ledger"))?.first(None).await.map_err(fault("ledger"))
+}
+
+/// A template's rows, newest first: those of one status, or all; those that started before a time.
+pub(crate) async fn list(
+    env: &Env,
+    template_id: &str,
+    status: Option<&str>,
+    before: Option<u64>,
+    limit: u32,
+) -> Result<Vec<Entry>, Refusal> {
+    let db = env.d1("DB").map_err(fault("D1 binding"))?;
+    let select = format!(
+        "SELECT {COLUMNS} FROM runs WHERE template_id = ?1 AND (?2 IS NULL OR status = ?2)
+         AND (?3 IS NULL OR started_at < CAST(?3 AS INTEGER)) ORDER BY started_at DESC, id LIMIT ?4"
+    );
+    let text = |t: Option<String>| t.map_or(JsValue::NULL, JsValue::from);
+    let before = text(before.map(|b| b.to_string()));
+    let values = [template_id.into(), text(status.map(str::to_owned)), before, JsValue::from(limit)];
+    let query = db.prepare(select).bind(&values).map_err(fault("ledger"))?;
+    query.all().await.and_then(|rows| rows.results()).map_err(fault("ledger"))
+}
+
+/// How long a template's last runs took, in milliseconds: longer than most of them.
+pub(crate) async fn usual_duration(env: &Env, template_id: &str) -> Result<Option<u64>, Refusal> {
+    let db = env.d1("DB").map_err(fault("D1 binding"))?;
+    let select = "SELECT duration_ms FROM runs WHERE template_id = ?1 AND status = 'delivered'
+                  ORDER BY started_at DESC LIMIT 20";
+    let query = db.prepare(select).bind(&[template_id.into()]).map_err(fault("ledger"))?;
+    let mut took: Vec<u64> = query
+        .all()
+        .await
+        .and_then(|rows| rows.results::<Took>())
+        .map_err(fault("ledger"))?
+        .into_iter()
+        .map(|row| row.duration_ms)
+        .collect();
+    took.sort_unstable();
+    Ok(took.get(took.len().saturating_mul(9) / 10).or(took.last()).copied())
+}
+
+#[derive(Deserialize)]
+struct Took {
+    duration_ms: u64,
+}
+
+/// Whether D1 answers.
+pub(crate) async fn is_reachable(env: &Env) -> bool {
+    match env.d1("DB") {
+        Ok(db) => db.prepare("SELECT 1 FROM templates LIMIT 1").run().await.is_ok(),
+        Err(_) => false,
+    }
+}

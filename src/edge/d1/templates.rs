@@ -1,0 +1,187 @@
+//! Templates in D1, and what HIRE's capabilities add to them.
+
+use crate::edge::fault;
+use crate::rules::hire::capability::{is_capability_name, Agent, Capability};
+use crate::rules::hire::output::{is_file_name, is_media_type, FileKind, OutputType};
+use crate::rules::refusal::Refusal;
+use crate::rules::run::Release;
+use crate::rules::template::{Secret, Template};
+use crate::wire::evm::Address;
+use serde::Deserialize;
+use serde_json::Value;
+use wasm_bindgen::JsValue;
+use worker::Env;
+
+/// A row as D1 hands it out: numbers as they are in JavaScript, JSON as text.
+#[derive(Deserialize)]
+struct TemplateRow {
+    id: String,
+    creator_id: String,
+    wallets: String,
+    name: String,
+    description: String,
+    model: String,
+    prompt: String,
+    parameters: String,
+    allow_user_message: u8,
+    max_tokens: u32,
+    price: String,
+    published: u8,
+    release: String,
+    runs: u64,
+    /// A [`HireRow`] as JSON.
+    #[serde(default)]
+    hire: Option<String>,
+}
+
+/// What a capability is beyond its template.
+#[derive(Deserialize)]
+struct HireRow {
+    handle: String,
+    slug: String,
+    creator: String,
+    agent_id: String,
+    wallet: Address,
+    output: Option<OutputType>,
+    output_schema: Option<String>,
+    file_name: Option<String>,
+    mime: Option<String>,
+    max_latency_ms: Option<u64>,
+    created_at: u64,
+    updated_at: u64,
+}
+
+const COLUMNS: &str = "\
+    t.id, t.creator_id, c.wallets, t.name, t.description, t.model, t.prompt, t.parameters, t.allow_user_message, \
+    t.max_tokens, t.price, t.published, t.release, t.runs";
+
+const HIRE: &str = "\
+    json_object('handle', c.handle, 'slug', t.slug, 'creator', c.name, 'agent_id', a.agent_id, 'wallet', a.wallet,
+                'output', k.output, 'output_schema', k.output_schema, 'file_name', k.file_name, 'mime', k.mime,
+                'max_latency_ms', k.max_latency_ms, 'created_at', t.created_at, 'updated_at', t.updated_at) AS hire
+    FROM templates t JOIN creators c ON c.id = t.creator_id JOIN agents a ON a.creator_id = c.id
+                     LEFT JOIN capabilities k ON k.template_id = t.id
+    WHERE c.deleted_at IS NULL";
+
+/// The most capabilities of one manifest.
+const MOST: u32 = 1000;
+
+/// The template at `/@{handle}/{slug}`, published or not.
+pub(crate) async fn find(env: &Env, handle: &str, slug: &str) -> Result<Option<Template>, Refusal> {
+    let db = env.d1("DB").map_err(fault("D1 binding"))?;
+    let by_path = format!(
+        "SELECT {COLUMNS} FROM templates t JOIN creators c ON c.id = t.creator_id
+         WHERE c.handle = ?1 AND t.slug = ?2 AND c.deleted_at IS NULL"
+    );
+    let query = db.prepare(by_path).bind(&[handle.into(), slug.into()]);
+    let query = query.map_err(fault("template query"))?;
+    let row: Option<TemplateRow> = query.first(None).await.map_err(fault("template query"))?;
+    row.map(template).transpose()
+}
+
+/// Which capabilities are looked for.
+pub(crate) enum CapabilityQuery<'a> {
+    /// All that are public.
+    All,
+    /// Those of one creator.
+    Of {
+        /// The creator's name in paths.
+        handle: &'a str,
+    },
+    /// That of an agent, by its own name or its full one.
+    Named {
+        /// The agent.
+        agent_id: &'a str,
+        /// The capability.
+        name: &'a str,
+    },
+    /// All of an agent.
+    OfAgent {
+        /// The agent.
+        agent_id: &'a str,
+    },
+    /// By its full name.
+    Full {
+        /// `handle-slug`.
+        name: &'a str,
+    },
+    /// That of a template, also where it has been withdrawn: contracts about it stay good.
+    OfTemplate {
+        /// The template.
+        id: &'a str,
+    },
+}
+
+/// Capabilities, each with its creator's display name, in the order of their names.
+pub(crate) async fn capabilities(env: &Env, wanted: CapabilityQuery<'_>) -> Result<Vec<(Capability, String)>, Refusal> {
+    let (condition, values): (&str, Vec<&str>) = match wanted {
+        CapabilityQuery::All => ("t.published = 1 AND a.active = 1", vec![]),
+        CapabilityQuery::Of { handle } => ("t.published = 1 AND a.active = 1 AND c.handle = ?1", vec![handle]),
+        CapabilityQuery::Named { agent_id, name } => (
+            "t.published = 1 AND a.active = 1 AND a.agent_id = ?1 AND (t.slug = ?2 OR c.handle || '-' || t.slug = ?2)",
+            vec![agent_id, name],
+        ),
+        CapabilityQuery::OfAgent { agent_id } => {
+            ("t.published = 1 AND a.active = 1 AND a.agent_id = ?1", vec![agent_id])
+        }
+        CapabilityQuery::Full { name } => {
+            ("t.published = 1 AND a.active = 1 AND c.handle || '-' || t.slug = ?1", vec![name])
+        }
+        CapabilityQuery::OfTemplate { id } => ("t.id = ?1", vec![id]),
+    };
+    let db = env.d1("DB").map_err(fault("D1 binding"))?;
+    let select = format!("SELECT {COLUMNS}, {HIRE} AND {condition} ORDER BY c.handle, t.slug LIMIT {MOST}");
+    let values: Vec<JsValue> = values.into_iter().map(JsValue::from).collect();
+    let query = db.prepare(select).bind(&values).map_err(fault("capability query"))?;
+    let rows = query.all().await.and_then(|rows| rows.results::<TemplateRow>()).map_err(fault("capability query"))?;
+    // A row that cannot be read is its creator's trouble, and nobody else's. (It is logged where it is read.)
+    Ok(rows.into_iter().filter_map(|row| capability(row).ok().flatten()).collect())
+}
+
+/// `None`: its name is none that a manifest can have.
+fn capability(mut row: TemplateRow) -> Result<Option<(Capability, String)>, Refusal> {
+    let hire = row.hire.take().unwrap_or_default();
+    let hire: HireRow = serde_json::from_str(&hire).map_err(fault("capability row"))?;
+    if !is_capability_name(&hire.slug) {
+        return Ok(None);
+    }
+    let schema = hire.output_schema.as_deref().map(serde_json::from_str::<Value>);
+    let output_schema = schema.transpose().map_err(fault("capabilities.output_schema"))?;
+    let name = hire.file_name.filter(|name| is_file_name(name)).unwrap_or_else(|| format!("{}.txt", hire.slug));
+    let mime = hire.mime.filter(|mime| is_media_type(mime));
+    let capability = Capability {
+        template: template(row)?,
+        agent: Agent { id: hire.agent_id, wallet: hire.wallet },
+        handle: hire.handle,
+        slug: hire.slug,
+        output: hire.output,
+        output_schema,
+        file: FileKind { name, mime: mime.unwrap_or_else(|| "text/plain; charset=utf-8".to_owned()) },
+        max_latency_ms: hire.max_latency_ms,
+        created_at: hire.created_at,
+        updated_at: hire.updated_at,
+    };
+    Ok(Some((capability, hire.creator)))
+}
+
+fn template(row: TemplateRow) -> Result<Template, Refusal> {
+    Ok(Template {
+        wallets: serde_json::from_str(&row.wallets).map_err(fault("creators.wallets"))?,
+        parameters: serde_json::from_str(&row.parameters).map_err(fault("templates.parameters"))?,
+        price: row.price.parse().map_err(fault("templates.price"))?,
+        id: row.id,
+        creator_id: row.creator_id,
+        name: row.name,
+        description: row.description,
+        model: row.model,
+        prompt: Secret::new(row.prompt),
+        allow_user_message: row.allow_user_message != 0,
+        max_tokens: row.max_tokens,
+        published: row.published != 0,
+        release: match row.release.as_str() {
+            "verified" => Release::Verified,
+            _ => Release::Settled,
+        },
+        runs: row.runs,
+    })
+}

@@ -1,0 +1,104 @@
+//! Webhooks to seekers, sent.
+
+use super::CallError;
+use crate::edge::clock;
+use crate::edge::http;
+use crate::rules::config::{Config, Hire};
+use crate::rules::hire::webhook::{address, check, is_public, signature, Outcome, Target, Webhook, SECRET_PREFIX};
+use crate::wire::base64;
+use serde::Deserialize;
+use std::time::Duration;
+use web_sys::Url;
+use worker::{Headers, Method};
+
+/// What one attempt may take.
+const LIMIT: Duration = Duration::from_secs(10);
+/// What looking up a name may take.
+const LOOK_UP: Duration = Duration::from_secs(4);
+/// IPv4 and IPv6.
+const KINDS: [&str; 2] = ["A", "AAAA"];
+
+/// Whether webhooks may lead there, as far as the URL itself tells.
+pub(crate) fn is_allowed(config: &Config, url: &str) -> Result<(), &'static str> {
+    parse(&config.hire, url).map(drop)
+}
+
+fn parse(hire: &Hire, url: &str) -> Result<Url, &'static str> {
+    let parsed = Url::new(url).map_err(|_| "a URL")?;
+    let (scheme, host) = (parsed.protocol(), parsed.hostname());
+    let has_credentials = !parsed.username().is_empty() || !parsed.password().is_empty();
+    check(Target { scheme: &scheme, host: &host, has_credentials }, hire.allow_loopback)?;
+    Ok(parsed)
+}
+
+/// Makes one attempt. Of the answer only its status counts; it is not read, and not logged.
+pub(crate) async fn send(config: &Config, url: &str, secret: &str, webhook: &Webhook, body: &str) -> Outcome {
+    let url = match parse(&config.hire, url) {
+        Ok(url) => url,
+        Err(_) => return Outcome::Refused("the URL is not allowed"),
+    };
+    if let Err(outcome) = look_up(&config.hire, &url).await {
+        return outcome;
+    }
+    let seconds = clock::seconds();
+    let secret = secret.strip_prefix(SECRET_PREFIX).and_then(base64::decode);
+    let signed = secret.and_then(|secret| signature(&secret, &webhook.id, seconds, body));
+    let Some(signed) = signed else {
+        return Outcome::Refused("the secret is unreadable");
+    };
+    let headers = Headers::new();
+    let all = [
+        ("content-type", "application/json"),
+        ("user-agent", "coinslot-webhook"),
+        ("webhook-id", &webhook.id),
+        ("webhook-timestamp", &seconds.to_string()),
+        ("webhook-signature", &signed),
+    ];
+    if all.iter().any(|(name, value)| headers.set(name, value).is_err()) {
+        return Outcome::Refused("the headers cannot be set");
+    }
+    // Not redirected: what the look-up allowed is what is called.
+    match http::send(Method::Post, &url.href(), headers, Some(body), LIMIT).await {
+        Ok((response, _call)) => Outcome::Status(response.status_code()),
+        Err(CallError::TimedOut) => Outcome::NoAnswer("no answer in 10 s"),
+        Err(CallError::Connection(_)) => Outcome::NoAnswer("no connection"),
+    }
+}
+
+/// An answer of DNS over HTTPS, in its JSON form.
+#[derive(Deserialize)]
+struct Resolved {
+    #[serde(rename = "Answer", default)]
+    answer: Vec<Record>,
+}
+
+#[derive(Deserialize)]
+struct Record {
+    data: String,
+}
+
+/// Looks a name up before anything is sent to it: none of its addresses may be one of one's own. (The
+/// connection looks it up again, at Cloudflare, where private addresses lead nowhere.)
+async fn look_up(hire: &Hire, url: &Url) -> Result<(), Outcome> {
+    let host = url.hostname();
+    if hire.resolver_url.is_empty() || address(&host).is_some() || (hire.allow_loopback && host == "localhost") {
+        return Ok(());
+    }
+    let mut found = false;
+    for kind in KINDS {
+        let question = format!("{}?name={host}&type={kind}", hire.resolver_url);
+        let headers = Headers::new();
+        let _ = headers.set("accept", "application/dns-json");
+        let answer = http::read(Method::Get, &question, headers, None, LOOK_UP).await;
+        let text = answer.ok().filter(|(status, _)| *status == 200).map(|(_, text)| text);
+        let resolved = text.and_then(|text| serde_json::from_str::<Resolved>(&text).ok());
+        let resolved = resolved.ok_or(Outcome::NoAnswer("the name cannot be looked up"))?;
+        for address in resolved.answer.iter().filter_map(|record| record.data.parse().ok()) {
+            if !is_public(address) {
+                return Err(Outcome::Refused("the name leads to an address that is not public"));
+            }
+            found = true;
+        }
+    }
+    found.then_some(()).ok_or(Outcome::NoAnswer("the name has no address"))
+}

@@ -1,0 +1,74 @@
+//! Identifiers of payments: x402's `payment-identifier` extension, and the `Idempotency-Key` header. An
+//! identifier belongs to one payer and stands for one payment of one request; it is no proof of anything.
+
+use crate::rules::payment::Payment;
+use crate::rules::refusal::Refusal;
+use crate::wire::canonical::sha256_hex;
+use serde::{Deserialize, Serialize};
+use serde_json::{json, Value};
+
+/// The extension's name.
+pub const EXTENSION: &str = "payment-identifier";
+/// Longest `Idempotency-Key`, in bytes.
+const MAX_KEY: usize = 255;
+
+/// What the challenge says of the extension (x402 `payment_identifier`).
+pub fn declaration(required: bool) -> Value {
+    json!({
+        "info": {"required": required},
+        "schema": {
+            "$schema": "https://json-schema.org/draft/2020-12/schema",
+            "type": "object",
+            "properties": {
+                "required": {"type": "boolean"},
+                "id": {"type": "string", "minLength": 16, "maxLength": 128, "pattern": "^[a-zA-Z0-9_-]+$"},
+            },
+            "required": ["required"],
+        },
+    })
+}
+
+/// The identifier in a payment's `extensions`, where there is one: 16 to 128 of `[A-Za-z0-9_-]`.
+pub fn of_extensions(payment: &Value) -> Result<Option<String>, Refusal> {
+    let Some(id) = payment.pointer("/extensions/payment-identifier/info/id").filter(|id| !id.is_null()) else {
+        return Ok(None);
+    };
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-');
+    let valid = |id: &&str| (16..=128).contains(&id.len()) && id.bytes().all(plain);
+    let id = id.as_str().filter(valid).ok_or(Refusal::IdentifierInvalid)?;
+    Ok(Some(format!("{EXTENSION}:{id}")))
+}
+
+/// The identifier in an `Idempotency-Key` header: visible ASCII, with or without the quotes of a structured
+/// field.
+pub fn of_header(header: Option<&str>) -> Result<Option<String>, Refusal> {
+    let Some(text) = header.map(str::trim) else {
+        return Ok(None);
+    };
+    let key = text.strip_prefix('"').and_then(|t| t.strip_suffix('"')).unwrap_or(text);
+    let valid = !key.is_empty() && key.len() <= MAX_KEY && key.bytes().all(|b| (b' '..=b'~').contains(&b));
+    valid.then(|| Some(format!("idempotency-key:{key}"))).ok_or(Refusal::IdentifierInvalid)
+}
+
+/// One identifier, claimed for one payment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim {
+    /// Digest of the identifier.
+    pub identifier: String,
+    /// Digest of the request (method, path, query, body) and the terms. The payer is the object's name.
+    pub request: String,
+    /// The payment's name, which is that of its run's object.
+    pub object: String,
+}
+
+impl Claim {
+    /// What a payment claims that comes with this identifier and this request.
+    pub fn new(identifier: &str, digest: &str, payment: &Payment) -> Self {
+        let terms = format!("{}|{}|{}|{}", payment.network, payment.asset, payment.amount, payment.pay_to);
+        Self {
+            identifier: sha256_hex(identifier.as_bytes()),
+            request: sha256_hex(format!("{digest}|{terms}").as_bytes()),
+            object: payment.name.clone(),
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! A payment as it came, and whether it matches a quote.
+//!
+//! The payer's echo of the terms is compared with ours, never used in their place. What we can check ourselves is
+//! not left to the facilitator: recipient, asset, network, value, time window and the signature of a key.
+
+use super::identifier;
+use super::quote::{Offer, Quote, SCHEME};
+use super::Payment;
+use crate::rules::config::Limits;
+use crate::rules::refusal::Refusal;
+use crate::wire::canonical::sha256_hex;
+use crate::wire::evm::{Address, Authorization, PayloadError, Signed};
+use crate::wire::x402::{self, PaymentRequirements};
+use crate::wire::x402_v1;
+use serde_json::{Map, Value};
+
+/// A payment as presented, read but not yet held against any terms.
+#[derive(Clone, Debug)]
+pub struct Presented {
+    /// The whole payment as it came: it goes on to the facilitator.
+    raw: Value,
+    chosen: Chosen,
+    authorization: Authorization,
+    payload: Map<String, Value>,
+    /// See [`identifier::of_extensions`].
+    pub identifier: Option<String>,
+    /// See [`Payment::by_key`].
+    by_key: bool,
+}
+
+/// Which offer the payer says they chose.
+#[derive(Clone, Debug)]
+enum Chosen {
+    V2(Box<PaymentRequirements>),
+    V1 { scheme: String, network: String },
+}
+
+/// Reads the payment headers. `None`: no payment. The v2 header goes first where both came.
+pub fn read_payment(v2: Option<&str>, v1: Option<&str>) -> Result<Option<Presented>, Refusal> {
+    let Some(header) = v2.or(v1) else {
+        return Ok(None);
+    };
+    let malformed = |what: String| Refusal::PaymentMalformed { what };
+    let raw: Value = x402::decode_header(header).map_err(|e| malformed(e.to_string()))?;
+    let version = raw.get("x402Version").and_then(Value::as_u64);
+    let form = |_| malformed("it is not a payment payload of its version".to_owned());
+    let (chosen, payload) = match version {
+        Some(2) => {
+            let payment: x402::PaymentPayload = serde_json::from_value(raw.clone()).map_err(form)?;
+            (Chosen::V2(Box::new(payment.accepted)), payment.payload)
+        }
+        Some(1) => {
+            let payment: x402_v1::PaymentPayload = serde_json::from_value(raw.clone()).map_err(form)?;
+            let chosen = Chosen::V1 { scheme: payment.scheme, network: payment.network };
+            (chosen, payment.payload)
+        }
+        _ => return Err(malformed("x402Version must be 2 or 1".to_owned())),
+    };
+    let scheme = match &chosen {
+        Chosen::V2(accepted) => &accepted.scheme,
+        Chosen::V1 { scheme, .. } => scheme,
+    };
+    if scheme != SCHEME {
+        return Err(Refusal::PaymentMismatch { field: "scheme".to_owned() });
+    }
+    let authorization = Authorization::read(&payload).map_err(|e: PayloadError| malformed(e.to_string()))?;
+    let identifier = identifier::of_extensions(&raw)?;
+    Ok(Some(Presented { raw, chosen, authorization, payload, identifier, by_key: false }))
+}
+
+/// Whether the signature can be the payer's: asked before anybody is troubled with the payment. A payment
+/// for a network that is not offered has other faults, which [`match_payment`] tells.
+pub fn check_signature(presented: &mut Presented, quote: &Quote) -> Result<(), Refusal> {
+    let signed = presented.offer(quote).map(|offer| presented.authorization.signed(&offer.domain));
+    presented.by_key = signed == Some(Signed::ByPayer);
+    match signed {
+        Some(Signed::Wrong) => {
+            Err(Refusal::PaymentInvalid { reason: Some("invalid_exact_evm_payload_signature".to_owned()) })
+        }
+        Some(Signed::ByPayer | Signed::Elsewhere) | None => Ok(()),
+    }
+}
+
+/// Holds a payment against the terms at `now` (Unix seconds).
+pub fn match_payment(presented: &Presented, quote: &Quote, limits: &Limits, now: u64) -> Result<Payment, Refusal> {
+    let offer = match &presented.chosen {
+        Chosen::V2(accepted) => offer_as_accepted(accepted, quote)?,
+        Chosen::V1 { .. } => presented.offer(quote).ok_or_else(|| mismatch("network"))?,
+    };
+    let authorization = &presented.authorization;
+    if Address::parse(&offer.v2.pay_to) != Some(authorization.to) {
+        return Err(mismatch("authorization.to"));
+    }
+    if authorization.value != offer.v2.amount {
+        return Err(mismatch("authorization.value"));
+    }
+    if authorization.valid_after > now {
+        return Err(Refusal::PaymentNotYetValid);
+    }
+    // What Claude may take to begin, and the settlement after it: whoever grants less could have
+    // answers begun that can never be settled.
+    if authorization.valid_before <= now.saturating_add(limits.window_needed()) {
+        return Err(Refusal::PaymentExpired);
+    }
+    Ok(presented.on(offer))
+}
+
+/// The payment as it would be named, whether or not it matches today's terms: one that has bought a
+/// run already finds it again, though its time is up or the price has changed since.
+pub fn identify(presented: &Presented, quote: &Quote) -> Option<Payment> {
+    presented.offer(quote).map(|offer| presented.on(offer))
+}
+
+impl Presented {
+    /// The offer on the network that the payment is for.
+    fn offer<'a>(&self, quote: &'a Quote) -> Option<&'a Offer> {
+        let network = match &self.chosen {
+            Chosen::V2(accepted) => &accepted.network,
+            Chosen::V1 { network, .. } => network,
+        };
+        let v1 = matches!(self.chosen, Chosen::V1 { .. });
+        quote.offers.iter().find(|o| o.v2.network == *network || (v1 && o.v1.network == *network))
+    }
+
+    fn on(&self, offer: &Offer) -> Payment {
+        let (x402_version, requirements) = match self.chosen {
+            Chosen::V2(_) => (2, serde_json::to_value(&offer.v2)),
+            Chosen::V1 { .. } => (1, serde_json::to_value(&offer.v1)),
+        };
+        // Of the payload, what was read here is what goes on: no other transfer method rides along.
+        let read = |name: &str| self.payload.get(name).cloned().map(|value| (name.to_owned(), value));
+        let mut signed: Map<String, Value> = ["signature", "authorization"].into_iter().filter_map(read).collect();
+        if let Some(Value::Object(authorization)) = signed.get_mut("authorization") {
+            authorization.retain(|name, _| Authorization::MEMBERS.contains(&name.as_str()));
+        }
+        let mut payload = self.raw.clone();
+        if let Some(map) = payload.as_object_mut() {
+            map.insert("payload".to_owned(), Value::Object(signed.clone()));
+            if let Chosen::V1 { .. } = self.chosen {
+                // Some v1 clients write CAIP-2; facilitators want the name that the terms have.
+                map.insert("network".to_owned(), offer.v1.network.clone().into());
+            }
+        }
+        let Authorization { from, nonce, valid_before, .. } = &self.authorization;
+        let terms = &offer.v2;
+        let identity = format!("{}|{}|{from}|{nonce}", terms.network, terms.asset);
+        let proof = format!("{}|{}", terms.network, Value::Object(signed));
+        Payment {
+            x402_version,
+            payload,
+            requirements: requirements.unwrap_or_default(),
+            network: terms.network.clone(),
+            network_v1: offer.v1.network.clone(),
+            asset: offer.domain.contract,
+            pay_to: self.authorization.to,
+            amount: terms.amount,
+            payer: *from,
+            by_key: self.by_key,
+            valid_before: *valid_before,
+            nonce: nonce.clone(),
+            name: sha256_hex(identity.as_bytes()).get(..32).unwrap_or_default().to_owned(),
+            proof: sha256_hex(proof.as_bytes()),
+        }
+    }
+}
+
+/// The offer that `accepted` echoes, field by field; `extra` must hold what we advertised.
+fn offer_as_accepted<'a>(accepted: &PaymentRequirements, quote: &'a Quote) -> Result<&'a Offer, Refusal> {
+    let on = |o: &&Offer| o.v2.network == accepted.network;
+    let offer = quote.offers.iter().find(on).ok_or_else(|| mismatch("network"))?;
+    let ours = &offer.v2;
+    let same_address = |a: &str, b: &str| a.eq_ignore_ascii_case(b);
+    let echoed =
+        |(key, value): (&String, &Value)| accepted.extra.as_ref().and_then(|extra| extra.get(key)) == Some(value);
+    let fields = [
+        ("asset", same_address(&accepted.asset, &ours.asset)),
+        ("amount", accepted.amount == ours.amount),
+        ("payTo", same_address(&accepted.pay_to, &ours.pay_to)),
+        ("maxTimeoutSeconds", accepted.max_timeout_seconds == ours.max_timeout_seconds),
+        ("extra", ours.extra.iter().flatten().all(echoed)),
+    ];
+    match fields.iter().find(|(_, same)| !same) {
+        Some((field, _)) => Err(mismatch(field)),
+        None => Ok(offer),
+    }
+}
+
+fn mismatch(field: &str) -> Refusal {
+    Refusal::PaymentMismatch { field: field.to_owned() }
+}

@@ -1,0 +1,7 @@
+//! What is kept of a run: what it is about, its text, and its row in the ledger.
+
+pub mod ledger_row;
+pub mod receipt;
+pub mod run_record;
+pub mod run_request;
+pub mod transcript;

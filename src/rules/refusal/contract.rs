@@ -1,0 +1,78 @@
+//! What is said no to of HIRE's contracts.
+
+use super::Detail;
+use serde::{Deserialize, Serialize};
+
+/// The ways in which a contract is not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum ContractError {
+    /// It is not of the schema's form, or a date, wallet or name in it is none.
+    Malformed,
+    /// Its hash is not that of its text.
+    HashMismatch,
+    /// The worker's wallet has not signed it.
+    WorkerSignature,
+    /// The seeker's wallet has not signed it.
+    SeekerSignature,
+    /// Its worker is no agent of ours.
+    UnknownWorker,
+    /// The worker has no such capability.
+    UnknownCapability,
+    /// Payment is not due on delivery.
+    Trigger,
+    /// Less than the capability costs.
+    Price,
+    /// Too near, too far, or over.
+    Deadline,
+    /// The capability does not deliver results of that form.
+    Output,
+    /// Its input or output schema cannot be checked in full.
+    Schema,
+    /// It wants more of latency, retries or refunds than can be promised.
+    Sla,
+    /// Its webhook leads where we do not send.
+    Webhook,
+    /// Another contract has its id.
+    Exists,
+}
+
+impl ContractError {
+    /// The stable name that programs match on.
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::Malformed => "CONTRACT_MALFORMED",
+            Self::HashMismatch => "CONTRACT_HASH_MISMATCH",
+            Self::WorkerSignature => "WORKER_SIGNATURE_INVALID",
+            Self::SeekerSignature => "SEEKER_SIGNATURE_INVALID",
+            Self::UnknownWorker => "WORKER_UNKNOWN",
+            Self::UnknownCapability => "CAPABILITY_UNKNOWN",
+            Self::Trigger => "PAYMENT_TRIGGER_UNSUPPORTED",
+            Self::Price => "PRICE_NOT_ACCEPTED",
+            Self::Deadline => "DEADLINE_NOT_ACCEPTED",
+            Self::Output => "OUTPUT_NOT_OFFERED",
+            Self::Schema => "SCHEMA_UNSUPPORTED",
+            Self::Sla => "SLA_NOT_OFFERED",
+            Self::Webhook => "WEBHOOK_REFUSED",
+            Self::Exists => "CONTRACT_EXISTS",
+        }
+    }
+
+    /// A sentence for a person.
+    pub fn message(self, detail: &Detail) -> String {
+        let Detail { field, expected, received } = detail;
+        match self {
+            Self::HashMismatch => "The contract's hash is not that of its text: it was changed.".to_owned(),
+            Self::WorkerSignature => "The worker's signature is not its wallet's signature of the hash.".to_owned(),
+            Self::SeekerSignature => "The seeker's signature is not its wallet's signature of the hash.".to_owned(),
+            Self::UnknownWorker => format!("No such worker agent: {field} is not ours."),
+            Self::UnknownCapability => format!("The worker agent has no such capability. Expected {expected}."),
+            Self::Exists => "Another contract is registered under this id.".to_owned(),
+            Self::Malformed | Self::Trigger | Self::Price | Self::Deadline => {
+                format!("`{field}`: expected {expected}, received {received}.")
+            }
+            Self::Output | Self::Schema | Self::Sla | Self::Webhook => {
+                format!("`{field}`: expected {expected}, received {received}.")
+            }
+        }
+    }
+}

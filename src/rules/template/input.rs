@@ -1,0 +1,148 @@
+//! A run's input: validated whole before anything about money.
+
+use super::{rendered_len, Parameter, Template, USER_MESSAGE};
+use crate::rules::config::Limits;
+use crate::rules::refusal::{InputError, Refusal};
+use crate::wire::flat;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+
+/// An input that the template accepts, defaults filled in.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Input {
+    /// One value for each declared parameter.
+    pub values: BTreeMap<String, String>,
+    /// The user's turn, where the caller sent one.
+    pub user_message: Option<String>,
+}
+
+/// What a body is before anyone looks at a template.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Body {
+    /// Nothing, or `{}`: what a caller sends who wants to know the terms.
+    Empty,
+    /// JSON, as far as [`flat`] keeps it.
+    Json(Value),
+    /// Not JSON.
+    Malformed,
+}
+
+impl Body {
+    /// Reads the bytes of a request's body.
+    pub fn read(bytes: &[u8]) -> Self {
+        if bytes.trim_ascii().is_empty() {
+            return Body::Empty;
+        }
+        match flat::from_slice(bytes) {
+            Ok(Value::Object(map)) if map.is_empty() => Body::Empty,
+            Ok(value) => Body::Json(value),
+            Err(_) => Body::Malformed,
+        }
+    }
+}
+
+/// Checks a body against a template. The first fault is told, in the order of the checks below:
+/// form, unknown fields, types and lengths, what is missing.
+pub fn validate(body: &Body, template: &Template, limits: &Limits) -> Result<Input, Refusal> {
+    let empty = Map::new();
+    let fields = match body {
+        Body::Empty => &empty,
+        Body::Json(Value::Object(fields)) => fields,
+        Body::Json(other) => {
+            return Err(Refusal::input(InputError::NotAnObject, "body", "a JSON object", &kind(other)))
+        }
+        Body::Malformed => {
+            return Err(Refusal::input(InputError::NotJson, "body", "a JSON object", "text that is not JSON"))
+        }
+    };
+    for name in fields.keys() {
+        known(name, template)?;
+    }
+    let user_message = match fields.get(USER_MESSAGE) {
+        None => None,
+        Some(value) => {
+            Some(text(USER_MESSAGE, value, limits.user_message_chars)?).filter(|message| !message.trim().is_empty())
+        }
+    };
+    let given = template.parameters.iter().map(|p| given(p, fields, limits));
+    let given: Vec<_> = given.collect::<Result<_, Refusal>>()?;
+    let values = template.parameters.iter().zip(given).map(|(p, given)| Ok((p.name.clone(), value_of(p, given)?)));
+    let values = values.collect::<Result<_, Refusal>>()?;
+    let length = rendered_len(template.prompt.reveal(), &values);
+    if length > limits.prompt_bytes {
+        // Of the prompt nothing is told, not even its length.
+        let received = "values that fill in to more";
+        return Err(Refusal::input(
+            InputError::TooLong,
+            "body",
+            "values that fit into the template's prompt",
+            received,
+        ));
+    }
+    Ok(Input { values, user_message })
+}
+
+fn known(name: &str, template: &Template) -> Result<(), Refusal> {
+    if name == USER_MESSAGE {
+        let refusal = || Refusal::input(InputError::UserMessageNotAllowed, name, "no user message", "one");
+        return template.allow_user_message.then_some(()).ok_or_else(refusal);
+    }
+    if template.parameters.iter().any(|p| p.name == name) {
+        return Ok(());
+    }
+    let message = template.allow_user_message.then_some(USER_MESSAGE);
+    let names: Vec<&str> = template.parameters.iter().map(|p| p.name.as_str()).chain(message).collect();
+    let expected = match names.as_slice() {
+        [] => "no parameters".to_owned(),
+        names => format!("one of: {}", names.join(", ")),
+    };
+    // The name is the caller's own text: bounded, so that an error stays short.
+    let shown: String = name.chars().take(64).collect();
+    Err(Refusal::input(InputError::UnknownParameter, &shown, &expected, "an undeclared parameter"))
+}
+
+/// What the input has for a parameter, of the right type and length.
+fn given(parameter: &Parameter, fields: &Map<String, Value>, limits: &Limits) -> Result<Option<String>, Refusal> {
+    let limit = parameter.max_length.unwrap_or(usize::MAX).min(limits.value_chars);
+    fields.get(&parameter.name).map(|value| text(&parameter.name, value, limit)).transpose()
+}
+
+/// The value a parameter takes: the input's, else its default, else (optional) nothing.
+fn value_of(parameter: &Parameter, given: Option<String>) -> Result<String, Refusal> {
+    match (given, &parameter.default) {
+        (Some(value), _) if !value.is_empty() || !parameter.required => Ok(value),
+        // An empty string for a required parameter says nothing: the default speaks, if there is one.
+        (_, Some(default)) => Ok(default.clone()),
+        (None, None) if !parameter.required => Ok(String::new()),
+        (given, None) => {
+            let received = if given.is_some() { "an empty string" } else { "nothing" };
+            Err(Refusal::input(InputError::MissingParameter, &parameter.name, "a non-empty string", received))
+        }
+    }
+}
+
+fn text(field: &str, value: &Value, limit: usize) -> Result<String, Refusal> {
+    let Value::String(text) = value else {
+        return Err(Refusal::input(InputError::NotAString, field, "a string", &kind(value)));
+    };
+    let length = text.chars().count();
+    if length > limit {
+        let expected = format!("a string of at most {limit} characters");
+        let received = format!("a string of {length} characters");
+        return Err(Refusal::input(InputError::TooLong, field, &expected, &received));
+    }
+    Ok(text.clone())
+}
+
+fn kind(value: &Value) -> String {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "an array",
+        Value::Object(_) => "an object",
+    }
+    .to_owned()
+}

@@ -1,0 +1,277 @@
+//! The operator's document: validated whole, laid over what is there, refused by name.
+
+use coinslot::testing::rules::config::{Config, ConfigError, Limits, Network};
+use coinslot::testing::wire::evm::{Address, Domain};
+use serde_json::{json, Value};
+
+fn lay(document: Value) -> Result<Config, ConfigError> {
+    Config::built_in().with_document(Config::read_document(&document.to_string())?)
+}
+
+/// The message of a value that is refused.
+fn refused(document: &Value) -> String {
+    match lay(document.clone()) {
+        Err(ConfigError::Value(message)) => message,
+        other => panic!("{document} gave {other:?}"),
+    }
+}
+
+fn network() -> Value {
+    json!({
+        "id": "eip155:8453", "v1": "base", "asset": "0x833589fCD6eDb6E08f4c7C32D4f71b54bdA02913", "decimals": 6,
+        "eip712": {"name": "USD Coin", "version": "2"},
+    })
+}
+
+fn issuer() -> Value {
+    json!({"issuer": "https://id.example", "audience": "coinslot", "secret": "JWT_SECRET"})
+}
+
+/// `section` with the member at `path` replaced (or added).
+fn with(mut section: Value, path: &str, value: Value) -> Value {
+    let (at, name) = path.rsplit_once('/').unwrap();
+    section.pointer_mut(at).unwrap()[name] = value;
+    section
+}
+
+#[test]
+fn what_is_built_in_is_valid_and_believes_nobody() {
+    let config = lay(json!({})).unwrap();
+    assert_eq!(config, Config::built_in());
+    assert!(config.jwt.issuers.is_empty() && !config.paused);
+    assert_eq!(config.networks.iter().map(|n| n.id.as_str()).collect::<Vec<_>>(), ["eip155:8453", "eip155:84532"]);
+}
+
+#[test]
+fn a_whole_document_takes_the_place_of_everything() {
+    let config = lay(json!({
+        "revision": "r7", "paused": true, "facilitators": [{"url": "http://localhost:4021"}], "networks": [network()],
+        "models": [{"id": "m", "maxOutput": 10, "retiredOn": "2027-01-01"}],
+        "limits": {"bodyBytes": 10, "paidAttempts": 1}, "anthropic": {"baseUrl": "http://localhost:9", "version": "2026-10-21"},
+        "jwt": {"issuers": [issuer()]}, "requirePaymentIdentifier": true, "refundPolicy": "All of it, at once.",
+    }))
+    .unwrap();
+    assert_eq!(
+        (config.require_payment_identifier, config.refund_policy.as_deref()),
+        (true, Some("All of it, at once."))
+    );
+    assert_eq!((&*config.revision, config.paused), ("r7", true));
+    assert_eq!(config.facilitators[0].url, "http://localhost:4021");
+    assert_eq!((config.networks.len(), config.models.len()), (1, 1));
+    assert_eq!((config.limits.body_bytes, config.limits.paid_attempts), (10, 1));
+    assert_eq!(config.anthropic.version, "2026-10-21");
+    assert_eq!(config.jwt.issuers[0].secret.as_deref(), Some("JWT_SECRET"));
+}
+
+#[test]
+fn a_section_left_out_stays_as_it_was() {
+    let base = lay(json!({"requirePaymentIdentifier": true, "refundPolicy": "none", "revision": "r1", "facilitators": [{"url": "https://f.example"}], "models": [{"id": "m", "maxOutput": 1}]})).unwrap();
+    let document = Config::read_document(r#"{"paused":true}"#).unwrap();
+    let config = base.clone().with_document(document).unwrap();
+    assert_eq!(config, Config { paused: true, ..base });
+}
+
+#[test]
+fn within_limits_what_is_left_out_is_the_default() {
+    let config = lay(json!({"limits": {"valueChars": 5}})).unwrap();
+    assert_eq!(config.limits, Limits { value_chars: 5, ..Limits::default() });
+    assert_eq!(lay(json!({"anthropic": {"baseUrl": "https://a.example"}})).unwrap().anthropic.version, "2023-06-01");
+}
+
+/// The money back, the node to ask, and what callers must send: nothing of it unless the operator says so.
+#[test]
+fn what_the_operator_must_ask_for_is_off() {
+    let config = lay(json!({"facilitators": [{"url": "https://f.example"}], "networks": [network()]})).unwrap();
+    assert_eq!((config.facilitators[0].claims_secret.as_deref(), config.networks[0].rpc_url.as_deref()), (None, None));
+    assert_eq!((config.require_payment_identifier, config.refund_policy), (false, None));
+    let config = lay(json!({
+        "facilitators": [{"url": "https://f.example", "claimsSecret": "CLAIMS_KEY"}],
+        "networks": [with(network(), "/rpcUrl", json!("http://localhost:8545"))],
+        "limits": {"startAttempts": 1, "outstandingPerPayer": 0},
+    }))
+    .unwrap();
+    assert_eq!(config.facilitators[0].claims_secret.as_deref(), Some("CLAIMS_KEY"));
+    assert_eq!(config.networks[0].rpc_url.as_deref(), Some("http://localhost:8545"));
+    assert_eq!((config.limits.start_attempts, config.limits.outstanding_per_payer), (1, 0));
+}
+
+#[test]
+fn a_networks_domain_is_its_tokens() {
+    let domains: Vec<Domain> = Config::built_in().networks.iter().map(Network::domain).collect();
+    let usdc = |name: &str, chain_id, contract: &str| Domain {
+        name: name.to_owned(),
+        version: "2".to_owned(),
+        chain_id,
+        contract: Address::parse(contract).unwrap(),
+    };
+    assert_eq!(
+        domains,
+        [
+            usdc("USD Coin", 8453, "0x833589fCD6eDb6E08f4c7C32D4f71b54bdA02913"),
+            usdc("USDC", 84532, "0x036CbD53842c5426634e7929541eC2318f3dCF7e"),
+        ]
+    );
+    let largest = lay(json!({"networks": [with(network(), "/id", json!(format!("eip155:{}", u64::MAX)))]})).unwrap();
+    assert_eq!(largest.networks[0].domain().chain_id, u64::MAX);
+}
+
+#[test]
+fn an_unknown_field_anywhere_is_refused_by_name() {
+    for document in [
+        json!({"colour": 1}),
+        json!({"max_timeout": 1}),
+        json!({"facilitators": [{"url": "https://f.example", "colour": 1}]}),
+        json!({"networks": [with(network(), "/colour", json!(1))]}),
+        json!({"networks": [with(network(), "/eip712/colour", json!(1))]}),
+        json!({"models": [{"id": "m", "maxOutput": 1, "colour": 1}]}),
+        json!({"limits": {"colour": 1}}),
+        json!({"anthropic": {"baseUrl": "https://a.example", "colour": 1}}),
+        json!({"jwt": {"issuers": [], "colour": 1}}),
+        json!({"jwt": {"issuers": [with(issuer(), "/colour", json!(1))]}}),
+    ] {
+        let Err(ConfigError::Form(message)) = lay(document.clone()) else { panic!("{document}") };
+        assert!(message.contains("colour") || message.contains("max_timeout"), "{message}");
+    }
+}
+
+#[test]
+fn what_is_not_of_the_form_is_refused() {
+    for text in [
+        "",
+        "{",
+        "[]",
+        "null",
+        r#"{"paused":"yes"}"#,
+        r#"{"networks":{}}"#,
+        r#"{"limits":{"bodyBytes":-1}}"#,
+        r#"{"limits":{"paidAttempts":256}}"#,
+        r#"{"limits":{"startAttempts":256}}"#,
+        r#"{"limits":{"outstandingPerPayer":-1}}"#,
+        r#"{"requirePaymentIdentifier":"yes"}"#,
+        r#"{"refundPolicy":{}}"#,
+    ] {
+        assert!(matches!(Config::read_document(text), Err(ConfigError::Form(_))), "{text}");
+    }
+    for missing in ["id", "v1", "asset", "decimals", "eip712"] {
+        let mut network = network();
+        network.as_object_mut().unwrap().remove(missing);
+        let Err(ConfigError::Form(message)) = lay(json!({"networks": [network]})) else { panic!("{missing}") };
+        assert!(message.contains(missing), "{message}");
+    }
+    let bad_asset = with(network(), "/asset", json!("0x123"));
+    assert!(matches!(lay(json!({"networks": [bad_asset]})), Err(ConfigError::Form(_))));
+}
+
+#[test]
+fn every_bad_value_is_refused_by_name() {
+    let net = |path: &str, value: Value| json!({"networks": [with(network(), path, value)]});
+    let limit = |name: &str, value: u64| json!({"limits": {name: value}});
+    let jwt = |path: &str, value: Value| json!({"jwt": {"issuers": [with(issuer(), path, value)]}});
+    let twice = |section: Value| json!([section, section]);
+    let model = json!({"id": "m", "maxOutput": 1});
+    for (document, named) in [
+        (json!({"facilitators": []}), "facilitators: none"),
+        (json!({"facilitators": [{"url": "ftp://f.example"}]}), "facilitators: a url"),
+        (json!({"facilitators": [{"url": "https://"}]}), "facilitators: a url"),
+        (json!({"facilitators": [{"url": "f.example"}]}), "facilitators: a url"),
+        (json!({"facilitators": [{"url": "https://f.example?key=1"}]}), "facilitators: a url"),
+        (json!({"facilitators": [{"url": "https://f.example/a b"}]}), "facilitators: a url"),
+        (json!({"networks": []}), "networks: none"),
+        (net("/id", json!("solana:5eykt4")), "networks: an id"),
+        (net("/id", json!("8453")), "networks: an id"),
+        (net("/id", json!("eip155:")), "networks: an id"),
+        (net("/id", json!("eip155:0x2105")), "networks: an id"),
+        (net("/id", json!("eip155:+8453")), "networks: an id"),
+        (net("/id", json!("eip155:18446744073709551616")), "networks: an id"),
+        (net("/rpcUrl", json!("mainnet.base.org")), "networks: an rpcUrl"),
+        (net("/rpcUrl", json!("")), "networks: an rpcUrl"),
+        (net("/v1", json!("")), "networks: v1"),
+        (net("/decimals", json!(10)), "networks: decimals"),
+        (net("/eip712/name", json!("")), "networks: eip712.name"),
+        (net("/eip712/version", json!("")), "networks: eip712.version"),
+        (json!({"networks": [network(), with(network(), "/v1", json!("other"))]}), "networks: an id stands twice"),
+        (
+            json!({"networks": [network(), with(network(), "/id", json!("eip155:1"))]}),
+            "networks: a v1 name stands twice",
+        ),
+        (json!({"models": []}), "models: none"),
+        (json!({"models": twice(model.clone())}), "models: an id stands twice"),
+        (json!({"models": [with(model.clone(), "/maxOutput", json!(0))]}), "models: maxOutput"),
+        (json!({"models": [with(model.clone(), "/retiredOn", json!("2026-13-01"))]}), "models: retiredOn"),
+        (json!({"models": [with(model.clone(), "/retiredOn", json!("2026-1-1"))]}), "models: retiredOn"),
+        (json!({"models": [with(model.clone(), "/retiredOn", json!("2026-01-32"))]}), "models: retiredOn"),
+        (json!({"models": [with(model.clone(), "/retiredOn", json!("2026-01-01T00:00"))]}), "models: retiredOn"),
+        (json!({"models": [with(model, "/retiredOn", json!("soon"))]}), "models: retiredOn"),
+        (limit("maxTimeoutSeconds", 0), "limits: seconds"),
+        (limit("maxTimeoutSeconds", 3601), "limits: seconds"),
+        (limit("verifySeconds", 0), "limits: seconds"),
+        (limit("settleSeconds", 0), "limits: seconds"),
+        (limit("claudeBeginSeconds", 0), "limits: seconds"),
+        (limit("claudeIdleSeconds", 0), "limits: seconds"),
+        (limit("claudeTotalSeconds", 0), "limits: seconds"),
+        (limit("settleMarginSeconds", 270), "limits: maxTimeoutSeconds must exceed"),
+        (limit("bodyBytes", 0), "limits: bodyBytes"),
+        (limit("bodyBytes", (16 << 20) + 1), "limits: bodyBytes"),
+        (limit("startAttempts", 0), "limits: startAttempts"),
+        (limit("paidAttempts", 0), "limits: paidAttempts"),
+        (json!({"anthropic": {"baseUrl": "api.anthropic.com"}}), "anthropic: baseUrl"),
+        (jwt("/issuer", json!("")), "jwt: issuer or audience"),
+        (jwt("/audience", json!("")), "jwt: issuer or audience"),
+        (jwt("/secret", json!(null)), "jwt: an issuer has exactly one"),
+        (jwt("/jwks", json!({"keys": []})), "jwt: an issuer has exactly one"),
+        (jwt("/jwksUrl", json!("https://id.example/jwks")), "jwt: an issuer has exactly one"),
+        (json!({"jwt": {"issuers": [{"issuer": "i", "audience": "a", "jwksUrl": "id.example/jwks"}]}}), "jwt: jwksUrl"),
+        (json!({"jwt": {"issuers": twice(issuer())}}), "jwt: an issuer stands twice"),
+    ] {
+        let message = refused(&document);
+        assert!(message.starts_with(named), "{document}: {message}");
+    }
+}
+
+#[test]
+fn values_at_their_bounds_are_taken() {
+    for document in [
+        json!({"networks": [with(network(), "/decimals", json!(9))]}),
+        json!({"networks": [with(network(), "/decimals", json!(0))]}),
+        json!({"limits": {"maxTimeoutSeconds": 3600, "claudeBeginSeconds": 1, "settleMarginSeconds": 3598}}),
+        json!({"limits": {"bodyBytes": 16 << 20, "paidAttempts": 255}}),
+        json!({"limits": {"bodyBytes": 1, "verifySeconds": 1}}),
+        json!({"models": [{"id": "m", "maxOutput": 1, "retiredOn": "2028-12-31"}]}),
+        json!({"jwt": {"issuers": [{"issuer": "i", "audience": "a", "jwksUrl": "https://id.example/jwks"}]}}),
+        json!({"jwt": {"issuers": [{"issuer": "i", "audience": "a", "jwks": {"keys": []}}]}}),
+    ] {
+        assert!(lay(document.clone()).is_ok(), "{document}");
+    }
+}
+
+/// One bad line changes nothing: there is no configuration with half of a document in it.
+#[test]
+fn a_document_with_one_bad_value_changes_nothing() {
+    refused(
+        &json!({"paused": true, "revision": "r2", "models": [{"id": "m", "maxOutput": 1}], "limits": {"bodyBytes": 0}}),
+    );
+}
+
+/// The whole is validated: a base that the document does not mend is refused too.
+#[test]
+fn a_document_is_judged_together_with_what_it_is_laid_over() {
+    let base = Config { facilitators: vec![], ..Config::built_in() };
+    let paused = || Config::read_document(r#"{"paused":true}"#).unwrap();
+    assert_eq!(base.clone().with_document(paused()), Err(ConfigError::Value("facilitators: none".to_owned())));
+    let mended = Config::read_document(r#"{"facilitators":[{"url":"https://f.example"}]}"#).unwrap();
+    assert!(base.with_document(mended).is_ok());
+}
+
+#[test]
+fn a_model_is_sold_until_the_day_before_it_retires() {
+    let config = lay(
+        json!({"models": [{"id": "old", "maxOutput": 1, "retiredOn": "2026-06-15"}, {"id": "new", "maxOutput": 2}]}),
+    )
+    .unwrap();
+    let sold = |id: &str, today: &str| config.model(id, today).is_some();
+    assert!(sold("old", "2026-06-14") && sold("old", "2025-12-31"));
+    assert!(!sold("old", "2026-06-15") && !sold("old", "2026-06-16") && !sold("old", "2027-01-01"));
+    assert!(sold("new", "2099-01-01"));
+    assert!(!sold("unheard-of", "2026-01-01") && !sold("", "2026-01-01") && !sold("NEW", "2026-01-01"));
+    assert_eq!(config.model("new", "2026-01-01").unwrap().max_output, 2);
+}

@@ -1,0 +1,508 @@
+//! What became of a payment: what a facilitator's words are worth, and what the chain shows.
+
+use coinslot::testing::rules::payment::reconcile::{
+    is_definite_no, is_failure, is_not_submitted, is_reported, names_spent_nonce, of_spent, of_unspent, of_verify,
+    receipt, says_spent, Spending,
+};
+use coinslot::testing::rules::payment::Payment;
+use coinslot::testing::rules::run::{Evidence, Receipt};
+use coinslot::testing::wire::amount::Amount;
+use coinslot::testing::wire::evm::Address;
+use coinslot::testing::wire::evm_rpc::{
+    self, authorization_state, chain_id, latest_block, receipt_of, result, spending_of, Block, Log, Quantity,
+    TransactionReceipt,
+};
+use coinslot::testing::wire::x402::{SettleResponse, VerifyResponse};
+use proptest::prelude::*;
+use serde_json::{json, Value};
+
+const USDC: &str = "0x833589fCD6eDb6E08f4c7C32D4f71b54bdA02913";
+const PAYER: &str = "0xa3A36f80221FcDbD73c2bF716013e2167BE89659";
+const WALLET: &str = "0x209693Bc6afc0C5328bA36FaF03C514EF312287C";
+const STRANGER: &str = "0x857b06519E91e3A54538791bDbb0E22373e36b66";
+const NONCE: &str = "0x23dc111d7c3ad1df9806ce1e8eb4f55f57dba117339c545e7593d1f6c3b02662";
+const OTHER_NONCE: &str = "0xf3746613c2d920b5fdabc0856f2aeb2d4f88ee6037b8cc5d04a71a4462f13480";
+const TRANSACTION: &str = "0x1234567890abcdef1234567890abcdef1234567890abcdef1234567890abcdef";
+const EXPIRES: u64 = 1_740_672_389;
+/// When the run was first presented.
+const SINCE: u64 = EXPIRES - 300;
+/// How far the chain's clock and ours may be apart.
+const CLOCKS_DIFFER: u64 = 15 * 60;
+
+// As viem's `encodeEventTopics` has them.
+const USED: &str = "0x98de503528ee59b575ef0c0a2576a82497bfc029a5685b209e9ec333479b10a5";
+const CANCELED: &str = "0x1cdd46ff242716cdaa72d159d339a485b3438398348d68f09d7c8c0a59353d81";
+const TRANSFER: &str = "0xddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55a4df523b3ef";
+const PAYER_TOPIC: &str = "0x000000000000000000000000a3a36f80221fcdbd73c2bf716013e2167be89659";
+
+fn address(text: &str) -> Address {
+    Address::parse(text).unwrap()
+}
+
+fn payment() -> Payment {
+    Payment {
+        x402_version: 2,
+        payload: json!({}),
+        requirements: json!({}),
+        network: "eip155:8453".to_owned(),
+        network_v1: "base".to_owned(),
+        asset: address(USDC),
+        pay_to: address(WALLET),
+        amount: Amount(10_000),
+        payer: address(PAYER),
+        by_key: true,
+        valid_before: EXPIRES,
+        nonce: NONCE.to_owned(),
+        name: "n".to_owned(),
+        proof: "p".to_owned(),
+    }
+}
+
+fn receipt_with(transaction: &str) -> Receipt {
+    Receipt {
+        transaction: transaction.to_owned(),
+        network: "eip155:8453".to_owned(),
+        network_v1: "base".to_owned(),
+        payer: PAYER.to_owned(),
+    }
+}
+
+// What facilitators say.
+
+fn answer(reason: &str, transaction: &str) -> SettleResponse {
+    SettleResponse {
+        success: false,
+        error_reason: (!reason.is_empty()).then(|| reason.to_owned()),
+        transaction: transaction.to_owned(),
+        network: "eip155:8453".to_owned(),
+        payer: None,
+    }
+}
+
+/// After the submission nothing a facilitator says is a no: the payer would be told to sign again.
+#[test]
+fn only_what_is_found_before_submitting_is_a_definite_no() {
+    for reason in [
+        "insufficient_funds",
+        "invalid_exact_evm_insufficient_balance",
+        "invalid_exact_evm_payload_signature",
+        "invalid_exact_evm_payload_authorization_valid_before",
+        "invalid_network",
+        "unsupported_scheme",
+    ] {
+        assert!(is_definite_no(&answer(reason, "")), "{reason}");
+        assert!(!is_definite_no(&answer(reason, TRANSACTION)), "{reason} with a transaction");
+        assert!(!is_definite_no(&SettleResponse { success: true, ..answer(reason, "") }), "a yes is no no");
+    }
+    for reason in [
+        "",
+        "settlement_pending",
+        "transaction_failed",
+        "invalid_transaction_state",
+        "invalid_exact_evm_transaction_failed",
+        "invalid_exact_evm_nonce_already_used",
+        "unexpected_settle_error",
+        "Timed out while waiting for transaction to be confirmed.",
+        "whatever_comes_next",
+    ] {
+        assert!(!is_definite_no(&answer(reason, "")), "{reason}");
+    }
+}
+
+/// Facilitators' words for a nonce that is spent.
+const SPENT: [&str; 3] =
+    ["invalid_exact_evm_nonce_already_used", "authorization_nonce_used", "invalid_exact_evm_payload_nonce_spent"];
+/// Words that are not.
+const NOT_SPENT: [&str; 5] =
+    ["", "nonce", "invalid_exact_evm_payload_authorization_nonce", "insufficient_funds", "amount_already_used"];
+
+#[test]
+fn a_facilitator_says_spent_where_it_names_a_nonce_that_is_used() {
+    for reason in SPENT {
+        assert!(says_spent(&answer(reason, "")) && names_spent_nonce(Some(reason)), "{reason}");
+        assert!(!is_definite_no(&answer(reason, "")), "spent on what, it does not say: {reason}");
+        assert!(!says_spent(&answer(reason, TRANSACTION)), "by a transaction of its own, perhaps");
+        assert!(!says_spent(&SettleResponse { success: true, ..answer(reason, "") }));
+    }
+    for reason in NOT_SPENT {
+        assert!(!says_spent(&answer(reason, "")) && !names_spent_nonce(Some(reason)), "{reason}");
+    }
+    assert!(!names_spent_nonce(None));
+}
+
+/// What is still under way may yet move the money: only what has failed is an answer.
+#[test]
+fn a_settlement_has_failed_only_where_the_facilitator_says_so_in_so_many_words() {
+    for (reason, failed) in [
+        ("transaction_failed", true),
+        ("invalid_transaction_state", true),
+        ("invalid_exact_evm_transaction_failed", true),
+        ("invalid_exact_evm_transfer_event_mismatch", true),
+        ("settle_exact_failed_onchain", true),
+        ("execution reverted: FiatTokenV2: authorization is used or canceled", true),
+        ("", false),
+        ("unexpected_settle_error", false),
+        ("HTTP request failed.", false),
+        ("whatever_comes_next", false),
+        ("settlement_pending", false),
+        ("transaction_pending", false),
+        ("settlement_timeout", false),
+        ("settle_exact_transaction_confirmation_timed_out", false),
+    ] {
+        for transaction in ["", TRANSACTION] {
+            assert_eq!(is_failure(&answer(reason, transaction)), failed, "{reason}: {transaction}");
+        }
+        assert!(!is_failure(&SettleResponse { success: true, ..answer(reason, "") }), "a yes is no failure");
+    }
+}
+
+/// In version 1 the reference facilitator passes on what its library threw, as it is (`x402/evm`, `exact/v1`).
+#[test]
+fn a_confirmation_that_timed_out_is_no_failure_in_the_librarys_own_words_either() {
+    for reason in [
+        "Timed out while waiting for transaction to be confirmed.",
+        "Timed out while waiting for transaction with hash \"0x12\" to be confirmed.",
+        "The request timed out.",
+        "Timeout",
+    ] {
+        assert!(!is_failure(&answer(reason, "")), "{reason}");
+    }
+}
+
+#[test]
+fn a_facilitator_that_did_not_take_the_request_cannot_have_submitted_anything() {
+    let sure: Vec<u16> = (100..600).filter(|status| is_not_submitted(*status)).collect();
+    assert_eq!(sure, [401, 403, 404, 405, 415, 429, 501, 521, 523, 525, 526, 530]);
+    for status in [200, 400, 402, 408, 409, 500, 502, 503, 504, 520, 522, 524] {
+        assert!(!is_not_submitted(status), "{status} may come after the submission");
+    }
+}
+
+fn verdict(is_valid: bool, reason: &str) -> VerifyResponse {
+    let invalid_reason = (!reason.is_empty()).then(|| reason.to_owned());
+    VerifyResponse { is_valid, invalid_reason, payer: None }
+}
+
+#[test]
+fn what_verify_says_of_a_payment_that_was_to_be_settled() {
+    assert_eq!(of_verify(&verdict(true, ""), &payment()), Evidence::Unspent);
+    for reason in SPENT {
+        let spent = Evidence::Spent(receipt_with(""));
+        assert_eq!(of_verify(&verdict(false, reason), &payment()), spent, "never paid, only spent: {reason}");
+    }
+    let too_late = "invalid_exact_evm_payload_authorization_valid_before";
+    for reason in NOT_SPENT.into_iter().chain([too_late, "invalid_exact_evm_payload_signature"]) {
+        assert_eq!(of_verify(&verdict(false, reason), &payment()), Evidence::Nothing, "{reason}");
+    }
+}
+
+// What the chain is asked.
+
+fn asked(request: &str) -> (String, Value) {
+    let request: Value = serde_json::from_str(request).unwrap();
+    assert_eq!((&request["jsonrpc"], request["id"].is_number()), (&json!("2.0"), true));
+    (request["method"].as_str().unwrap().to_owned(), request["params"].clone())
+}
+
+fn call(method: &str, params: Value) -> (String, Value) {
+    (method.to_owned(), params)
+}
+
+/// The data is what viem's `encodeFunctionData` and `encodeEventTopics` make of the same.
+#[test]
+fn the_node_is_asked_in_the_chains_own_words() {
+    assert_eq!(asked(&chain_id()), call("eth_chainId", json!([])));
+    assert_eq!(asked(&latest_block()), call("eth_getBlockByNumber", json!(["latest", false])));
+    assert_eq!(asked(&evm_rpc::block(0)), call("eth_getBlockByNumber", json!(["0x0", false])));
+    assert_eq!(asked(&evm_rpc::block(19_088_743)), call("eth_getBlockByNumber", json!(["0x1234567", false])));
+    let data = "0xe94a0102000000000000000000000000a3a36f80221fcdbd73c2bf716013e2167be89659\
+                23dc111d7c3ad1df9806ce1e8eb4f55f57dba117339c545e7593d1f6c3b02662";
+    let state = authorization_state(address(USDC), address(PAYER), NONCE, 19_088_743);
+    assert_eq!(asked(&state), call("eth_call", json!([{"to": USDC, "data": data}, "0x1234567"])));
+    let spending = spending_of(address(USDC), address(PAYER), NONCE, 0, 19_088_743);
+    let filter = json!({
+        "address": USDC,
+        "topics": [[USED, CANCELED], PAYER_TOPIC, NONCE],
+        "fromBlock": "0x0",
+        "toBlock": "0x1234567",
+    });
+    assert_eq!(asked(&spending), call("eth_getLogs", json!([filter])));
+    assert_eq!(asked(&receipt_of(TRANSACTION)), call("eth_getTransactionReceipt", json!([TRANSACTION])));
+}
+
+// What the chain answers, as a node writes it.
+
+fn answered(result: Value) -> String {
+    json!({"jsonrpc": "2.0", "id": 1, "result": result}).to_string()
+}
+
+fn block(timestamp: u64) -> Block {
+    let head = json!({
+        "baseFeePerGas": "0x4c4b40", "difficulty": "0x0", "extraData": "0x", "gasLimit": "0x11e1a300",
+        "gasUsed": "0x1f3c2a4", "hash": OTHER_NONCE, "number": "0x1a2b3c4", "parentHash": NONCE, "size": "0x2c1f",
+        "timestamp": format!("{timestamp:#x}"), "transactions": [TRANSACTION], "withdrawals": [],
+    });
+    result(&answered(head)).unwrap()
+}
+
+#[test]
+fn a_nodes_answer_is_its_result_and_an_error_is_no_answer() {
+    let head = block(EXPIRES);
+    assert_eq!((head.number.0, head.timestamp.0), (27_440_068, EXPIRES));
+    assert_eq!(result::<Quantity>(&answered(json!("0x2105"))), Some(Quantity(8_453)), "a chain's number");
+    let word = format!("0x{}1", "0".repeat(63));
+    assert_eq!(result::<String>(&answered(json!(word))), Some(word));
+    for text in [
+        r#"{"jsonrpc":"2.0","id":1,"error":{"code":-32005,"message":"query exceeds max block range"}}"#,
+        r#"{"jsonrpc":"2.0","id":1,"result":null}"#,
+        r#"{"jsonrpc":"2.0","id":1}"#,
+        r#"{"jsonrpc":"2.0","id":1,"result":7}"#,
+        "<html>",
+        "",
+        "[]",
+    ] {
+        assert_eq!(result::<String>(text), None, "{text}");
+        assert_eq!(result::<TransactionReceipt>(text), None, "a transaction that is not mined has none: {text}");
+    }
+    for number in [json!("0x"), json!("12"), json!(12), json!("0xzz"), json!("0x1ffffffffffffffff"), json!(null)] {
+        let text = answered(json!({"number": number, "timestamp": "0x1"}));
+        assert_eq!(result::<Block>(&text), None, "{number}");
+    }
+}
+
+/// A log as it stands in a receipt.
+fn log(contract: &str, topics: Value, data: &str) -> Value {
+    json!({
+        "address": contract.to_ascii_lowercase(), "topics": topics, "data": data,
+        "blockHash": OTHER_NONCE, "blockNumber": "0x1a2b3c4", "blockTimestamp": "0x67c09e45", "logIndex": "0x1b2",
+        "removed": false, "transactionHash": TRANSACTION, "transactionIndex": "0x4f",
+    })
+}
+
+fn topic(text: &str) -> String {
+    format!("0x{}{}", "0".repeat(24), text[2..].to_ascii_lowercase())
+}
+
+fn used(payer: &str, nonce: &str) -> Value {
+    log(USDC, json!([USED, topic(payer), nonce]), "0x")
+}
+
+fn canceled(payer: &str, nonce: &str) -> Value {
+    log(USDC, json!([CANCELED, topic(payer), nonce]), "0x")
+}
+
+fn transfer_of(contract: &str, from: &str, to: &str, amount: u128) -> Value {
+    log(contract, json!([TRANSFER, topic(from), topic(to)]), &format!("0x{amount:064x}"))
+}
+
+fn transfer(from: &str, to: &str, amount: u128) -> Value {
+    transfer_of(USDC, from, to, amount)
+}
+
+/// The transfer that was paid for.
+fn ours() -> Value {
+    transfer(PAYER, WALLET, 10_000)
+}
+
+/// What a transaction with these logs tells of the payment, mined right after it was presented.
+fn told(logs: &[Value]) -> Evidence {
+    told_at(logs, SINCE + 2)
+}
+
+/// The same, mined at this time.
+fn told_at(logs: &[Value], at: u64) -> Evidence {
+    let text = answered(json!({
+        "blockHash": OTHER_NONCE, "blockNumber": "0x1a2b3c4", "contractAddress": null, "cumulativeGasUsed": "0x5f5e100",
+        "effectiveGasPrice": "0x4c4b41", "from": STRANGER.to_ascii_lowercase(), "gasUsed": "0x14f2b", "l1Fee": "0x1b3",
+        "logs": logs, "logsBloom": "0x00", "status": "0x1", "to": USDC.to_ascii_lowercase(),
+        "transactionHash": TRANSACTION, "transactionIndex": "0x4f", "type": "0x2",
+    }));
+    let mined: TransactionReceipt = result(&text).unwrap();
+    assert_eq!((mined.logs.len(), mined.block_number.0), (logs.len(), 27_440_068));
+    of_spent(&payment(), SINCE, &Spending { transaction: TRANSACTION.to_owned(), logs: mined.logs, at })
+}
+
+fn paid() -> Evidence {
+    Evidence::Paid(receipt_with(TRANSACTION))
+}
+
+fn never(reason: &str) -> Evidence {
+    Evidence::Never(Some(reason.to_owned()))
+}
+
+const ELSEWHERE: &str = "invalid_exact_evm_nonce_already_used";
+
+#[test]
+fn a_nonce_that_is_not_spent_can_still_be_until_its_time_is_up_on_the_chain() {
+    assert_eq!(of_unspent(&payment(), &block(EXPIRES - 1)), Evidence::Unspent);
+    for time in [EXPIRES, EXPIRES + 1] {
+        let expired = never("invalid_exact_evm_payload_authorization_valid_before");
+        assert_eq!(of_unspent(&payment(), &block(time)), expired, "the token wants a time before it");
+    }
+    let endless = Payment { valid_before: u64::MAX, ..payment() };
+    assert_eq!(of_unspent(&endless, &block(EXPIRES)), Evidence::Unspent);
+}
+
+#[test]
+fn a_transfer_right_after_the_nonce_is_the_payment() {
+    assert_eq!(told(&[used(PAYER, NONCE), ours()]), paid());
+    assert_eq!(receipt(&payment(), TRANSACTION.to_owned()), receipt_with(TRANSACTION));
+}
+
+#[test]
+fn a_payment_is_found_among_others_of_the_same_transaction() {
+    let before =
+        [used(STRANGER, NONCE), transfer(STRANGER, WALLET, 1), used(PAYER, OTHER_NONCE), transfer(PAYER, STRANGER, 9)];
+    let after = [used(STRANGER, OTHER_NONCE), transfer(STRANGER, PAYER, 2)];
+    assert_eq!(told(&[&before[..], &[used(PAYER, NONCE), ours()], &after].concat()), paid());
+}
+
+/// The payer signs the nonce a second time, to themselves, and has both nonces spent in one transaction.
+#[test]
+fn another_payments_transfer_in_the_same_transaction_does_not_pay_for_this_one() {
+    let to_self = [used(PAYER, NONCE), transfer(PAYER, PAYER, 10_000)];
+    let other = [used(PAYER, OTHER_NONCE), ours()];
+    assert_eq!(told(&[&to_self[..], &other].concat()), never(ELSEWHERE));
+    assert_eq!(told(&[&other[..], &to_self].concat()), never(ELSEWHERE));
+    let canceled = [canceled(PAYER, NONCE)];
+    assert_eq!(told(&[&canceled[..], &other].concat()), never("authorization_canceled"));
+    assert_eq!(told(&[&other[..], &canceled].concat()), never("authorization_canceled"));
+}
+
+#[test]
+fn a_nonce_that_was_spent_on_anything_else_is_never_the_payment() {
+    for transfer in [
+        transfer(PAYER, STRANGER, 10_000),
+        transfer(PAYER, PAYER, 10_000),
+        transfer(STRANGER, WALLET, 10_000),
+        transfer(PAYER, WALLET, 9_999),
+        transfer(PAYER, WALLET, 10_001),
+        transfer(PAYER, WALLET, 0),
+        log(USDC, json!([USED, topic(PAYER), topic(WALLET)]), &format!("0x{:064x}", 10_000)),
+        log(USDC, json!([TRANSFER, topic(PAYER)]), &format!("0x{:064x}", 10_000)),
+    ] {
+        assert_eq!(told(&[used(PAYER, NONCE), transfer.clone()]), never(ELSEWHERE), "{transfer}");
+    }
+    assert_eq!(told(&[used(PAYER, NONCE)]), never(ELSEWHERE));
+    assert_eq!(told(&[ours(), used(PAYER, NONCE)]), never(ELSEWHERE), "the transfer comes after its nonce");
+}
+
+#[test]
+fn an_authorization_that_was_canceled_never_pays() {
+    assert_eq!(told(&[canceled(PAYER, NONCE)]), never("authorization_canceled"));
+    assert_eq!(told(&[canceled(PAYER, NONCE), ours()]), never("authorization_canceled"));
+}
+
+/// A contract of the payer's own may write whatever events it likes.
+#[test]
+fn other_contracts_events_do_not_count() {
+    let forged = |event: &str| log(STRANGER, json!([event, topic(PAYER), NONCE]), "0x");
+    let worthless = transfer_of(STRANGER, PAYER, WALLET, 10_000);
+    assert_eq!(told(&[forged(USED), ours()]), Evidence::Nothing, "who spent it is not seen here");
+    assert_eq!(told(&[forged(CANCELED), used(PAYER, NONCE), ours()]), paid());
+    assert_eq!(told(&[used(PAYER, NONCE), worthless.clone()]), never(ELSEWHERE));
+    assert_eq!(told(&[used(PAYER, NONCE), worthless.clone(), ours()]), paid());
+    assert_eq!(told(&[used(PAYER, NONCE), worthless, transfer(PAYER, PAYER, 10_000)]), never(ELSEWHERE));
+}
+
+/// That a nonce is spent says nothing where nobody can see on what: who takes it for paid gives a run away.
+#[test]
+fn a_transaction_that_says_nothing_of_the_nonce_is_no_evidence() {
+    let odd = log(USDC, json!([USED, topic(PAYER), NONCE, NONCE]), "0x");
+    for logs in [
+        vec![],
+        vec![ours()],
+        vec![used(STRANGER, NONCE), ours()],
+        vec![used(PAYER, OTHER_NONCE), ours()],
+        vec![odd, ours()],
+        vec![log(USDC, json!([]), "0x"), ours()],
+    ] {
+        assert_eq!(told(&logs), Evidence::Nothing, "{logs:?}");
+        assert_eq!(told_at(&logs, 0), Evidence::Nothing, "however old it is: {logs:?}");
+    }
+}
+
+/// Another shop of the same creator may have taken the same signature, for something else.
+#[test]
+fn a_transfer_from_before_the_run_has_bought_something_else() {
+    let pays = [used(PAYER, NONCE), ours()];
+    for at in [SINCE - CLOCKS_DIFFER, SINCE - 1, SINCE, SINCE + 1, EXPIRES, u64::MAX] {
+        assert_eq!(told_at(&pays, at), paid(), "{at}: clocks differ by so much");
+    }
+    for at in [SINCE - CLOCKS_DIFFER - 1, SINCE - 86_400, 0] {
+        assert_eq!(told_at(&pays, at), never(ELSEWHERE), "{at}");
+        assert_eq!(told_at(&[used(PAYER, NONCE)], at), never(ELSEWHERE), "{at}");
+        assert_eq!(told_at(&[canceled(PAYER, NONCE)], at), never(ELSEWHERE), "{at}");
+    }
+    let of = |since, at| {
+        let logs = result(&answered(json!(pays))).unwrap();
+        of_spent(&payment(), since, &Spending { transaction: TRANSACTION.to_owned(), logs, at })
+    };
+    assert_eq!((of(0, 0), of(u64::MAX, u64::MAX)), (paid(), paid()), "no overflow");
+    assert_eq!(of(u64::MAX, 0), never(ELSEWHERE));
+}
+
+#[test]
+fn the_logs_of_a_query_are_read_as_those_of_a_receipt() {
+    let logs: Vec<Log> = result(&answered(json!([used(PAYER, NONCE)]))).unwrap();
+    assert_eq!((logs.len(), logs[0].address, &*logs[0].transaction_hash), (1, address(USDC), TRANSACTION));
+    assert_eq!(logs[0].topics, [USED, PAYER_TOPIC, NONCE]);
+    assert_eq!(result::<Vec<Log>>(&answered(json!([]))), Some(vec![]));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(500) })]
+
+    /// Whatever else happens in a transaction: it is paid only where the nonce and then the transfer stand, and
+    /// nothing of the token's between them.
+    #[test]
+    fn only_the_tokens_next_word_after_the_nonce_counts(picks in prop::collection::vec(0usize..9, 0..8)) {
+        let all = [
+            used(PAYER, NONCE), ours(), used(PAYER, OTHER_NONCE), transfer(PAYER, PAYER, 10_000), canceled(PAYER, NONCE),
+            used(STRANGER, NONCE), transfer(PAYER, WALLET, 1), transfer_of(STRANGER, PAYER, WALLET, 10_000),
+            log(STRANGER, json!([USED, topic(PAYER), NONCE]), "0x"),
+        ];
+        let logs: Vec<Value> = picks.iter().map(|n| all[*n].clone()).collect();
+        let of_token: Vec<usize> = picks.into_iter().filter(|n| *n < 7).collect();
+        let at = of_token.iter().position(|n| matches!(n, 0 | 4));
+        let expected = match at.map(|at| (of_token[at], of_token.get(at + 1))) {
+            None => Evidence::Nothing,
+            Some((4, _)) => never("authorization_canceled"),
+            Some((_, Some(1))) => paid(),
+            Some(_) => never(ELSEWHERE),
+        };
+        let old = if expected == Evidence::Nothing { Evidence::Nothing } else { never(ELSEWHERE) };
+        prop_assert_eq!(told_at(&logs, SINCE - CLOCKS_DIFFER - 1), old);
+        prop_assert_eq!(told(&logs), expected);
+    }
+}
+
+// The report of a refund.
+
+#[test]
+fn a_report_is_taken_where_the_claim_is_there() {
+    for (status, text) in [
+        (200, r#"{"success":true,"claimId":"clm_1"}"#),
+        (201, r#"{"success":true}"#),
+        (409, r#"{"error":"Claim already exists for this transaction"}"#),
+        (400, r#"{"success":false,"error":"A claim ALREADY EXISTS"}"#),
+    ] {
+        assert!(is_reported(status, text), "{status} {text}");
+    }
+    for (status, text) in [
+        (200, r#"{"success":false}"#),
+        (200, r#"{"success":"true"}"#),
+        (200, "{}"),
+        (200, ""),
+        (200, "OK"),
+        (200, "[]"),
+        (302, r#"{"success":true}"#),
+        (401, r#"{"success":true}"#),
+        (500, r#"{"success":true}"#),
+        (400, r#"{"success":false,"error":"No such server"}"#),
+        (409, "already exists"),
+        (404, r#"{"error":"not found"}"#),
+    ] {
+        assert!(!is_reported(status, text), "{status} {text}");
+    }
+}

@@ -1,0 +1,227 @@
+// Many runs at once, each with one fault by chance: in the facilitator, in Claude, or in how its caller
+// behaves. Whatever happens, the chain and the ledger agree, and who paid has the text or is owed a refund.
+//   RUNS=1000               how many
+//   SEED=1a2b3c4d           the same faults as another time
+//   ONLY=17                 one run of them, alone
+//   EXCLUDE=a,b             without these faults
+//   REST=45                 how many seconds the Worker has for finishing by itself
+import assert from 'node:assert/strict';
+import { after, before, test } from 'node:test';
+import { encodeFunctionData, parseAbi } from 'viem';
+import { drop, reply } from '../../dev/facilitator.mjs';
+import { apiError, cut, errorEvent, hang, head, open, start, stop } from '../support/claude.mjs';
+import { chance, comeBack, inLanes, isWhole, kindsOf, present, rest, retold, seed, sum, transfers, wallets, write } from '../support/soak.mjs';
+import { HAIKU, HAIKU_PRICE, USDC, ada, decodeHeader, sleep, sse, startStack } from '../support/stack.mjs';
+
+const RUNS = Number(process.env.RUNS ?? 60);
+const ONLY = process.env.ONLY === undefined ? undefined : Number(process.env.ONLY);
+const LANES = 8;
+const VISIT_SECONDS = 25; // how long a caller comes back
+const REST_SECONDS = Number(process.env.REST ?? 120);
+const LIMITS = { verifySeconds: 2, settleSeconds: 2, claudeBeginSeconds: 3, claudeIdleSeconds: 2, maxTimeoutSeconds: 60 };
+const ELSEWHERE = '0x00000000000000000000000000000000000e15e0';
+const WHOLE = 2n * HAIKU_PRICE;
+
+let stack;
+const ours = new Map(); // runs by index and by nonce
+before(async () => {
+  stack = await startStack({ vars: { LIMITS: JSON.stringify(LIMITS) } });
+  stack.claude.script = (request) => ours.get(Number(/topic \S+-(\d+)\./.exec(request.raw)[1])).claude();
+  const step = (list) => (call, next) => list(ours.get(call.body.paymentPayload.payload.authorization.nonce)).shift()?.(call, next);
+  stack.facilitator.onVerify = step((run) => run.verify);
+  stack.facilitator.onSettle = step((run) => run.settle);
+});
+after(() => stack?.close());
+
+// What a facilitator does once: as interceptors (dev/facilitator.mjs), one for each call.
+const done = (answer) => async (call, next) => { const real = await next(); return answer(real); };
+const lies = (real) => ({ ...real, success: false, errorReason: 'unexpected_settle_error', transaction: '' });
+const idempotent = () => {
+  let first;
+  return [done((real) => { first = real; return drop; }), () => first];
+};
+async function emptyTheWallet(run) {
+  const { rpc } = stack.chain;
+  const transfer = parseAbi(['function transfer(address to, uint256 amount)']);
+  const data = encodeFunctionData({ abi: transfer, args: [ELSEWHERE, WHOLE] });
+  await rpc('anvil_setBalance', run.payer.address, '0xde0b6b3a7640000');
+  await rpc('anvil_impersonateAccount', run.payer.address);
+  await stack.chain.receipt(await rpc('eth_sendTransaction', { from: run.payer.address, to: USDC, data }));
+}
+
+// What Claude does the first time: of the steps of a whole answer, or something else.
+const textAt = (steps) => steps.findIndex((step) => step.type === 'content_block_delta');
+const upTo = (run, steps, pieces) => steps.slice(0, textAt(steps) + pieces * (run.every ? 2 : 1));
+const broken = (...ending) => (run, steps) => [...upTo(run, steps, run.by.between(1, run.count - 1)), run.by.pick([0, 400]), ...ending];
+const refuses = (status, headers) => () => apiError(status, { headers });
+
+// How a caller behaves before they come back as everybody does.
+const leavingAfter = (least, most) => async (run) => {
+  const leaving = AbortSignal.timeout(run.by.between(least, most));
+  const response = await stack.post(HAIKU, run.payment.input, run.payment.headers, { signal: leaving }).catch(() => {});
+  await response?.text().catch(() => {});
+};
+const leavesMidway = async (run) => {
+  if (run.json) return leavingAfter(50, 400)(run);
+  const events = sse(await stack.post(HAIKU, run.payment.input, run.payment.headers));
+  await events.next();
+  await events.return();
+};
+const oncePresented = (run) => present(stack, run.payment);
+const threeAtOnce = async (run) => {
+  const all = await Promise.all([1, 2, 3].map(() => present(stack, run.payment)));
+  const texts = new Set(all.map(({ text }) => text));
+  if (texts.size !== 1 || !all.every(({ whole }) => whole)) run.wrong.push(`three at once: ${all.map((one) => retold([one]))}`);
+};
+const withAnotherInput = async (run) => {
+  const first = await stack.post(HAIKU, run.payment.input, run.payment.headers);
+  const other = await present(stack, { ...run.payment, input: { topic: `${run.topic} And another.` } });
+  if (other.status !== 409 || other.text) run.wrong.push(`another input: ${retold([other])}`);
+  await first.text();
+};
+
+// Each fault once: `ends` is how the run ends when its caller comes back.
+const FAULTS = {
+  'none': {},
+  'verify-drop': { verify: () => [() => drop] },
+  'verify-500': { verify: () => [() => reply(500, { error: 'out of order' })] },
+  'verify-malformed': { verify: () => [() => reply(200, '{"isValid": tru')] },
+  'verify-slow': { verify: () => [async (call, next) => { await sleep(1000); return next(); }] },
+  'verify-too-slow': { verify: () => [async (call, next) => { await sleep(2500); return next(); }] },
+  'verify-invalid': { verify: () => [() => ({ isValid: false, invalidReason: 'invalid_exact_evm_payload_signature' })], ends: 'refused' },
+  'verify-other-payer': { verify: () => [done((real) => ({ ...real, payer: ELSEWHERE }))] },
+  'settle-drop-before': { settle: () => [() => drop] },
+  'settle-drop-after': { settle: () => [done(() => drop)] },
+  'settle-500-after': { settle: () => [done(() => reply(500, { error: 'out of order' }))] },
+  'settle-malformed-after': { settle: () => [done(() => reply(200, '{"success": tru'))] },
+  'settle-slow': { settle: (run) => [async (call, next) => { await sleep(run.by.between(300, 1500)); return next(); }] },
+  'settle-too-slow': { settle: () => [async (call, next) => { const real = await next(); await sleep(2500); return real; }] },
+  'settle-late': { settle: () => [async (call, next) => { await sleep(2500); return next(); }] },
+  'settle-lies': { settle: () => [done(lies)] },
+  'settle-twice': { settle: idempotent },
+  'settle-no-funds': { settle: (run) => [async (call, next) => { await emptyTheWallet(run); return next(); }], ends: 'refused' },
+  'claude-429': { claude: refuses(429, { 'retry-after': '1' }) },
+  'claude-500': { claude: refuses(500) },
+  'claude-529': { claude: refuses(529) },
+  'claude-no-head': { claude: () => [cut] },
+  'claude-no-start': { claude: () => [head, 20, cut] },
+  'claude-no-text': { claude: (run) => [start(), open(), run.by.pick([0, 400]), cut] },
+  'claude-cut': { claude: broken(cut) },
+  'claude-error-event': { claude: broken(errorEvent()) },
+  'claude-no-stop': { claude: (run, steps) => steps.filter((step) => step !== stop) },
+  'claude-silence': { claude: broken(hang) },
+  'claude-never': { claude: broken(cut), always: true, ends: 'given up' },
+  'caller-leaves-early': { caller: leavingAfter(0, 150) },
+  'caller-leaves-midway': { caller: leavesMidway },
+  'caller-leaves-at-end': { caller: oncePresented },
+  'three-at-once': { caller: threeAtOnce },
+  'another-input': { caller: withAnotherInput },
+};
+const kinds = kindsOf(FAULTS);
+
+async function plan(index, payer) {
+  const by = chance(seed, 'fault', index);
+  const kind = by.pick(kinds);
+  const fault = FAULTS[kind];
+  const run = { index, kind, payer, by, json: by.coin(), count: by.between(2, 6), every: by.pick([0, 10, 40]), topic: `topic ${seed}-${index}.`, editions: 0, wrong: [] };
+  Object.assign(run, {
+    ends: fault.ends ?? 'delivered',
+    verify: fault.verify?.(run) ?? [],
+    settle: fault.settle?.(run) ?? [],
+    claude() {
+      run.editions += 1;
+      const steps = write(run.topic, run.editions, run.count, run.every);
+      return fault.claude && (fault.always || run.editions === 1) ? fault.claude(run, steps) : steps;
+    },
+  });
+  const input = { topic: run.topic };
+  const headers = { accept: run.json ? 'application/json' : 'text/event-stream', ...(await stack.signPayment(HAIKU, input, payer)) };
+  run.payment = { path: HAIKU, input, headers };
+  ours.set(index, run);
+  ours.set(decodeHeader(headers['payment-signature']).payload.authorization.nonce, run);
+  return run;
+}
+
+/** One run: its fault, and its caller until the end. */
+async function live(run) {
+  try {
+    await FAULTS[run.kind].caller?.(run);
+    run.told = await comeBack(stack, run.payment, { seconds: VISIT_SECONDS });
+  } catch (error) {
+    run.told = [];
+    run.wrong.push(error.stack);
+  }
+}
+
+/** Who was neither served nor refused may have their text once everything is at rest. */
+async function comeLater(run) {
+  if (!run.told.some(({ whole, status }) => whole || status === 402)) run.told.push(await present(stack, run.payment));
+}
+
+/** How the run ended, by the books: `{ end, amount }`; what is wrong is added to `run.wrong`. */
+function judge(run, rows, paid) {
+  const booked = rows.filter((row) => row.tx !== null);
+  const texts = run.told.filter(({ whole }) => whole).map(({ text }) => text);
+  const seen = run.told.some(({ text }) => text);
+  const refundable = booked.some((row) => ['refundable', 'refunded'].includes(row.status));
+  const delivered = booked.some((row) => row.status === 'delivered') && texts.length > 0;
+  const unpaid = run.ends === 'given up' ? 'given up' : 'refused';
+  const end = !paid.length ? unpaid : refundable ? 'refundable' : delivered ? 'delivered' : 'paid for nothing';
+  const asExpected = end === run.ends || (run.ends === 'given up' && end === 'refundable');
+  const wrong = [
+    [paid.length > 1, `charged ${paid.length} times`],
+    [booked.length > 1, `${booked.length} rows with a transaction`],
+    [booked.length !== paid.length, `${paid.length} transfers, ${booked.length} rows with a transaction, of ${rows.map((row) => `${row.status} ${row.code}`)}`],
+    [booked.some((row) => row.tx !== paid[0]?.tx), "the row's transaction is not the chain's"],
+    [booked.some((row) => !['delivered', 'refundable', 'refunded'].includes(row.status)), `the row is ${booked.map((row) => `${row.status} ${row.code}`)}`],
+    [paid.length && !texts.length && !refundable, 'paid, and neither text nor refund'],
+    [!paid.length && seen, 'text, and not paid'],
+    [texts.some((text) => !isWhole(text, run.topic, run.editions, run.count)), `not one whole edition: ${texts}`],
+    [paid.length && run.told.some(({ status }) => status === 402), 'a 402 although it is paid'],
+    [!asExpected, `expected to end ${run.ends}, ended ${end}`],
+  ];
+  run.wrong.push(...wrong.filter(([is]) => is).map(([, what]) => what));
+  return { end, amount: paid.length ? HAIKU_PRICE : 0n };
+}
+
+const tally = (words) => {
+  const counts = new Map();
+  for (const word of words) counts.set(word, (counts.get(word) ?? 0) + 1);
+  return [...counts].sort().map(([word, count]) => `${count} ${word}`).join(', ');
+};
+
+test(`${ONLY === undefined ? `${RUNS} runs` : `run ${ONLY}`}, each with a fault by chance (SEED=${seed}): the chain, the ledger and the callers agree`, async () => {
+  const begun = Date.now();
+  const indices = ONLY === undefined ? Array.from({ length: RUNS }, (_, i) => i) : [ONLY];
+  const payers = await wallets(stack, indices.length, WHOLE);
+  const runs = [];
+  await inLanes(LANES, indices.entries(), async ([i, index]) => {
+    const run = await plan(index, payers[i]);
+    runs.push(run);
+    await live(run);
+  });
+  const wanting = await rest(stack, ada, payers, REST_SECONDS);
+  await inLanes(LANES, runs, comeLater);
+  wanting.push(...(wanting.length ? [] : await rest(stack, ada, payers, REST_SECONDS)));
+
+  const [rows, paid] = await Promise.all([stack.rows(), transfers(stack, { to: ada.address })]);
+  const of = (list, field, run) => list.filter((one) => one[field].toLowerCase() === run.payer.address.toLowerCase());
+  const ends = runs.map((run) => judge(run, of(rows, 'payer', run), of(paid, 'from', run)));
+  const booked = rows.filter((row) => row.tx !== null);
+  const sums = {
+    onChain: sum(paid.map(({ value }) => value)),
+    inLedger: sum(booked.map(({ amount }) => amount)),
+    ended: sum(booked.filter((row) => ['delivered', 'refundable', 'refunded'].includes(row.status)).map(({ amount }) => amount)),
+    earned: sum((await stack.earnings('template_ada_haiku')).map(({ amount }) => amount)),
+    held: await stack.balance(ada),
+  };
+  const bad = runs.filter((run) => run.wrong.length);
+  console.log(
+    `SEED=${seed}: ${runs.length} runs in ${Math.round((Date.now() - begun) / 1000)} s; ${tally(ends.map(({ end }) => end))}; ` +
+      `settled ${Number(sums.onChain) / 1e6} USDC; faults: ${tally(runs.map(({ kind }) => kind))}${bad.length ? `; failed: ${tally(bad.map(({ kind }) => kind))}` : ''}`,
+  );
+  const replay = (run) => `run ${run.index} (${run.kind}, ${run.json ? 'JSON' : 'stream'}; SEED=${seed} ONLY=${run.index}): ${run.wrong.join('; ')}; told ${retold(run.told)}`;
+  assert.deepEqual([...bad.map(replay), ...wanting.map((what) => `not at rest: ${what}`)], []);
+  const expected = sum(ends.map(({ amount }) => amount));
+  assert.deepEqual(sums, { onChain: expected, inLedger: expected, ended: expected, earned: expected, held: expected });
+});

@@ -1,0 +1,244 @@
+// Whose payment a contract takes, and what one payment buys: one delivery, wherever it is presented.
+import assert from 'node:assert/strict';
+import { after, before, beforeEach, describe, test } from 'node:test';
+import { reply } from '../../dev/facilitator.mjs';
+import { apiError, delta, end, open, say, shut, start, stop } from '../support/claude.mjs';
+import { WHOLE, bookkeeping, seekerOf } from '../support/hire.mjs';
+import { HAIKU, HAIKU_PRICE, INPUT, ada, decodeHeader, decodeTerms, encodeHeader, gate, grace, sleep, startStack, until } from '../support/stack.mjs';
+
+const hello = () => say('Coin falls,', ' light rings');
+let stack;
+let seeker;
+let account;
+let earned;
+const agents = {};
+
+before(async () => {
+  stack = await startStack({ script: hello });
+  seeker = seekerOf(stack, agents);
+  agents.ada = (await seeker.get('/@ada/.well-known/hire.json')).body.agent.id;
+});
+after(() => stack?.close());
+beforeEach(async () => {
+  stack.reset(hello);
+  account = await stack.payer();
+  earned = await stack.balance(ada);
+});
+
+const { asked, settles, books, gated: gatedBy, refused } = bookkeeping(() => ({ stack, seeker, account, earned }));
+const gated = () => gatedBy(hello);
+const PAID = { paid: HAIKU_PRICE, calls: 1, state: 'COMPLETED' };
+const NOTHING = { paid: 0n, calls: 0, state: 'SIGNED' };
+
+describe('who pays', () => {
+  test("another wallet than the seeker's: 403 SEEKER_MISMATCH, and Claude is not asked", async () => {
+    const hired = await seeker.hire(account);
+    const other = await stack.payer();
+    refused(await seeker.execute(hired.id, INPUT, await seeker.pay(hired.id, INPUT, other)), 403, 'SEEKER_MISMATCH');
+    assert.equal(await stack.balance(other), WHOLE);
+    assert.equal(stack.facilitator.calls.length, 0);
+    await books(hired, NOTHING);
+    // The seeker is not kept out by it.
+    assert.equal((await seeker.buy(hired, INPUT)).body.status, 'completed');
+    await books(hired, PAID);
+  });
+
+  const now = () => Math.floor(Date.now() / 1000);
+  for (const [name, options, code, field] of [
+    ['too little', () => ({ authorization: { value: '9999' } }), 'PAYMENT_MISMATCH', 'authorization.value'],
+    ['too much', () => ({ authorization: { value: '10001' } }), 'PAYMENT_MISMATCH', 'authorization.value'],
+    ['for another recipient', () => ({ authorization: { to: grace.address } }), 'PAYMENT_MISMATCH', 'authorization.to'],
+    ['for terms with another recipient', () => ({ accepted: { payTo: grace.address } }), 'PAYMENT_MISMATCH', 'payTo'],
+    ['expired', () => ({ authorization: { validBefore: String(now() - 1) } }), 'PAYMENT_EXPIRED'],
+    ['too short', () => ({ authorization: { validBefore: String(now() + 10) } }), 'PAYMENT_EXPIRED'],
+    ['not valid yet', () => ({ authorization: { validAfter: String(now() + 100) } }), 'PAYMENT_NOT_YET_VALID'],
+  ]) {
+    test(`a payment that is ${name}: 402, named, and nothing is begun`, async () => {
+      const hired = await seeker.hire(account);
+      const answer = await seeker.execute(hired.id, INPUT, await seeker.pay(hired.id, INPUT, account, options()));
+      refused(answer, 402, code);
+      if (field) assert.equal(answer.body.details.details.field, field);
+      assert.ok(answer.headers.get('payment-required'));
+      assert.equal(answer.headers.get('x-payment-amount'), hired.contract.terms.price.amount);
+      await books(hired, NOTHING);
+    });
+  }
+
+  test('a wallet that holds too little: 402, and the contract can still be executed', async () => {
+    const poor = await stack.payer(5_000n);
+    const hired = await seeker.hire(poor);
+    const payment = await seeker.pay(hired.id, INPUT, poor);
+    refused(await seeker.execute(hired.id, INPUT, payment), 402, 'PAYMENT_INVALID');
+    await books(hired, { ...NOTHING, whole: 5_000n });
+    await stack.chain.mint(poor.address, 5_000n);
+    assert.equal((await seeker.execute(hired.id, INPUT, payment)).body.status, 'completed');
+    await books(hired, { ...PAID, whole: 10_000n });
+  });
+
+  test("a stranger's signature in the seeker's name does not get the seeker refused", async () => {
+    const hired = await seeker.hire(account);
+    const payment = await seeker.pay(hired.id, INPUT, account);
+    // Of a form that only the facilitator can judge, under a nonce of the stranger's own.
+    const terms = decodeTerms(await stack.post('/execute', INPUT, { 'x-contract-id': hired.id }));
+    const payload = await stack.authorize(account, terms.accepts[0]);
+    const forged = { 'payment-signature': encodeHeader({ x402Version: 2, resource: terms.resource, accepted: terms.accepts[0], payload: { ...payload, signature: `0x${'22'.repeat(100)}` } }) };
+    const [bogus, real] = await Promise.all([seeker.execute(hired.id, INPUT, forged), seeker.execute(hired.id, INPUT, payment)]);
+    assert.equal(real.status, 200, JSON.stringify(real.body));
+    // Whoever is first: the stranger gets the seeker's result at the most, for they knew contract and input.
+    assert.ok([200, 402].includes(bogus.status), `${bogus.status}`);
+    assert.equal(stack.facilitator.count('verify'), 1, 'nobody is troubled with what no wallet can have signed');
+    await books(hired, PAID);
+  });
+});
+
+describe('one payment, one delivery', () => {
+  const prompt = async (headers) => {
+    const response = await stack.post(HAIKU, INPUT, { accept: 'application/json', ...headers });
+    return { status: response.status, body: await response.json() };
+  };
+  const code = ({ body }) => (body.error?.code ?? body.details?.code ?? body.code);
+
+  /** Of these answers one is a delivery, the others are PAYMENT_REUSED; the chain and Claude say the same. */
+  async function oneOf(answers) {
+    assert.deepEqual(answers.map((a) => a.status).sort(), [200, ...Array(answers.length - 1).fill(409)], JSON.stringify(answers.map(code)));
+    for (const answer of answers.filter((a) => a.status === 409)) {
+      assert.equal(code(answer), 'PAYMENT_REUSED');
+      assert.ok(!JSON.stringify(answer.body).includes('Coin falls'));
+    }
+    assert.equal(asked(), 1);
+    assert.equal(settles(), 1);
+    assert.equal(await stack.balance(account), WHOLE - HAIKU_PRICE);
+    assert.equal((await stack.balance(ada)) - earned, HAIKU_PRICE);
+  }
+
+  const pairs = {
+    'two contracts': async () => {
+      const [a, b] = [await seeker.hire(account), await seeker.hire(account)];
+      const payment = await seeker.pay(a.id, INPUT, account);
+      return [a, b].map((hired) => ({ hired, go: () => seeker.execute(hired.id, INPUT, payment) }));
+    },
+    'a contract and a prompt': async () => {
+      const hired = await seeker.hire(account);
+      const payment = await seeker.pay(hired.id, INPUT, account);
+      return [{ hired, go: () => seeker.execute(hired.id, INPUT, payment) }, { go: () => prompt(payment) }];
+    },
+    'a contract by v2 and a prompt by v1': async () => {
+      const hired = await seeker.hire(account);
+      const payment = await seeker.pay(hired.id, INPUT, account);
+      const { payload } = decodeHeader(payment['payment-signature']);
+      const v1 = { 'x-payment': encodeHeader({ x402Version: 1, scheme: 'exact', network: 'base-sepolia', payload }) };
+      return [{ hired, go: () => seeker.execute(hired.id, INPUT, payment) }, { go: () => prompt(v1) }];
+    },
+    'a prompt and a contract': async () => (await pairs['a contract and a prompt']()).reverse(),
+  };
+  for (const [name, make] of Object.entries(pairs)) {
+    test(`${name}, the second while the first is under way, and after it, and after eviction`, async () => {
+      const more = gated();
+      const [first, second] = await make();
+      const answer = first.go();
+      await until(asked);
+      const meanwhile = await second.go();
+      more.open();
+      const delivered = await answer;
+      await oneOf([delivered, meanwhile]);
+      assert.equal(meanwhile.status, 409);
+      await oneOf([delivered, await second.go()]);
+      await stack.row((await until(async () => (await stack.rows('payer = ?', account.address))[0])).id);
+      await stack.evict();
+      await oneOf([await first.go(), await second.go()]);
+      assert.deepEqual((await first.go()).body, delivered.body);
+      if (first.hired) await books(first.hired, PAID);
+      if (second.hired) await books(second.hired, { ...PAID, state: 'SIGNED' });
+      // The contract that lost is still good, for a payment of its own.
+      if (second.hired) {
+        assert.equal((await seeker.buy(second.hired, INPUT)).body.status, 'completed');
+        await books(second.hired, { paid: 2n * HAIKU_PRICE, calls: 2, state: 'COMPLETED' });
+      }
+    });
+
+    test(`${name}, at the same moment, and again after eviction (6 rounds)`, async () => {
+      for (let round = 0; round < 6; round++) {
+        stack.reset(hello);
+        account = await stack.payer();
+        earned = await stack.balance(ada);
+        const more = gated();
+        const both = await make();
+        const answers = both.map(({ go }) => go());
+        await until(asked);
+        await sleep(150);
+        assert.equal(asked(), 1, 'Claude works twice for one payment');
+        more.open();
+        const told = await Promise.all(answers);
+        await oneOf(told);
+        for (const [i, { hired }] of both.entries()) {
+          if (hired) await books(hired, { ...PAID, state: told[i].status === 200 ? 'COMPLETED' : 'SIGNED' });
+        }
+        await stack.row((await until(async () => (await stack.rows('payer = ?', account.address))[0])).id);
+        await stack.evict();
+        const again = await Promise.all(both.map(({ go }) => go()));
+        await oneOf(again);
+        assert.deepEqual(again.map((a) => a.status), told.map((a) => a.status));
+      }
+    });
+  }
+
+  test('a payment whose contract has failed buys nothing elsewhere; the contract executes again with it', async () => {
+    stack.claude.script = () => apiError(401);
+    const hired = await seeker.hire(account);
+    const payment = await seeker.pay(hired.id, INPUT, account);
+    assert.equal((await seeker.execute(hired.id, INPUT, payment)).body.status, 'failed');
+    stack.claude.script = hello;
+    const elsewhere = await prompt(payment);
+    assert.deepEqual([elsewhere.status, code(elsewhere)], [409, 'PAYMENT_REUSED']);
+    assert.equal((await seeker.execute(hired.id, INPUT)).body.status, 'completed');
+    await books(hired, { ...PAID, calls: 2 });
+  });
+});
+
+// A run that was refused for its payment is forgotten after 60 s, and its object clears up.
+describe('a minute later', () => {
+  let tired;
+  let lent;
+  const opened = gate();
+  before(async () => {
+    stack.reset(hello);
+    earned = await stack.balance(ada);
+    // One execution has failed, the next is never verified.
+    tired = await seeker.hire(await stack.payer(), { sla: { retry_policy: '2 attempts' } });
+    tired.payment = await seeker.pay(tired.id, INPUT, tired.account);
+    stack.claude.script = () => apiError(401);
+    assert.equal((await seeker.execute(tired.id, INPUT, tired.payment)).body.attempts_left, 1);
+    // A payment is refused at a prompt, then taken to a contract, for which Claude works for longer than that run is remembered.
+    lent = await seeker.hire(await stack.payer());
+    const validBefore = String(Math.floor(Date.now() / 1000) + 900);
+    lent.payment = await seeker.pay(lent.id, INPUT, lent.account, { authorization: { validBefore } });
+    stack.facilitator.onVerify = () => reply(500, { error: 'down' });
+    assert.equal((await stack.post(HAIKU, INPUT, { accept: 'application/json', ...lent.payment })).status, 503);
+    refused(await seeker.execute(tired.id, INPUT, tired.payment), 503, 'FACILITATOR_UNAVAILABLE');
+    stack.facilitator.onVerify = undefined;
+    stack.claude.script = () => [start(), open(), delta('slowly'), 25_000, delta(', '), 25_000, delta('slowly'), () => opened.opened, shut(), end(), stop];
+    lent.pending = await seeker.execute(lent.id, INPUT, { ...lent.payment, prefer: 'respond-async' });
+    assert.equal(lent.pending.status, 202);
+    await sleep(63_000);
+  });
+
+  test('a payment that is lent to a contract still buys nothing else', async () => {
+    stack.claude.script = hello;
+    const elsewhere = await stack.post(HAIKU, INPUT, { accept: 'application/json', ...lent.payment });
+    opened.open();
+    const told = await until(async () => { const t = await seeker.task(lent.pending.body.task_id, lent.id); return t.body.status !== 'pending' && t; }, { timeout: 20_000 });
+    const deliveries = [elsewhere.status === 200, told.body.status === 'completed'];
+    assert.deepEqual(deliveries, [false, true], `delivered by the prompt, by the contract: ${deliveries}`);
+    assert.equal(elsewhere.status, 409);
+    assert.equal(await stack.balance(lent.account), WHOLE - HAIKU_PRICE);
+  });
+
+  test('executions that were made stay counted', async () => {
+    stack.claude.script = () => apiError(401);
+    const last = await seeker.execute(tired.id, INPUT, tired.payment);
+    assert.deepEqual([last.body.status, last.body.attempts_left], ['failed', 0]);
+    refused(await seeker.execute(tired.id, INPUT, tired.payment), 409, 'RETRIES_EXHAUSTED');
+    assert.equal(await stack.balance(tired.account), WHOLE);
+    await until(async () => (await seeker.get(`/contracts/${tired.id}`)).body.state === 'REJECTED');
+  });
+});

@@ -1,0 +1,321 @@
+//! Anthropic's Messages API on the wire: the documentation's own examples (`tests/golden/SOURCES.md`),
+//! and which failure is which.
+
+use coinslot::testing::rules::model_answer::{model_error_of, AnswerReader, Step};
+use coinslot::testing::rules::refusal::ModelError;
+use coinslot::testing::wire::anthropic::{
+    read_event, ErrorBody, ErrorType, MalformedEvent, Message, MessagesRequest, StopReason, StreamEvent, Usage,
+    UsageUpdate,
+};
+use coinslot::testing::wire::sse::{Event, Parser};
+use serde_json::{json, Value};
+
+const BASIC: &str = include_str!("../golden/anthropic_basic.sse");
+const THINKING: &str = include_str!("../golden/anthropic_thinking.sse");
+const TOOL_USE: &str = include_str!("../golden/anthropic_tool_use.sse");
+const WEB_SEARCH_END: &str = include_str!("../golden/anthropic_web_search_end.sse");
+const ERROR_EVENT: &str = include_str!("../golden/anthropic_error_event.sse");
+
+fn events(stream: &str) -> Vec<Result<StreamEvent, MalformedEvent>> {
+    let mut events = Vec::new();
+    Parser::default().push(stream.as_bytes(), &mut events).unwrap();
+    events.iter().map(read_event).collect()
+}
+
+fn event(data: Value) -> Result<StreamEvent, MalformedEvent> {
+    read_event(&Event { name: "message".to_owned(), data: data.to_string() })
+}
+
+fn usage(json: Value) -> UsageUpdate {
+    serde_json::from_value(json).unwrap()
+}
+
+fn text(text: &str) -> Result<StreamEvent, MalformedEvent> {
+    Ok(StreamEvent::Text(text.to_owned()))
+}
+
+const OTHER: Result<StreamEvent, MalformedEvent> = Ok(StreamEvent::Other);
+
+/// Streaming, "Basic streaming request"
+#[test]
+fn the_basic_stream_is_read() {
+    let expected = vec![
+        Ok(StreamEvent::Start(usage(json!({"input_tokens": 25, "output_tokens": 1})))),
+        OTHER,
+        OTHER,
+        text("Hello"),
+        text("!"),
+        OTHER,
+        Ok(StreamEvent::Delta(Some(StopReason::EndTurn), usage(json!({"output_tokens": 15})))),
+        Ok(StreamEvent::Stop),
+    ];
+    assert_eq!(events(BASIC), expected);
+}
+
+/// Streaming, "Streaming request with extended thinking": thinking is not the answer. Its example
+/// leaves usage out.
+#[test]
+fn thinking_and_signatures_are_passed_over() {
+    let none = UsageUpdate::default();
+    let expected = vec![
+        Ok(StreamEvent::Start(none)),
+        OTHER,
+        OTHER,
+        OTHER,
+        OTHER,
+        OTHER,
+        text("27 * 453 = 12,231"),
+        OTHER,
+        Ok(StreamEvent::Delta(Some(StopReason::EndTurn), none)),
+        Ok(StreamEvent::Stop),
+    ];
+    assert_eq!(events(THINKING), expected);
+}
+
+/// Streaming, "Streaming request with tool use"
+#[test]
+fn input_json_deltas_are_passed_over() {
+    let read = events(TOOL_USE);
+    let texts: Vec<_> = read.iter().filter(|e| matches!(e, Ok(StreamEvent::Text(_)))).collect();
+    assert_eq!(texts, [&text("Okay")]);
+    let stop = StopReason::Other("tool_use".to_owned());
+    assert_eq!(read[read.len() - 2], Ok(StreamEvent::Delta(Some(stop), usage(json!({"output_tokens": 89})))));
+}
+
+/// Streaming, "Error events"
+#[test]
+fn the_error_event_is_read() {
+    assert_eq!(events(ERROR_EVENT), [Ok(StreamEvent::Error(ErrorType::OverloadedError))]);
+}
+
+/// Streaming, "Other events": "your code should handle unknown event types gracefully".
+#[test]
+fn unknown_events_and_deltas_are_tolerated() {
+    assert_eq!(event(json!({"type": "ping"})), OTHER);
+    assert_eq!(event(json!({"type": "message_pause", "reason": {"a": [1]}})), OTHER);
+    let delta = |delta: Value| event(json!({"type": "content_block_delta", "index": 0, "delta": delta}));
+    assert_eq!(delta(json!({"type": "citations_delta", "citation": {"cited_text": "x"}})), OTHER);
+    assert_eq!(delta(json!({"type": "hologram_delta", "text": "not text"})), OTHER);
+    assert_eq!(delta(json!({"type": "text_delta", "text": "x", "confidence": 1})), text("x"));
+    assert_eq!(
+        event(json!({"type": "error", "error": {"type": "melted_error"}})),
+        Ok(StreamEvent::Error(ErrorType::Unknown))
+    );
+    let stop = Some(StopReason::Other("bored".to_owned()));
+    let delta = json!({"type": "message_delta", "delta": {"stop_reason": "bored"}, "usage": {"new_tokens": 1}});
+    assert_eq!(event(delta), Ok(StreamEvent::Delta(stop, UsageUpdate::default())));
+    let none = json!({"type": "message_delta", "delta": {"stop_reason": null}});
+    assert_eq!(event(none), Ok(StreamEvent::Delta(None, UsageUpdate::default())));
+}
+
+/// The name of the SSE event is not what counts, as in the official SDKs.
+#[test]
+fn the_type_inside_the_data_counts() {
+    let event = Event { name: "ping".to_owned(), data: r#"{"type":"message_stop"}"#.to_owned() };
+    assert_eq!(read_event(&event), Ok(StreamEvent::Stop));
+}
+
+#[test]
+fn an_event_of_a_known_type_with_other_data_is_malformed() {
+    for data in [
+        json!({"type": "message_start"}),
+        json!({"type": "content_block_delta", "delta": {"type": "text_delta"}}),
+        json!({"type": "content_block_delta", "delta": {"type": "text_delta", "text": 1}}),
+        json!({"type": "content_block_delta"}),
+        json!({"type": "message_delta"}),
+        json!({"type": "message_delta", "delta": {}, "usage": {"output_tokens": -1}}),
+        json!({"type": "error"}),
+        json!({"no": "type"}),
+        json!("text"),
+    ] {
+        assert_eq!(event(data.clone()), Err(MalformedEvent), "{data}");
+    }
+    let torn = Event { name: "message".to_owned(), data: r#"{"type":"message_st"#.to_owned() };
+    assert_eq!(read_event(&torn), Err(MalformedEvent));
+}
+
+fn usage_after(stream: &str) -> Usage {
+    let mut reading = AnswerReader::default();
+    reading.push(stream.as_bytes());
+    reading.usage
+}
+
+/// Streaming, "Event types": "The token counts … are cumulative".
+#[test]
+fn usage_is_cumulative_and_never_added_up() {
+    let basic = usage_after(BASIC);
+    assert_eq!((basic.input_tokens, basic.output_tokens), (25, 15), "not 16");
+    let search = usage_after(WEB_SEARCH_END);
+    assert_eq!((search.input_tokens, search.output_tokens), (10_682, 510), "the last word counts");
+    assert_eq!(usage_after(THINKING), Usage::default());
+    let mut usage = Usage::default();
+    usage.update(self::usage(json!({"input_tokens": 7, "cache_read_input_tokens": 100, "output_tokens": 1})));
+    usage.update(self::usage(json!({"output_tokens": 40, "cache_creation_input_tokens": 20})));
+    usage.update(self::usage(json!({"output_tokens": 50})));
+    let expected =
+        Usage { input_tokens: 7, output_tokens: 50, cache_creation_input_tokens: 20, cache_read_input_tokens: 100 };
+    assert_eq!(usage, expected);
+    assert_eq!(usage.all_input(), 127);
+    let huge = Usage { input_tokens: u64::MAX, cache_read_input_tokens: 1, ..usage };
+    assert_eq!(huge.all_input(), u64::MAX);
+}
+
+/// Handling stop reasons: the documented values, and whatever comes later.
+#[test]
+fn stop_reasons_keep_their_names() {
+    for (name, reason) in [
+        ("end_turn", StopReason::EndTurn),
+        ("max_tokens", StopReason::MaxTokens),
+        ("stop_sequence", StopReason::StopSequence),
+        ("refusal", StopReason::Refusal),
+        ("model_context_window_exceeded", StopReason::ContextWindowExceeded),
+        ("tool_use", StopReason::Other("tool_use".to_owned())),
+        ("pause_turn", StopReason::Other("pause_turn".to_owned())),
+    ] {
+        assert_eq!(StopReason::from(name.to_owned()), reason);
+        assert_eq!(serde_json::to_value(&reason).unwrap(), json!(name));
+        assert_eq!(serde_json::from_value::<StopReason>(json!(name)).unwrap(), reason);
+    }
+}
+
+/// Messages, "Create a Message": what we send.
+#[test]
+fn the_request_has_the_documented_form() {
+    let request = MessagesRequest {
+        model: "claude-haiku-5-5",
+        max_tokens: 100,
+        system: "You write haiku.",
+        messages: vec![Message { role: "user", content: "Please proceed." }],
+        output_config: None,
+        stream: true,
+    };
+    let expected = json!({
+        "model": "claude-haiku-5-5", "max_tokens": 100, "system": "You write haiku.", "stream": true,
+        "messages": [{"role": "user", "content": "Please proceed."}],
+    });
+    assert_eq!(serde_json::to_value(&request).unwrap(), expected);
+}
+
+/// Errors, "Error shapes"
+#[test]
+fn an_error_body_is_read_and_new_types_are_tolerated() {
+    let body: ErrorBody = serde_json::from_str(include_str!("../golden/anthropic_error.json")).unwrap();
+    assert_eq!(body.error.kind, ErrorType::NotFoundError);
+    assert_eq!(body.error.message, "The requested resource could not be found.");
+    for (name, kind) in [
+        ("invalid_request_error", ErrorType::InvalidRequestError),
+        ("authentication_error", ErrorType::AuthenticationError),
+        ("billing_error", ErrorType::BillingError),
+        ("permission_error", ErrorType::PermissionError),
+        ("not_found_error", ErrorType::NotFoundError),
+        ("request_too_large", ErrorType::RequestTooLarge),
+        ("rate_limit_error", ErrorType::RateLimitError),
+        ("api_error", ErrorType::ApiError),
+        ("timeout_error", ErrorType::TimeoutError),
+        ("overloaded_error", ErrorType::OverloadedError),
+        ("conflict_error", ErrorType::Unknown),
+        ("melted_error", ErrorType::Unknown),
+    ] {
+        assert_eq!(error(name, "").error.kind, kind, "{name}");
+    }
+    for text in ["", "{}", r#"{"error":"overloaded"}"#, r#"{"error":{"message":"x"}}"#, "<html>529</html>"] {
+        assert!(serde_json::from_str::<ErrorBody>(text).is_err(), "{text}");
+    }
+}
+
+fn error(kind: &str, message: &str) -> ErrorBody {
+    serde_json::from_value(json!({"type": "error", "error": {"type": kind, "message": message}, "request_id": "req_1"}))
+        .unwrap()
+}
+
+/// Errors, "HTTP errors", with the messages that share a type with others.
+#[test]
+fn every_documented_failure_is_told_apart() {
+    use ModelError as F;
+    let invalid = "invalid_request_error";
+    let table = [
+        (400, invalid, "messages: at least one message is required", F::Rejected),
+        (400, invalid, "`temperature` may only be set to 1", F::Rejected),
+        (400, invalid, "prompt is too long: 210000 tokens > 200000 maximum", F::TooLong),
+        (400, invalid, "input length and `max_tokens` exceed context limit: 199000 + 8000 > 200000", F::TooLong),
+        (400, invalid, "Your credit balance is too low to access the Anthropic API.", F::Billing),
+        (
+            400,
+            invalid,
+            "You have reached your specified API usage limits. You will regain access on 2026-12-01.",
+            F::Billing,
+        ),
+        (400, invalid, "This workspace has reached its spend limit.", F::Billing),
+        (401, "authentication_error", "invalid x-api-key", F::KeyInvalid),
+        (402, "billing_error", "There is an issue with your billing or payment information.", F::Billing),
+        (403, "permission_error", "Your API key does not have permission.", F::Permission),
+        (404, "not_found_error", "model: claude-3-opus-20240229", F::ModelRetired),
+        (413, "request_too_large", "Request exceeds the maximum size", F::TooLong),
+        (500, "api_error", "Internal server error", F::Upstream),
+        (504, "timeout_error", "Request timed out", F::TimedOut),
+        (529, "overloaded_error", "Overloaded", F::Overloaded),
+        // A type we do not know: the status decides.
+        (409, "conflict_error", "", F::Upstream),
+        (418, "melted_error", "", F::Upstream),
+        (400, "melted_error", "", F::Rejected),
+        (402, "melted_error", "", F::Billing),
+        (529, "api_error", "", F::Overloaded),
+    ];
+    for (status, kind, message, fault) in table {
+        assert_eq!(model_error_of(status, Some(&error(kind, message)), None), fault, "{status} {kind} {message}");
+    }
+}
+
+/// Errors, 429: without `retry-after` it is a spend cap, and waiting does not help soon.
+#[test]
+fn a_429_keeps_its_retry_after_and_has_none_where_none_was_said() {
+    let body = error("rate_limit_error", "This request would exceed your organization's rate limit.");
+    for (body, retry_after) in [(Some(&body), Some(7)), (Some(&body), None), (None, Some(7)), (None, None)] {
+        assert_eq!(model_error_of(429, body, retry_after), ModelError::RateLimited { retry_after });
+    }
+}
+
+#[test]
+fn a_body_that_cannot_be_read_leaves_the_decision_to_the_status() {
+    use ModelError as F;
+    for (status, fault) in [
+        (400, F::Rejected),
+        (401, F::KeyInvalid),
+        (402, F::Billing),
+        (403, F::Permission),
+        (404, F::ModelRetired),
+        (408, F::TimedOut),
+        (413, F::TooLong),
+        (500, F::Upstream),
+        (502, F::Upstream),
+        (503, F::Overloaded),
+        (504, F::TimedOut),
+        (520, F::Upstream),
+        (529, F::Overloaded),
+        (302, F::Upstream),
+    ] {
+        assert_eq!(model_error_of(status, None, None), fault, "{status}");
+    }
+}
+
+fn steps(stream: &str) -> Vec<Step> {
+    let mut reading = AnswerReader::default();
+    let mut steps = reading.push(stream.as_bytes());
+    steps.extend(reading.end_of_stream());
+    steps
+}
+
+#[test]
+fn the_examples_are_whole_answers() {
+    for (stream, text) in [(BASIC, "Hello!"), (THINKING, "27 * 453 = 12,231"), (TOOL_USE, "Okay")] {
+        assert_eq!(steps(stream), [Step::Began, Step::Text(text.to_owned()), Step::Whole]);
+    }
+}
+
+/// Streaming, "Error events": the same event before and after `message_start`.
+#[test]
+fn an_error_event_is_an_http_error_before_the_beginning_and_a_break_after_it() {
+    assert_eq!(steps(ERROR_EVENT), [Step::Broke(ModelError::Overloaded)]);
+    let start = BASIC.split_inclusive("\n\n").next().unwrap();
+    assert_eq!(steps(&format!("{start}{ERROR_EVENT}")), [Step::Began, Step::Broke(ModelError::Broken)]);
+}
