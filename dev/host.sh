@@ -6,13 +6,27 @@ DEBIAN_RUST="rustc-web cargo-web rust-web-src lld-22 rust-web-llvm"
 WORKER_BUILD=0.8.7
 
 SYSTEM_PATH=${SYSTEM_PATH:-$PATH}            # without node_modules, for `npm ci`, which empties it
-PATH=$PWD/node_modules/.bin:$SYSTEM_PATH     # wrangler, wasm-opt, esbuild, and Node where npm has it for this system
+PATH=$PWD/node_modules/.bin:$SYSTEM_PATH     # wrangler, esbuild, and Node where npm has it for this system
 # A rustup shim with no default toolchain (say, under an empty HOME) fails: a system-wide cargo may do.
 if ! cargo -V >/dev/null 2>&1 && [ -x /usr/bin/cargo ]; then
   SYSTEM_PATH=/usr/bin:$SYSTEM_PATH
   PATH=$PWD/node_modules/.bin:$SYSTEM_PATH
 fi
 export SYSTEM_PATH PATH WRANGLER_SEND_METRICS=false
+
+# The user's settings for other work. Our own parts talk over loopback, which no proxy can reach; nothing here is in
+# production; and cargo builds for this machine unless we say otherwise.
+case ${no_proxy:-${NO_PROXY:-}} in
+  '*' | *127.0.0.1,localhost,::1*) ;;
+  *) NO_PROXY=127.0.0.1,localhost,::1,${no_proxy:-${NO_PROXY:-}}; no_proxy=$NO_PROXY; export NO_PROXY no_proxy ;;
+esac
+unset NODE_ENV CARGO_BUILD_TARGET
+
+# plain_cargo: drops what the environment says of cargo's builds, for builds of which the result must be the same everywhere.
+plain_cargo() {
+  # shellcheck disable=SC2046
+  unset CARGO_INCREMENTAL $(env | awk -F= '/^CARGO_(BUILD|PROFILE|TARGET|UNSTABLE)_|^CARGO_ENCODED_RUSTFLAGS=|^RUST(C|C_[A-Z_]*|DOC|FLAGS|DOCFLAGS)=/ { print $1 }')
+}
 
 say() { echo "${0##*/}: $*"; }
 die() { say "$*" >&2; exit 1; }
