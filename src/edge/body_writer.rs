@@ -1,5 +1,5 @@
-//! The writing end of a caller's body: the runtime's own TransformStream carries bytes from the run
-//! object to the caller, with its back-pressure, and tells us when the caller is gone.
+//! The writing end of a body. The runtime's own TransformStream carries the bytes to whoever reads the body, holds the
+//! writer back while they are slow, and reports when they disconnect.
 
 use js_sys::Uint8Array;
 use wasm_bindgen::prelude::wasm_bindgen;
@@ -9,7 +9,7 @@ use web_sys::{ReadableStream, TransformStream, WritableStreamDefaultWriter};
 
 #[wasm_bindgen]
 extern "C" {
-    // The native byte TransformStream: piped without a turn of JavaScript per chunk.
+    // Cloudflare's own TransformStream of bytes: the runtime pipes it without running JavaScript for each chunk.
     #[wasm_bindgen(extends = TransformStream)]
     type IdentityTransformStream;
 
@@ -17,31 +17,29 @@ extern "C" {
     fn new() -> IdentityTransformStream;
 }
 
-/// The caller went away, or the runtime closed the stream.
+/// The reader has disconnected, or the runtime has closed the stream.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Gone;
+pub(crate) struct Disconnected;
 
-/// Writes to one caller.
 pub(crate) struct BodyWriter(WritableStreamDefaultWriter);
 
-/// A body for a response, and the pen that writes it.
-pub(crate) fn pipe() -> Result<(ReadableStream, BodyWriter), Gone> {
+/// A body, and its writing end.
+pub(crate) fn pipe() -> Result<(ReadableStream, BodyWriter), Disconnected> {
     let stream = IdentityTransformStream::new();
-    let writer = stream.writable().get_writer().map_err(|_| Gone)?;
+    let writer = stream.writable().get_writer().map_err(|_| Disconnected)?;
     Ok((stream.readable(), BodyWriter(writer)))
 }
 
 impl BodyWriter {
-    /// Writes a chunk; resolves when the caller has taken it.
-    pub(crate) async fn write(&self, bytes: &[u8]) -> Result<(), Gone> {
+    /// Resolves when the reader has taken the bytes.
+    pub(crate) async fn write(&self, bytes: &[u8]) -> Result<(), Disconnected> {
         let chunk = Uint8Array::from(bytes);
-        let work = self.0.write_with_chunk(chunk.unchecked_ref());
-        JsFuture::from(work).await.map(drop).map_err(|_| Gone)
+        let written = self.0.write_with_chunk(chunk.unchecked_ref());
+        JsFuture::from(written).await.map(drop).map_err(|_| Disconnected)
     }
 
-    /// Ends the body.
     pub(crate) async fn close(self) {
-        // A caller who is gone has no need of an end.
+        // It fails where the reader has disconnected, and then nobody needs the end.
         let _ = JsFuture::from(self.0.close()).await;
     }
 }

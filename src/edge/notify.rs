@@ -1,11 +1,11 @@
-//! A updates: many wait, one version. For tasks of one object (or one request) only: the runtime forbids
-//! waking another request's task.
+//! A notification without a value: those who wait look for themselves what has changed. For the tasks of one object (or
+//! of one request) only, because the runtime forbids waking the task of another request.
 
 use futures::future::poll_fn;
 use std::cell::{Cell, RefCell};
 use std::task::{Poll, Waker};
 
-/// Counts its version, so that none is missed between a look and a wait.
+/// Counts its notifications, so that none is missed between looking and waiting.
 #[derive(Default)]
 pub(crate) struct Notify {
     version: Cell<u64>,
@@ -13,7 +13,8 @@ pub(crate) struct Notify {
 }
 
 impl Notify {
-    /// How often it has rung. Take this before looking at what may change, then wait [`Self::changed_since`] it.
+    /// How many notifications there have been. Take it before looking at what may change, then wait until
+    /// [`Self::changed_since`] it.
     pub(crate) fn version(&self) -> u64 {
         self.version.get()
     }
@@ -25,14 +26,14 @@ impl Notify {
         waiting.into_iter().for_each(Waker::wake);
     }
 
-    /// Resolves once the bell has rung changed_since `seen`.
+    /// Resolves once there has been a notification after `seen` was the version.
     pub(crate) async fn changed_since(&self, seen: u64) {
         poll_fn(|cx| {
             if self.version.get() != seen {
                 return Poll::Ready(());
             }
             let mut waiting = self.waiting.borrow_mut();
-            if !waiting.iter().any(|w| w.will_wake(cx.waker())) {
+            if !waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
                 waiting.push(cx.waker().clone());
             }
             Poll::Pending

@@ -1,6 +1,15 @@
-//! What of a run is about its contract: the result held against it, and who hears of its end.
+//! All of HIRE that the engine has. The other files call it at four places of a run's life, and each call does nothing
+//! where the run executes no contract:
+//!
+//! - [`verified`]: the payment is good, so the contract is being executed.
+//! - [`deliver`]: Claude's answer is whole. It becomes the result that the contract asks for, or an error.
+//! - [`ended`]: the run has come to rest. The contract's state is stored, and a webhook tells the seeker.
+//! - [`forgotten`]: the run is deleted, and its files with it.
+//!
+//! Beside these, the driver sends what [`due_webhook`] gives it, and a call of Claude asks [`take_repair`] for the
+//! answer that is to be repaired. The last section is the payment's own object: it lends the payment to the contract's.
 
-use super::Session;
+use super::session::{log_fault, Session};
 use crate::edge::d1::contracts;
 use crate::edge::http::webhooks;
 use crate::edge::kv::config;
@@ -10,212 +19,259 @@ use crate::edge::vault::Vault;
 use crate::edge::{clock, fault, files};
 use crate::rules::hire::context::{ContractContext, DeliverableError};
 use crate::rules::hire::contract::ContractState;
-use crate::rules::hire::task::{task_report, TaskReport};
+use crate::rules::hire::task;
+use crate::rules::hire::task::TaskReport;
 use crate::rules::hire::webhook::{Outcome, Webhook};
 use crate::rules::ids::object_of_contract;
 use crate::rules::record::run_record::RunRecord;
 use crate::rules::refusal::{ModelError, Refusal};
-use crate::rules::run::{Event, Millis, State, RETENTION};
+use crate::rules::run::{Millis, State, RETENTION};
+use crate::wire::timestamp;
 use serde_json::Value;
+use std::cell::{Cell, RefCell};
+use std::future::Future;
 use std::rc::Rc;
 
-impl Session {
-    /// The run and its contract, where it has one.
-    pub(super) fn contract_run(&self) -> Option<(Rc<RunRecord>, ContractContext)> {
-        let record = self.record()?;
-        let contract_context = record.contract_context.clone()?;
-        Some((record, contract_context))
+/// What a session keeps in memory for its contract.
+pub(super) struct ContractSession {
+    /// An answer that Claude is to repair, and what is wrong with it.
+    repair: RefCell<Option<(String, String)>>,
+    /// The last message to the seeker.
+    webhook: RefCell<Option<Webhook>>,
+    is_sending: Cell<bool>,
+}
+
+impl ContractSession {
+    pub(super) fn new(webhook: Option<Webhook>) -> Self {
+        Self { repair: RefCell::default(), webhook: RefCell::new(webhook), is_sending: Cell::new(false) }
     }
 
-    /// Claude's answer is whole: it becomes the result that the contract asks for, or a fault. What fails the
-    /// form is shown to Claude once.
-    pub(super) async fn deliver(&self) -> Result<(), ModelError> {
-        let (record, contract_context) = self.contract_run().ok_or(ModelError::Upstream)?;
-        let items = {
-            let data = self.data.borrow();
-            contract_context.items(data.transcript.text(), data.stats.stop_reason.as_ref())
-        };
-        match items {
-            Ok(items) => {
-                let stored = files::store(&self.env, &record.run_id, &items).await;
-                stored.map_err(|_| ModelError::NotStored)?;
-                self.tell(Event::Ended);
-                Ok(())
-            }
-            Err(DeliverableError::Truncated) => Err(ModelError::Truncated),
-            Err(DeliverableError::Mismatch(wrong)) => {
-                let mut data = self.data.borrow_mut();
-                let answer = data.transcript.text().to_owned();
-                let repair = !std::mem::replace(&mut data.stats.repaired, true) && !answer.trim().is_empty();
-                if repair {
-                    self.repair.replace(Some((answer, wrong)));
-                }
-                Err(ModelError::OutputMismatch { repair })
-            }
-        }
+    /// When the webhook is to be sent next.
+    pub(super) fn deadline(&self) -> Option<Millis> {
+        self.webhook.borrow().as_ref().and_then(|webhook| webhook.due).filter(|_| !self.is_sending.get())
     }
 
-    /// How the task stands, for its seeker.
-    pub(crate) fn task(&self) -> Option<TaskReport> {
-        let (record, contract_context) = self.contract_run()?;
-        let vault = Vault::new(&self.env).ok();
-        let data = self.data.borrow();
-        let expires = data.run.rested_at().saturating_add(RETENTION);
-        let link = |number: usize, item: &_| {
-            let path = vault.as_ref().map(|vault| files::link(vault, &record.run_id, number, item, expires));
-            format!("{}{}", contract_context.origin, path.unwrap_or_default())
-        };
-        let (facts, text) = (record.task_facts(&data.stats), data.transcript.text());
-        let mut report = task_report(&facts, &contract_context, &data.run, text, clock::now(), link);
-        drop(data);
-        if let (Some(webhook), Some((url, _))) = (self.webhook.borrow().as_ref(), &contract_context.webhook) {
-            report.add("webhook", webhook.describe(url));
-        }
-        Some(report)
-    }
-
-    /// Its contract is being executed. Where that cannot be kept now, its end will be.
-    pub(super) async fn contract_is_under_way(&self) {
-        if let Some((_, contract_context)) = self.contract_run() {
-            let _ = contracts::set_state(&self.env, &contract_context.contract_id, ContractState::Executing).await;
-        }
-    }
-
-    /// The run has come to rest: its contract's state is kept, and the seeker is to hear of it. Before the
-    /// ledger does, so that it is done again if it is not done.
-    pub(super) async fn record_contract_outcome(&self) -> Result<(), Refusal> {
-        let Some((record, contract_context)) = self.contract_run() else {
-            return Ok(());
-        };
-        let now = clock::now();
-        let (state, event) = {
-            let data = self.data.borrow();
-            let state = ContractState::after(&data.run, contract_context.is_over(now));
-            let event = match data.run.state() {
-                State::Delivered => Some("task_completed"),
-                State::Failed(_) | State::Refused(_) => Some("task_failed"),
-                State::Refundable(_) | State::Reported(_) => Some("task_failed"),
-                _ => None,
-            };
-            (state, event)
-        };
-        if let (ContractState::Completed, Some(payment)) = (state, &record.payment) {
-            // If it cannot be told, it counts as in vain for a day.
-            let _ =
-                payers::executions_paid(&self.env, payment, &object_of_contract(&contract_context.contract_id)).await;
-        }
-        if let (Some(event), Some(_)) = (event, &contract_context.webhook) {
-            let webhook = Webhook::new(&record.run_id, event, now);
-            if self.webhook.borrow().as_ref().is_none_or(|before| before.id != webhook.id) {
-                self.keep(webhook);
-            }
-        }
-        contracts::set_state(&self.env, &contract_context.contract_id, state).await
-    }
-
-    fn keep(&self, webhook: Webhook) {
-        crate::engine::log_fault(self.store.keep_webhook(&webhook));
-        self.webhook.replace(Some(webhook));
-        self.updates.notify();
-    }
-
-    /// When the seeker is to be told next.
-    pub(super) fn webhook_due(&self) -> Option<Millis> {
-        self.webhook.borrow().as_ref().and_then(|webhook| webhook.due).filter(|_| !self.notifying.get())
-    }
-
-    /// Tells the seeker, once.
-    pub(super) async fn notify(&self) {
-        let webhook = self.webhook.borrow().clone();
-        if let Some(mut webhook) = webhook {
-            let outcome = match self.message(&webhook) {
-                Some((url, secret, body)) => self.send(&url, &secret, &webhook, &body).await,
-                // Executed again meanwhile: the next end has a message of its own.
-                None => Outcome::Refused("overtaken by another execution"),
-            };
-            worker::console_log!("webhook: {} attempt {}: {outcome:?}", webhook.event, webhook.attempts);
-            let current = self.webhook.borrow().as_ref().is_some_and(|now| now.id == webhook.id);
-            if current {
-                webhook.tried(outcome, clock::now());
-                self.keep(webhook);
-            }
-        }
-        self.notifying.set(false);
-    }
-
-    async fn send(&self, url: &str, sealed: &str, webhook: &Webhook, body: &str) -> Outcome {
-        let opened = async {
-            let (_, contract_context) = self.contract_run()?;
-            let vault = Vault::new(&self.env).map_err(fault("vault")).ok()?;
-            let owner = contracts::secret_owner(&contract_context.contract_id);
-            let secret = vault.open(&owner, sealed).await.map_err(fault("webhook secret")).ok()?;
-            Some((config::load(&self.env).await.ok()?, String::from_utf8(secret).ok()?))
-        };
-        match opened.await {
-            Some((config, secret)) => webhooks::send(&config, url, &secret, webhook, body).await,
-            None => Outcome::NoAnswer("a fault of ours"),
-        }
-    }
-
-    /// Where a message goes, the sealed secret, and its text.
-    fn message(&self, webhook: &Webhook) -> Option<(String, String, String)> {
-        let (record, contract_context) = self.contract_run()?;
-        let mut told = self.task().filter(|told| !told.pending)?;
-        let (url, secret) = contract_context.webhook?;
-        let same = webhook.id == Webhook::new(&record.run_id, &webhook.event, 0).id;
-        told.add("event", webhook.event.clone().into());
-        told.add("timestamp", crate::wire::timestamp::format(webhook.at).into());
-        if let Some(document) = told.document.as_object_mut() {
-            document.remove("webhook");
-        }
-        same.then(|| (url, secret, told.document.to_string()))
-    }
-
-    /// Whom the payment of this object was reservation to, if it is reservation at `now`.
-    pub(crate) fn reservation(&self, now: Millis) -> worker::Result<Option<Reservation>> {
-        Ok(self.store.reservation()?.filter(|reservation| reservation.until > now))
-    }
-
-    /// Whether the payment was reservation, and there is nothing else here any more.
-    pub(crate) fn had_reservation(&self, now: Millis) -> worker::Result<bool> {
-        Ok(self.store.reservation()?.is_some_and(|reservation| reservation.until <= now))
-    }
-
-    /// Lends the payment to a contract's object, unless a run has begun with it, or somebody has it.
-    pub(crate) fn reserve(&self, to: &str, until: Millis, now: Millis) -> worker::Result<bool> {
-        let taken = !self.data.borrow().run.is_replaceable()
-            || self.reservation(now)?.is_some_and(|reservation| reservation.to != to);
-        if !taken {
-            self.store.reserve(&Reservation { to: to.to_owned(), until })?;
-        }
-        Ok(!taken)
-    }
-
-    /// The run is forgotten, with its settlement in doubt: nobody will know any more.
-    pub(crate) async fn give_up(&self) -> Result<(), Refusal> {
-        let in_doubt = matches!(self.data.borrow().run.state(), State::SettlementUnknown { .. });
-        match self.contract_run().filter(|_| in_doubt) {
-            Some((_, contract_context)) => {
-                contracts::set_state(&self.env, &contract_context.contract_id, ContractState::Disputed).await
-            }
-            None => Ok(()),
-        }
-    }
-
-    /// Deletes the files of the run, which has been forgotten.
-    pub(crate) async fn delete_files(&self) -> Result<(), Refusal> {
-        let Some((record, contract_context)) = self.contract_run() else {
-            return Ok(());
-        };
-        let items = contract_context.delivered(self.data.borrow().transcript.text());
-        files::delete(&self.env, &record.run_id, &items).await
+    /// Whether no webhook is being sent or will be.
+    pub(super) fn is_idle(&self) -> bool {
+        self.deadline().is_none() && !self.is_sending.get()
     }
 }
 
-impl TaskReport {
-    fn add(&mut self, name: &str, value: Value) {
-        if let Some(document) = self.document.as_object_mut() {
-            document.insert(name.to_owned(), value);
+/// The run and its contract. This is the one place where the engine looks whether there is a contract.
+fn contract_run(session: &Session) -> Option<(Rc<RunRecord>, ContractContext)> {
+    let record = session.record()?;
+    let contract = record.contract_context.clone()?;
+    Some((record, contract))
+}
+
+// A run's life.
+
+pub(super) async fn verified(session: &Session) {
+    if let Some((_, contract)) = contract_run(session) {
+        // Nothing is lost if this fails: the state at the run's end is written until it is stored.
+        let _ = contracts::set_state(&session.env, &contract.contract_id, ContractState::Executing).await;
+    }
+}
+
+/// The answer that the next call of Claude is to repair, and what is wrong with it.
+pub(super) fn take_repair(session: &Session) -> Option<(String, String)> {
+    session.contract.repair.take()
+}
+
+/// Stores the result of the contract. An answer of another form than agreed is shown to Claude once, to be repaired.
+pub(super) async fn deliver(session: &Session) -> Result<(), ModelError> {
+    let Some((record, contract)) = contract_run(session) else { return Ok(()) };
+    let items = {
+        let data = session.data.borrow();
+        contract.items(data.transcript.text(), data.stats.stop_reason.as_ref())
+    };
+    match items {
+        Ok(items) => {
+            let stored = files::store(&session.env, &record.run_id, &items).await;
+            stored.map_err(|_| ModelError::NotStored)
+        }
+        Err(DeliverableError::Truncated) => Err(ModelError::Truncated),
+        Err(DeliverableError::Mismatch(mismatch)) => {
+            let mut data = session.data.borrow_mut();
+            let answer = data.transcript.text().to_owned();
+            let repair = !std::mem::replace(&mut data.stats.repaired, true) && !answer.trim().is_empty();
+            if repair {
+                session.contract.repair.replace(Some((answer, mismatch)));
+            }
+            Err(ModelError::OutputMismatch { repair })
         }
     }
+}
+
+/// Stores the contract's state, and the webhook if this end is news to the seeker. On an error the ledger's row is not
+/// written either, and both are tried again.
+pub(super) async fn ended(session: &Session) -> Result<(), Refusal> {
+    let Some((record, contract)) = contract_run(session) else { return Ok(()) };
+    let now = clock::now();
+    let (state, event) = {
+        let data = session.data.borrow();
+        let state = ContractState::after(&data.run, contract.is_over(now));
+        let event = match data.run.state() {
+            State::Delivered => Some("task_completed"),
+            State::Failed(_) | State::Refused(_) => Some("task_failed"),
+            State::Refundable(_) | State::Reported(_) => Some("task_failed"),
+            _ => None,
+        };
+        (state, event)
+    };
+    if let (ContractState::Completed, Some(payment)) = (state, &record.payment) {
+        let object = object_of_contract(&contract.contract_id);
+        // If this fails, the execution counts as unpaid for a day.
+        let _ = payers::executions_paid(&session.env, payment, &object).await;
+    }
+    if let (Some(event), Some(_)) = (event, &contract.webhook) {
+        let webhook = Webhook::new(&record.run_id, event, now);
+        let is_news = session.contract.webhook.borrow().as_ref().is_none_or(|last| last.id != webhook.id);
+        if is_news {
+            save_webhook(session, webhook);
+        }
+    }
+    contracts::set_state(&session.env, &contract.contract_id, state).await
+}
+
+/// The object's storage has been deleted; `session` still has the run.
+pub(crate) async fn forgotten(session: &Session) {
+    let Some((record, contract)) = contract_run(session) else { return };
+    let in_doubt = matches!(session.data.borrow().run.state(), State::SettlementUnknown { .. });
+    if in_doubt {
+        // Nobody will find out any more whether it was paid.
+        let _ = contracts::set_state(&session.env, &contract.contract_id, ContractState::Disputed).await;
+    }
+    let items = contract.delivered(session.data.borrow().transcript.text());
+    // The bucket's lifecycle rule deletes what cannot be deleted now (README, "Deploy").
+    let _ = files::delete(&session.env, &record.run_id, &items).await;
+}
+
+// What the seeker is told.
+
+/// How the task stands. `None`: the run executes no contract.
+pub(crate) fn task_report(session: &Session) -> Option<TaskReport> {
+    let (record, contract) = contract_run(session)?;
+    let vault = Vault::new(&session.env).ok();
+    let data = session.data.borrow();
+    let expires = data.run.rested_at().saturating_add(RETENTION);
+    let link = |number: usize, item: &_| {
+        let path = vault.as_ref().map(|vault| files::link(vault, &record.run_id, number, item, expires));
+        format!("{}{}", contract.origin, path.unwrap_or_default())
+    };
+    let (facts, text) = (record.task_facts(&data.stats), data.transcript.text());
+    let mut report = task::task_report(&facts, &contract, &data.run, text, clock::now(), link);
+    if let (Some(webhook), Some((url, _))) = (session.contract.webhook.borrow().as_ref(), &contract.webhook) {
+        insert(&mut report, "webhook", webhook.describe(url));
+    }
+    Some(report)
+}
+
+fn insert(report: &mut TaskReport, name: &str, value: Value) {
+    if let Some(document) = report.document.as_object_mut() {
+        document.insert(name.to_owned(), value);
+    }
+}
+
+fn save_webhook(session: &Session, webhook: Webhook) {
+    log_fault(session.store.save_webhook(&webhook));
+    session.contract.webhook.replace(Some(webhook));
+    session.updates.notify();
+}
+
+/// Sends the webhook once, if it is due. The driver runs what this gives back.
+pub(super) fn due_webhook(session: &Session) -> Option<impl Future<Output = ()> + '_> {
+    let is_due = session.contract.deadline().is_some_and(|due| due <= clock::now());
+    let sending = is_due.then(|| Sending::new(session))?;
+    Some(async move {
+        send_webhook(session).await;
+        drop(sending);
+    })
+}
+
+/// Marks the webhook as being sent for as long as it is held, also when sending panics.
+struct Sending<'a>(&'a Session);
+
+impl<'a> Sending<'a> {
+    fn new(session: &'a Session) -> Self {
+        session.contract.is_sending.set(true);
+        Self(session)
+    }
+}
+
+impl Drop for Sending<'_> {
+    fn drop(&mut self) {
+        self.0.contract.is_sending.set(false);
+    }
+}
+
+async fn send_webhook(session: &Session) {
+    let Some(mut webhook) = session.contract.webhook.borrow().clone() else { return };
+    let outcome = match message(session, &webhook) {
+        Some(message) => post(session, &message, &webhook).await,
+        // The contract was executed again meanwhile, and the end of that execution has its own message.
+        None => Outcome::Refused("overtaken by another execution"),
+    };
+    worker::console_log!("webhook: {} attempt {}: {outcome:?}", webhook.event, webhook.attempts);
+    let is_current = session.contract.webhook.borrow().as_ref().is_some_and(|current| current.id == webhook.id);
+    if is_current {
+        webhook.tried(outcome, clock::now());
+        save_webhook(session, webhook);
+    }
+}
+
+struct Message {
+    url: String,
+    sealed_secret: String,
+    body: String,
+}
+
+/// The message that a webhook carries. `None`: the execution that it is about is not the last one any more.
+fn message(session: &Session, webhook: &Webhook) -> Option<Message> {
+    let (record, contract) = contract_run(session)?;
+    let mut report = task_report(session).filter(|report| !report.pending)?;
+    let (url, sealed_secret) = contract.webhook?;
+    let is_same = webhook.id == Webhook::new(&record.run_id, &webhook.event, 0).id;
+    insert(&mut report, "event", webhook.event.clone().into());
+    insert(&mut report, "timestamp", timestamp::format(webhook.at).into());
+    if let Some(document) = report.document.as_object_mut() {
+        document.remove("webhook");
+    }
+    is_same.then(|| Message { url, sealed_secret, body: report.document.to_string() })
+}
+
+async fn post(session: &Session, message: &Message, webhook: &Webhook) -> Outcome {
+    let opened = async {
+        let (_, contract) = contract_run(session)?;
+        let vault = Vault::new(&session.env).map_err(fault("vault")).ok()?;
+        let owner = contracts::secret_owner(&contract.contract_id);
+        let secret = vault.open(&owner, &message.sealed_secret).await.map_err(fault("webhook secret")).ok()?;
+        Some((config::load(&session.env).await.ok()?, String::from_utf8(secret).ok()?))
+    };
+    match opened.await {
+        Some((config, secret)) => webhooks::send(&config, &message.url, &secret, webhook, &message.body).await,
+        None => Outcome::NoAnswer("a fault of ours"),
+    }
+}
+
+// The payment's own object. A contract's runs are in the contract's object, so the payment is reserved for that one.
+
+/// The contract's object that this payment is reserved for at `now`.
+pub(crate) fn reservation(session: &Session, now: Millis) -> worker::Result<Option<Reservation>> {
+    Ok(session.store.reservation()?.filter(|reservation| reservation.until > now))
+}
+
+/// Whether the payment was reserved and is not any more.
+pub(crate) fn is_reservation_over(session: &Session, now: Millis) -> worker::Result<bool> {
+    Ok(session.store.reservation()?.is_some_and(|reservation| reservation.until <= now))
+}
+
+/// Reserves the payment for a contract's object. `false`: a run has begun with it, or another contract has it.
+pub(crate) fn reserve(session: &Session, to: &str, until: Millis, now: Millis) -> worker::Result<bool> {
+    let is_taken = !session.data.borrow().run.is_replaceable()
+        || reservation(session, now)?.is_some_and(|reservation| reservation.to != to);
+    if !is_taken {
+        session.store.reserve(&Reservation { to: to.to_owned(), until })?;
+    }
+    Ok(!is_taken)
 }

@@ -1,6 +1,7 @@
-//! What of a run is about money: verify, settle, the search for evidence, the report of a refund.
+//! The money of a run: verify, settle, the search for evidence of a settlement, the report of a refund.
 
-use super::Session;
+use super::hire;
+use super::session::Session;
 use crate::edge::http::{chain, facilitator};
 use crate::edge::kv::config;
 use crate::rules::config::Config;
@@ -9,74 +10,38 @@ use crate::rules::refusal::Refusal;
 use crate::rules::run::{Event, Evidence};
 use std::rc::Rc;
 
+/// What a facilitator is asked with.
+struct PaymentContext {
+    /// As it is now: it may have changed since the run began.
+    config: Rc<Config>,
+    payment: Payment,
+    /// The facilitator that was asked last, by its URL. It is the first to be asked next.
+    last_facilitator: Option<String>,
+}
+
 impl Session {
-    /// The payment, with the configuration of this moment and the facilitator that was asked last.
-    async fn payment(&self) -> Option<(Rc<Config>, Payment, Option<String>)> {
-        let config = config::load(&self.env).await.ok()?;
-        let payment = self.record()?.payment.clone()?;
-        let before = self.data.borrow().stats.facilitator.clone();
-        Some((config, payment, before))
-    }
-
-    fn asked(&self, facilitator: Option<String>) {
-        let mut data = self.data.borrow_mut();
-        data.stats.facilitator = facilitator.or(data.stats.facilitator.take());
-    }
-
     pub(super) async fn verify(&self) {
-        let event = match self.payment().await {
-            Some((config, payment, _)) => {
+        let event = match self.payment_context().await {
+            Some(PaymentContext { config, payment, .. }) => {
                 let (event, facilitator) = facilitator::verify(&config, &payment).await;
-                self.asked(facilitator);
+                self.note_facilitator(facilitator);
                 if event == Event::Verified {
-                    self.contract_is_under_way().await;
+                    hire::verified(self).await;
                 }
                 event
             }
             None => Event::VerifyRefused(Refusal::Internal),
         };
-        self.tell(event);
-    }
-
-    /// Looks for what became of a settlement: on the chain, and where that says nothing, at the facilitators.
-    pub(super) async fn reconcile(&self) {
-        let evidence = match self.payment().await {
-            Some((config, payment, before)) => match self.on_chain(&config, &payment).await {
-                Some(found) => found,
-                None => facilitator::find_evidence(&config, &payment, before.as_deref()).await,
-            },
-            None => Evidence::Nothing,
-        };
-        self.tell(Event::Reconciled(evidence));
-    }
-
-    /// What the chain shows of the payment; `None` where no node can say.
-    async fn on_chain(&self, config: &Config, payment: &Payment) -> Option<Evidence> {
-        let network = config.networks.iter().find(|n| n.id == payment.network)?;
-        let since = self.record()?.started_at;
-        chain::find_evidence(network, payment, since).await
-    }
-
-    pub(super) async fn report(&self) {
-        let (receipt, fault) = {
-            let data = self.data.borrow();
-            (data.run.receipt().cloned(), data.run.model_error())
-        };
-        let (Some((config, payment, before)), Some(receipt)) = (self.payment().await, receipt) else { return };
-        let reason = fault.map_or(Refusal::Refundable, Refusal::Claude).code();
-        let (transaction, before) = (&receipt.transaction, before.as_deref());
-        if facilitator::report(&self.env, &config, &payment, before, transaction, reason).await {
-            self.tell(Event::Reported);
-        }
+        self.handle_event(event);
     }
 
     pub(super) async fn settle(&self) {
-        let event = match self.payment().await {
-            Some((config, payment, before)) => {
-                let (event, facilitator) = facilitator::settle(&config, &payment, before.as_deref()).await;
-                self.asked(facilitator);
+        let event = match self.payment_context().await {
+            Some(PaymentContext { config, payment, last_facilitator }) => {
+                let (event, facilitator) = facilitator::settle(&config, &payment, last_facilitator.as_deref()).await;
+                self.note_facilitator(facilitator);
                 match event {
-                    // A facilitator that takes the money and says no would take it twice.
+                    // A facilitator that takes the money and answers no would be paid a second time by a new payment.
                     Event::SettleRejected(_) => match self.on_chain(&config, &payment).await {
                         Some(Evidence::Paid(receipt)) => Event::Settled(receipt),
                         _ => event,
@@ -86,6 +51,54 @@ impl Session {
             }
             None => Event::SettleNotSent,
         };
-        self.tell(event);
+        self.handle_event(event);
+    }
+
+    /// Finds out what became of a settlement: on the chain and, where no node can say, from the facilitators.
+    pub(super) async fn reconcile(&self) {
+        let evidence = match self.payment_context().await {
+            Some(PaymentContext { config, payment, last_facilitator }) => {
+                match self.on_chain(&config, &payment).await {
+                    Some(evidence) => evidence,
+                    None => facilitator::find_evidence(&config, &payment, last_facilitator.as_deref()).await,
+                }
+            }
+            None => Evidence::Nothing,
+        };
+        self.handle_event(Event::Reconciled(evidence));
+    }
+
+    /// Reports the refund that the payer is owed.
+    pub(super) async fn report(&self) {
+        let (receipt, error) = {
+            let data = self.data.borrow();
+            (data.run.receipt().cloned(), data.run.model_error())
+        };
+        let (Some(context), Some(receipt)) = (self.payment_context().await, receipt) else { return };
+        let PaymentContext { config, payment, last_facilitator } = context;
+        let reason = error.map_or(Refusal::Refundable, Refusal::Claude).code();
+        let (transaction, last_facilitator) = (&receipt.transaction, last_facilitator.as_deref());
+        if facilitator::report(&self.env, &config, &payment, last_facilitator, transaction, reason).await {
+            self.handle_event(Event::Reported);
+        }
+    }
+
+    async fn payment_context(&self) -> Option<PaymentContext> {
+        let config = config::load(&self.env).await.ok()?;
+        let payment = self.record()?.payment.clone()?;
+        let last_facilitator = self.data.borrow().stats.facilitator.clone();
+        Some(PaymentContext { config, payment, last_facilitator })
+    }
+
+    fn note_facilitator(&self, facilitator: Option<String>) {
+        let mut data = self.data.borrow_mut();
+        data.stats.facilitator = facilitator.or(data.stats.facilitator.take());
+    }
+
+    /// What the chain shows of the payment. `None`: no node can say.
+    async fn on_chain(&self, config: &Config, payment: &Payment) -> Option<Evidence> {
+        let network = config.networks.iter().find(|network| network.id == payment.network)?;
+        let since = self.record()?.started_at;
+        chain::find_evidence(network, payment, since).await
     }
 }

@@ -4,6 +4,7 @@
 //! The wings, each of which imports only from those below it: [`hire`] and [`record`], [`payment`], [`template`],
 //! [`run`] (the run machine), [`refusal`].
 
+pub mod admission;
 pub mod config;
 pub mod hire;
 pub mod ids;

@@ -1,6 +1,7 @@
 //! Tests of what is decided (`rules/`, `json_schema/`), native and without the runtime.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod admission;
 mod breaker;
 mod config;
 mod identifier;
@@ -11,7 +12,9 @@ mod owner;
 mod quote;
 mod reconcile;
 mod refusals;
+mod replay;
 mod run_machine;
+mod sample;
 mod signature;
 mod template;
 mod transcript;

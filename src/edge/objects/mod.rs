@@ -1,4 +1,4 @@
-//! Durable Objects seen from outside (the stubs), and the storage that an object has of its own.
+//! The Durable Objects' protocols (how they are called, and how they read a call), and a run object's storage.
 
 pub(crate) mod payers;
 pub(crate) mod run_store;

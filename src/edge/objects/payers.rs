@@ -1,7 +1,8 @@
-//! Payer objects, seen from outside: one Durable Object for each payer, which keeps what is true of several
-//! of their payments at once. Which payment an identifier belongs to, and whose text is out unpaid.
+//! The payer objects' protocol. There is one for each payer, and it knows what concerns several of their payments:
+//! which payment an identifier belongs to, which runs show text before they are settled, and which executions of
+//! contracts are not paid.
 
-use super::runs;
+use crate::edge::objects::runs;
 use crate::edge::objects::runs::RunSummary;
 use crate::edge::{clock, fault};
 use crate::rules::payment::identifier::Claim;
@@ -16,62 +17,57 @@ use worker::{Env, Method, Request, RequestInit, Stub};
 /// The binding of the objects' namespace.
 const NAMESPACE: &str = "PAYERS";
 
-/// What is asked of a payer's object.
+/// A call to a payer's object.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum PayerQuery {
-    /// An identifier for a payment; in the place of `instead_of`, where that is the payment that has it.
+    /// Claims an identifier for a payment.
     Claim {
-        /// What is claimed.
         claim: Claim,
-        /// A payment that has come to nothing.
+        /// The object of a payment that may lose the identifier, because its run has failed.
         instead_of: Option<String>,
     },
-    /// An execution of a contract, among those of the last day that came to nothing or are under way.
+    /// Counts an execution of a contract among the unpaid ones of the last day.
     CountExecution {
-        /// Its run's object.
+        /// The contract's object.
         object: String,
-        /// Which execution.
         execution: u32,
-        /// How many there may be.
-        most: u32,
+        #[serde(rename = "most")]
+        limit: u32,
     },
-    /// Executions of that object were paid for.
+    /// The executions of this contract are paid and do not count any more.
     ExecutionsPaid {
-        /// The object.
+        /// The contract's object.
         object: String,
     },
-    /// A place among those whose text is out unpaid.
+    /// Takes one of the slots for runs whose text is shown before they are settled.
     TakeSlot {
         /// The run's object.
         object: String,
         /// How many slots there are.
         slots: u32,
-        /// Objects whose slots are free again.
+        /// Objects that do not need their slots any more.
         freed: Vec<String>,
     },
 }
 
-/// What it answers.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum PayerReply {
-    /// It is yours.
     Granted,
     /// The identifier stands for another payment, or another request.
     Held {
         /// The payment's object.
         object: String,
-        /// Since when.
         since: Millis,
     },
-    /// All slots are taken, by these objects, each since when.
+    /// All slots are taken: by which objects, and since when.
     Taken(Vec<(String, Millis)>),
 }
 
-/// Claims an identifier for a payment. It stays claimed as long as something has come of that payment.
+/// Claims an identifier for a payment. Another payment gets it only if the run of this one has failed.
 pub(crate) async fn claim(env: &Env, payment: &Payment, claim: &Claim) -> std::result::Result<(), Refusal> {
     let payer = &name(payment);
     let query_of = |instead_of| PayerQuery::Claim { claim: claim.clone(), instead_of };
-    let (object, since) = match query(env, payer, &query_of(None)).await? {
+    let (object, since) = match send(env, payer, &query_of(None)).await? {
         PayerReply::Granted => return Ok(()),
         PayerReply::Held { object, since } => (object, since),
         PayerReply::Taken(_) => return Err(Refusal::IdentifierReused),
@@ -79,74 +75,75 @@ pub(crate) async fn claim(env: &Env, payment: &Payment, claim: &Claim) -> std::r
     let summary = runs::summary(env, &object).await?;
     match summary.failed || is_expired(summary, since) {
         false => Err(Refusal::IdentifierReused),
-        true => match query(env, payer, &query_of(Some(object))).await? {
+        true => match send(env, payer, &query_of(Some(object))).await? {
             PayerReply::Granted => Ok(()),
             PayerReply::Held { .. } | PayerReply::Taken(_) => Err(Refusal::IdentifierReused),
         },
     }
 }
 
-/// An object that knows of nothing may hear of its payment this very moment; not a minute later.
+/// Whether an object knows no payment although it has had a slot or an identifier for a minute. Before that, the payment
+/// may still be on its way to the object.
 fn is_expired(summary: RunSummary, since: Millis) -> bool {
     summary.new && clock::now() > since.saturating_add(RETENTION_UNVERIFIED)
 }
 
-/// When this run's text may be shown: at once if the payer has a place left among those not settled yet.
+/// When this run's text may be shown: before it is settled, if the payer has a slot left for that.
 pub(crate) async fn release(env: &Env, run_request: &RunRequest, slots: u32) -> Release {
     let Some(payment) = run_request.payment.as_ref().filter(|p| p.by_key) else { return Release::Settled };
     let payer = name(payment);
     let query_of = |freed| PayerQuery::TakeSlot { object: run_request.object.clone(), slots, freed };
-    let taken = match query(env, &payer, &query_of(Vec::new())).await {
+    let taken = match send(env, &payer, &query_of(Vec::new())).await {
         Ok(PayerReply::Granted) => return Release::Verified,
-        Ok(PayerReply::Taken(by)) => by,
+        Ok(PayerReply::Taken(objects)) => objects,
         Ok(PayerReply::Held { .. }) | Err(_) => return Release::Settled,
     };
-    let looks = taken.into_iter().map(|(object, since)| async move {
+    let checks = taken.into_iter().map(|(object, since)| async move {
         let summary = runs::summary(env, &object).await.ok()?;
         (summary.cleared || is_expired(summary, since)).then_some(object)
     });
-    let freed: Vec<String> = join_all(looks).await.into_iter().flatten().collect();
+    let freed: Vec<String> = join_all(checks).await.into_iter().flatten().collect();
     if freed.is_empty() {
         return Release::Settled;
     }
-    match query(env, &payer, &query_of(freed)).await {
+    match send(env, &payer, &query_of(freed)).await {
         Ok(PayerReply::Granted) => Release::Verified,
         _ => Release::Settled,
     }
 }
 
-/// The name of the payer's object. Whose signature has not been checked yet may be anybody: they have one
-/// beside it, so that nobody writes into a payer's own who has not their key.
+/// The name of the payer's object. A payment whose signature has not been checked may be anybody's: it has an object
+/// beside the payer's own, where only who has the payer's key can write.
 fn name(payment: &Payment) -> String {
     let suffix = if payment.by_key { "" } else { "?" };
     format!("{}{suffix}", payment.payer)
 }
 
-/// An execution of a contract for this payer. Of those that came to nothing, or are under way, there are only so many
-/// in a day: Claude is paid by the creator.
+/// Counts an execution of a contract for its payer. The number of unpaid ones in a day is limited, because the creator
+/// pays Claude for them.
 pub(crate) async fn count_execution(
     env: &Env,
     payment: &Payment,
     object: &str,
     execution: u32,
-    most: u32,
+    limit: u32,
 ) -> std::result::Result<(), Refusal> {
-    let query_of = PayerQuery::CountExecution { object: object.to_owned(), execution, most };
-    match query(env, &name(payment), &query_of).await? {
+    let query_of = PayerQuery::CountExecution { object: object.to_owned(), execution, limit };
+    match send(env, &name(payment), &query_of).await? {
         PayerReply::Granted => Ok(()),
         PayerReply::Held { .. } | PayerReply::Taken(_) => Err(Refusal::TooManyUnpaidExecutions),
     }
 }
 
-/// The object's executions were paid for.
+/// Takes the executions of a contract's object out of the count of unpaid ones.
 pub(crate) async fn executions_paid(env: &Env, payment: &Payment, object: &str) -> std::result::Result<(), Refusal> {
-    query(env, &name(payment), &PayerQuery::ExecutionsPaid { object: object.to_owned() }).await.map(drop)
+    send(env, &name(payment), &PayerQuery::ExecutionsPaid { object: object.to_owned() }).await.map(drop)
 }
 
-async fn query(env: &Env, payer: &str, query_of: &PayerQuery) -> std::result::Result<PayerReply, Refusal> {
+async fn send(env: &Env, payer: &str, query: &PayerQuery) -> std::result::Result<PayerReply, Refusal> {
     let stub = stub(env, payer)?;
     let mut init = RequestInit::new();
-    let json = serde_json::to_string(query_of).map_err(fault("payer object"))?;
+    let json = serde_json::to_string(query).map_err(fault("payer object"))?;
     init.with_method(Method::Post).with_body(Some(json.into()));
     let request = Request::new_with_init("https://payer", &init).map_err(fault("payer object"))?;
     let mut response = stub.fetch_with_request(request).await.map_err(fault("payer object"))?;

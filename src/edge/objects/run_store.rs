@@ -1,4 +1,4 @@
-//! What a run object keeps, in its own SQLite. All of its tables and keys are here.
+//! What a run object stores in its own SQLite: all of its tables and keys.
 
 use crate::rules::hire::webhook::Webhook;
 use crate::rules::record::run_record::{RunRecord, RunStats};
@@ -16,19 +16,14 @@ const SCHEMA: [&str; 2] = [
 /// The names in `kept`.
 #[derive(Clone, Copy)]
 enum StoredItem {
-    /// The machine.
     Run,
-    /// What the run is about.
     RunRecord,
-    /// The sealed_prompt, sealed by the vault for the run's id.
+    /// The rendered prompt, sealed by the vault for the run's id.
     SealedPrompt,
-    /// Tokens.
     RunStats,
-    /// Which edition of the text it is.
+    /// The transcript's edition. Its pieces have their own table.
     Edition,
-    /// The last message to the seeker.
     Webhook,
-    /// The contract's object that this payment was taken to.
     Reservation,
 }
 
@@ -46,57 +41,53 @@ impl StoredItem {
     }
 }
 
-/// Everything a restarted object needs.
+/// A run as it was saved last.
 pub(crate) struct LoadedRun {
-    /// The machine as it was saved last.
     pub(crate) run: Run,
-    /// What the run is about.
     pub(crate) record: RunRecord,
-    /// The sealed sealed_prompt.
+    /// The rendered prompt, sealed by the vault for the run's id.
     pub(crate) sealed_prompt: String,
-    /// Tokens.
     pub(crate) stats: RunStats,
-    /// The text as far as it was checkpointed.
+    /// The text up to the last checkpoint.
     pub(crate) transcript: Transcript,
-    /// The last message to the seeker.
+    /// The last message to a contract's seeker.
     pub(crate) webhook: Option<Webhook>,
 }
 
-/// A payment that a contract's object has taken: no run of its own may begin with it.
+/// A payment that is reserved for a contract's object: no run may begin with it in its own.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Reservation {
-    /// The contract's object.
+    /// The name of the contract's object.
     pub(crate) to: String,
     /// Unix milliseconds.
     pub(crate) until: Millis,
 }
 
 #[derive(Deserialize)]
-struct Value {
+struct ValueRow {
     value: String,
 }
 
 #[derive(Deserialize)]
-struct Texts {
+struct TextsRow {
     texts: String,
 }
 
-/// The object's storage. Writes are synchronous here; the runtime holds back whatever leaves the
-/// object until they are durable.
+/// The object's storage. Writes return before they are durable; the runtime holds back whatever leaves the object until
+/// they are.
 pub(crate) struct RunStore {
     sql: SqlStorage,
 }
 
 impl RunStore {
-    /// Opens the storage. Nothing is written before a run begins: a payment that is refused at the
-    /// door leaves no trace here.
+    /// Nothing is written before a run begins, so a payment that is refused at once leaves nothing behind.
     pub(crate) fn open(state: &State) -> Self {
         Self { sql: state.storage().sql() }
     }
 
-    /// What was kept, if a run was.
+    /// The run that was saved last, if there is one.
     pub(crate) fn load(&self) -> Result<Option<LoadedRun>> {
-        if !self.is_laid_out()? {
+        if !self.has_tables()? {
             return Ok(None);
         }
         let (Some(run), Some(record)) = (self.get(StoredItem::Run)?, self.get(StoredItem::RunRecord)?) else {
@@ -104,7 +95,7 @@ impl RunStore {
         };
         let rows = self.sql.exec("SELECT texts FROM pieces ORDER BY position", None)?;
         let mut pieces = Vec::new();
-        for row in rows.to_array::<Texts>()? {
+        for row in rows.to_array::<TextsRow>()? {
             pieces.extend(serde_json::from_str::<Vec<String>>(&row.texts)?);
         }
         Ok(Some(LoadedRun {
@@ -117,50 +108,48 @@ impl RunStore {
         }))
     }
 
-    /// Keeps what does not change while a run lasts.
+    /// Stores what does not change while a run lasts.
     pub(crate) fn begin(&self, record: &RunRecord, sealed_prompt: &str) -> Result<()> {
-        self.lay_out()?;
-        // The largest first: what does not fit leaves no half of a run behind.
+        self.create_tables()?;
+        // The largest first: if that does not fit, no half of a run is stored.
         self.put(StoredItem::SealedPrompt, &sealed_prompt)?;
         self.put(StoredItem::RunRecord, record)
     }
 
-    fn is_laid_out(&self) -> Result<bool> {
-        let laid_out = "SELECT name AS value FROM sqlite_master WHERE name = 'kept'";
-        Ok(!self.sql.exec(laid_out, None)?.to_array::<Value>()?.is_empty())
+    fn has_tables(&self) -> Result<bool> {
+        let select = "SELECT name AS value FROM sqlite_master WHERE name = 'kept'";
+        Ok(!self.sql.exec(select, None)?.to_array::<ValueRow>()?.is_empty())
     }
 
-    fn lay_out(&self) -> Result<()> {
+    fn create_tables(&self) -> Result<()> {
         SCHEMA.iter().try_for_each(|statement| self.sql.exec(statement, None).map(drop))
     }
 
-    /// Whom this payment was reservation to, if it was.
+    /// The payment's reservation, which may be over.
     pub(crate) fn reservation(&self) -> Result<Option<Reservation>> {
-        match self.is_laid_out()? {
+        match self.has_tables()? {
             true => self.get(StoredItem::Reservation),
             false => Ok(None),
         }
     }
 
-    /// Lends the payment to a contract's object.
     pub(crate) fn reserve(&self, reservation: &Reservation) -> Result<()> {
-        self.lay_out()?;
+        self.create_tables()?;
         self.put(StoredItem::Reservation, reservation)
     }
 
-    /// Keeps a message to the seeker.
-    pub(crate) fn keep_webhook(&self, webhook: &Webhook) -> Result<()> {
+    pub(crate) fn save_webhook(&self, webhook: &Webhook) -> Result<()> {
         self.put(StoredItem::Webhook, webhook)
     }
 
-    /// Keeps the machine, the tokens, and which edition of the text is being written.
+    /// Saves what changes while a run lasts, except its text.
     pub(crate) fn save(&self, run: &Run, stats: &RunStats, edition: u32) -> Result<()> {
         self.put(StoredItem::Run, run)?;
         self.put(StoredItem::Edition, &edition)?;
         self.put(StoredItem::RunStats, stats)
     }
 
-    /// Keeps the pieces of text that are not kept yet.
+    /// Saves the pieces of text that are not saved yet.
     pub(crate) fn checkpoint(&self, transcript: &mut Transcript) -> Result<()> {
         let (position, pieces) = transcript.unsaved();
         if pieces.is_empty() {
@@ -174,20 +163,19 @@ impl RunStore {
         Ok(())
     }
 
-    /// Forgets the text.
-    pub(crate) fn clear(&self) -> Result<()> {
+    pub(crate) fn clear_text(&self) -> Result<()> {
         self.sql.exec("DELETE FROM pieces", None).map(drop)
     }
 
-    fn get<T: DeserializeOwned>(&self, kept: StoredItem) -> Result<Option<T>> {
+    fn get<T: DeserializeOwned>(&self, item: StoredItem) -> Result<Option<T>> {
         let select = "SELECT value FROM kept WHERE name = ?";
-        let rows = self.sql.exec(select, vec![kept.name().into()])?.to_array::<Value>()?;
+        let rows = self.sql.exec(select, vec![item.name().into()])?.to_array::<ValueRow>()?;
         Ok(rows.first().map(|row| serde_json::from_str(&row.value)).transpose()?)
     }
 
-    fn put<T: Serialize>(&self, kept: StoredItem, value: &T) -> Result<()> {
+    fn put<T: Serialize>(&self, item: StoredItem, value: &T) -> Result<()> {
         let upsert = "INSERT OR REPLACE INTO kept (name, value) VALUES (?, ?)";
         let json = serde_json::to_string(value)?;
-        self.sql.exec(upsert, vec![kept.name().into(), json.into()]).map(drop)
+        self.sql.exec(upsert, vec![item.name().into(), json.into()]).map(drop)
     }
 }

@@ -1,5 +1,5 @@
-//! Run objects, seen from outside: how the front door reaches the object of a payment, and how the object
-//! takes and gives what passes between them.
+//! The run objects' protocol, both sides of it: how a route calls the object of a payment or a contract, and how the
+//! object reads the call and answers it.
 
 use crate::edge::body_writer;
 use crate::edge::fault;
@@ -19,85 +19,91 @@ use worker::{Env, Method, Request, RequestInit, Response, Result, Stub};
 
 /// The binding of the objects' namespace.
 const NAMESPACE: &str = "RUNS";
-/// Tells the front door what the object's body is, where it is not for the caller as it stands.
+/// The header that says what the body is, where the route has to make another response of it.
 const KIND: &str = "x-coinslot-kind";
-/// It is a [`Refused`].
+/// The body is a [`Refused`].
 const REFUSED: &str = "refused";
-/// It is a task's [`TaskReport`].
-pub(crate) const TASK: &str = "task";
-/// It is empty: the caller has read all there is.
-pub(crate) const ENDED: &str = "ended";
-/// Nobody needs more than this of an object's request head.
-const HOST: &str = "https://run";
+/// The body is a [`TaskReport`].
+const TASK: &str = "task";
+/// There is no body: the caller has read everything.
+const ENDED: &str = "ended";
+/// A call by a stub needs a URL, of which the object reads the path alone.
+const ORIGIN: &str = "https://run";
 
-/// What the object answers where it has no text to show.
+/// The object's answer where there is no run to show.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Refused {
-    /// Why.
     pub(crate) refusal: Refusal,
-    /// The run, where one exists.
+    /// The run's id, where a run exists.
     pub(crate) run: Option<String>,
-    /// `PAYMENT-RESPONSE` in both versions, where a settlement was asked for: names and values.
+    /// The headers that tell of a settlement, where one was asked for: names and values.
     pub(crate) settlement: Vec<(String, String)>,
     /// The run was paid for all the same.
     pub(crate) charged: bool,
 }
 
-/// What one object of ours tells another of its run.
+/// A refusal where no run is known.
+impl From<Refusal> for Box<Refused> {
+    fn from(refusal: Refusal) -> Self {
+        Box::new(Refused { refusal, run: None, settlement: Vec::new(), charged: false })
+    }
+}
+
+/// What another object learns of a run.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct RunSummary {
-    /// It knows of no run.
+    /// No payment has been presented.
     pub(crate) new: bool,
-    /// Nothing has come of its run: whatever was reserved for it is free again.
+    /// The run has failed or was refused: what was reserved for it is free again.
     pub(crate) failed: bool,
-    /// It is paid, or has come to nothing without its text having been shown.
+    /// It is paid, or has failed without its text having been shown.
     pub(crate) cleared: bool,
 }
 
-/// What the run object answers.
+// The route's side.
+
+/// What a route gets from the object.
 pub(crate) enum Answer {
-    /// Ready for the caller.
+    /// A response that goes to the caller as it is.
     Ready(Response),
-    /// The caller has read all there is.
+    /// The caller has read everything.
     Ended,
-    /// How a task stands.
     Task(Box<TaskReport>),
-    /// To be told as a problem.
     Refused(Refused),
 }
 
 /// Presents a payment (or an owner's test) to its object.
 ///
-/// The object cannot see that a caller has hung up before any answer; the front door can (`caller` is the
-/// caller's own request). It keeps the body of this one open until there is an answer or the caller is gone.
+/// Before the object has answered, it cannot see that the caller disconnects; the route can. So the body of this call
+/// stays open until there is an answer or the caller is gone.
 pub(crate) async fn present(
     env: &Env,
     caller: &Request,
     run_request: &RunRequest,
 ) -> std::result::Result<Answer, Refusal> {
     let stub = stub(env, &run_request.object)?;
-    let mut line = serde_json::to_vec(run_request).map_err(fault("run_request"))?;
+    let mut line = serde_json::to_vec(run_request).map_err(fault("run request"))?;
     line.push(b'\n');
     let (body, writer) = body_writer::pipe().map_err(|_| Refusal::Internal)?;
     let mut init = RequestInit::new();
     init.with_method(Method::Post).with_body(Some(body.into()));
-    let request = Request::new_with_init(HOST, &init).map_err(fault("run object"))?;
+    let request = Request::new_with_init(ORIGIN, &init).map_err(fault("run object"))?;
     let answer = stub.fetch_with_request(request);
-    let until_gone = async {
+    let until_disconnected = async {
         let _ = writer.write(&line).await;
-        hung_up(caller).await;
+        disconnected(caller).await;
     };
-    let response = match future::select(std::pin::pin!(answer), std::pin::pin!(until_gone)).await {
+    let response = match future::select(std::pin::pin!(answer), std::pin::pin!(until_disconnected)).await {
         Either::Left((response, _)) => Some(response),
         Either::Right(_) => None,
     };
     writer.close().await;
-    // Of a caller who is gone nobody reads what is said here.
-    read(response.ok_or(Refusal::Internal)?.map_err(fault("run object"))?).await
+    // Without a response the caller has disconnected, so this refusal is dropped.
+    read_answer(response.ok_or(Refusal::Internal)?.map_err(fault("run object"))?).await
 }
 
-/// Resolves when the caller hangs up.
-async fn hung_up(caller: &Request) {
+/// Resolves when the caller disconnects.
+async fn disconnected(caller: &Request) {
     let signal = caller.inner().signal();
     let mut on_abort = |resolve: Function, _| signal.set_onabort(Some(&resolve));
     if !signal.aborted() {
@@ -105,27 +111,29 @@ async fn hung_up(caller: &Request) {
     }
 }
 
-/// Where a run stands.
+/// How far a run is.
 pub(crate) async fn status(env: &Env, run: &str) -> std::result::Result<Answer, Refusal> {
-    get(env, run, &format!("/status/{run}")).await
+    let object = object_of(run).ok_or(Refusal::NotFound)?;
+    get(env, object, &format!("/status/{run}")).await
 }
 
 /// A run's events, from after the one with this id.
 pub(crate) async fn follow(env: &Env, run: &str, last_event_id: Option<u64>) -> std::result::Result<Answer, Refusal> {
+    let object = object_of(run).ok_or(Refusal::NotFound)?;
     let after = last_event_id.map_or_else(String::new, |id| id.to_string());
-    get(env, run, &format!("/follow/{run}/{after}")).await
+    get(env, object, &format!("/follow/{run}/{after}")).await
 }
 
-/// What has become of the run of this object.
+/// What has become of an object's run.
 pub(crate) async fn summary(env: &Env, object: &str) -> std::result::Result<RunSummary, Refusal> {
-    let response = stub(env, object)?.fetch_with_str(&format!("{HOST}/summary")).await;
+    let response = stub(env, object)?.fetch_with_str(&format!("{ORIGIN}/summary")).await;
     response.map_err(fault("run object"))?.json().await.map_err(fault("run object"))
 }
 
 /// How a contract's task stands.
 pub(crate) async fn task(env: &Env, task_id: &str, contract_id: &str) -> std::result::Result<Answer, Refusal> {
     let object = object_of_task(task_id).ok_or(Refusal::NotFound)?;
-    send(env, &object, &format!("/task/{task_id}/{contract_id}")).await
+    get(env, &object, &format!("/task/{task_id}/{contract_id}")).await
 }
 
 /// A task's events, from after the one with this id.
@@ -136,23 +144,19 @@ pub(crate) async fn follow_task(
 ) -> std::result::Result<Answer, Refusal> {
     let object = object_of_task(task).ok_or(Refusal::NotFound)?;
     let after = last_event_id.map_or_else(String::new, |id| id.to_string());
-    send(env, &object, &format!("/follow-task/{task}/{after}")).await
+    get(env, &object, &format!("/follow-task/{task}/{after}")).await
 }
 
-/// Takes a payment to a contract's object: from then on it begins no run of its own. `false`: it has begun one, or
-/// was taken elsewhere.
+/// Reserves a payment for a contract's object: no other run can begin with it. `false`: a run has begun with it, or
+/// another contract has it.
 pub(crate) async fn reserve(env: &Env, payment: &str, to: &str, until: Millis) -> std::result::Result<bool, Refusal> {
-    let response = stub(env, payment)?.fetch_with_str(&format!("{HOST}/reserve/{to}/{until}")).await;
+    let response = stub(env, payment)?.fetch_with_str(&format!("{ORIGIN}/reserve/{to}/{until}")).await;
     response.map_err(fault("run object"))?.json().await.map_err(fault("run object"))
 }
 
-async fn get(env: &Env, run: &str, path: &str) -> std::result::Result<Answer, Refusal> {
-    send(env, object_of(run).ok_or(Refusal::NotFound)?, path).await
-}
-
-async fn send(env: &Env, object: &str, path: &str) -> std::result::Result<Answer, Refusal> {
+async fn get(env: &Env, object: &str, path: &str) -> std::result::Result<Answer, Refusal> {
     let stub = stub(env, object)?;
-    read(stub.fetch_with_str(&format!("{HOST}{path}")).await.map_err(fault("run object"))?).await
+    read_answer(stub.fetch_with_str(&format!("{ORIGIN}{path}")).await.map_err(fault("run object"))?).await
 }
 
 fn stub(env: &Env, object: &str) -> std::result::Result<Stub, Refusal> {
@@ -160,7 +164,7 @@ fn stub(env: &Env, object: &str) -> std::result::Result<Stub, Refusal> {
     namespace.get_by_name(object).map_err(fault("run object"))
 }
 
-async fn read(mut response: Response) -> std::result::Result<Answer, Refusal> {
+async fn read_answer(mut response: Response) -> std::result::Result<Answer, Refusal> {
     let kind = response.headers().get(KIND).map_err(fault("run object"))?;
     match kind.as_deref() {
         Some(REFUSED) => response.json().await.map(Answer::Refused).map_err(fault("run object")),
@@ -174,76 +178,77 @@ async fn read(mut response: Response) -> std::result::Result<Answer, Refusal> {
 
 // The object's side.
 
-/// What somebody wants of the object.
+/// A call as the object reads it.
 pub(crate) enum ObjectRequest {
-    /// To present a payment.
     Present(Box<RunRequest>),
-    /// To know where the run stands.
     Status {
-        /// Its id.
         run: String,
     },
-    /// To read the run's events.
     Follow {
-        /// Its id.
         run: String,
-        /// The last that was read.
         last_event_id: Option<u64>,
     },
-    /// To know how a task stands.
+    /// See [`RunSummary`].
+    Summary,
+    Contract(ContractQuery),
+}
+
+/// A call that concerns a contract.
+pub(crate) enum ContractQuery {
     Task {
-        /// Its id.
         task: String,
-        /// Of this contract.
         contract: String,
     },
-    /// To read a task's events.
     FollowTask {
-        /// Its id.
         task: String,
-        /// The last that was read.
         last_event_id: Option<u64>,
     },
-    /// To take the payment to a contract's object.
+    /// Reserve this object's payment.
     Reserve {
-        /// The object.
+        /// The contract's object.
         to: String,
         /// Unix milliseconds.
         until: Millis,
     },
-    /// See [`RunSummary`].
-    Summary,
 }
 
-/// Reads a send. The second value resolves when the visitor has gone, as far as that can be seen.
-pub(crate) async fn receive(mut request: Request) -> Result<(ObjectRequest, LocalBoxFuture<'static, ()>)> {
+/// Reads a call. The future resolves when its caller has disconnected, as far as the object can see that.
+pub(crate) async fn read_request(request: Request) -> Result<(ObjectRequest, LocalBoxFuture<'static, ()>)> {
     let path = request.path();
     let segments: Vec<&str> = path.split('/').skip(1).collect();
-    let send = match segments.as_slice() {
+    let read = match segments.as_slice() {
         ["status", run] => ObjectRequest::Status { run: (*run).to_owned() },
         ["follow", run, after] => ObjectRequest::Follow { run: (*run).to_owned(), last_event_id: after.parse().ok() },
-        ["task", task, contract] => ObjectRequest::Task { task: (*task).to_owned(), contract: (*contract).to_owned() },
+        ["summary"] => ObjectRequest::Summary,
+        ["task", task, contract] => {
+            let (task, contract) = ((*task).to_owned(), (*contract).to_owned());
+            ObjectRequest::Contract(ContractQuery::Task { task, contract })
+        }
         ["follow-task", task, after] => {
-            ObjectRequest::FollowTask { task: (*task).to_owned(), last_event_id: after.parse().ok() }
+            let (task, last_event_id) = ((*task).to_owned(), after.parse().ok());
+            ObjectRequest::Contract(ContractQuery::FollowTask { task, last_event_id })
         }
         ["reserve", to, until] => {
-            ObjectRequest::Reserve { to: (*to).to_owned(), until: until.parse().unwrap_or_default() }
+            let (to, until) = ((*to).to_owned(), until.parse().unwrap_or_default());
+            ObjectRequest::Contract(ContractQuery::Reserve { to, until })
         }
-        ["summary"] => ObjectRequest::Summary,
-        _ => {
-            let mut body = request.stream()?;
-            let mut line = Vec::new();
-            while line.last() != Some(&b'\n') {
-                match body.next().await {
-                    Some(bytes) => line.extend(bytes?),
-                    None => break,
-                }
-            }
-            let gone = async move { while let Some(Ok(_)) = body.next().await {} };
-            return Ok((ObjectRequest::Present(Box::new(parse(&line)?)), gone.boxed_local()));
-        }
+        _ => return read_presented(request).await,
     };
-    Ok((send, future::pending().boxed_local()))
+    Ok((read, future::pending().boxed_local()))
+}
+
+/// Reads what [`present`] sends: a line of JSON, in a body that ends when the caller is gone.
+async fn read_presented(mut request: Request) -> Result<(ObjectRequest, LocalBoxFuture<'static, ()>)> {
+    let mut body = request.stream()?;
+    let mut line = Vec::new();
+    while line.last() != Some(&b'\n') {
+        match body.next().await {
+            Some(bytes) => line.extend(bytes?),
+            None => break,
+        }
+    }
+    let disconnected = async move { while let Some(Ok(_)) = body.next().await {} };
+    Ok((ObjectRequest::Present(Box::new(parse(&line)?)), disconnected.boxed_local()))
 }
 
 /// Through serde_json: JavaScript's numbers would round what is above 2^53.
@@ -251,24 +256,23 @@ fn parse<T: DeserializeOwned>(json: &[u8]) -> Result<T> {
     Ok(serde_json::from_slice(json)?)
 }
 
-/// An answer that the front door turns into another.
-pub(crate) fn marked(kind: &str) -> Result<Response> {
-    let response = Response::empty()?;
-    response.headers().set(KIND, kind)?;
-    Ok(response)
+/// The response that becomes [`Answer::Ended`].
+pub(crate) fn nothing_left() -> Result<Response> {
+    of_kind(Response::empty()?, ENDED)
 }
 
-/// How a task stands, on its way to the front door.
+/// The response that becomes [`Answer::Task`].
 pub(crate) fn task_report(report: &TaskReport) -> Result<Response> {
-    let response = Response::from_bytes(serde_json::to_vec(report)?)?;
-    response.headers().set(KIND, TASK)?;
-    Ok(response)
+    of_kind(Response::from_bytes(serde_json::to_vec(report)?)?, TASK)
 }
 
-/// A refusal on its way to the front door.
+/// The response that becomes [`Answer::Refused`].
 pub(crate) fn refused(refused: &Refused) -> Result<Response> {
-    let response = Response::from_json(refused)?;
-    response.headers().set(KIND, REFUSED)?;
+    of_kind(Response::from_json(refused)?, REFUSED)
+}
+
+fn of_kind(response: Response, kind: &str) -> Result<Response> {
+    response.headers().set(KIND, kind)?;
     Ok(response)
 }
 

@@ -1,0 +1,41 @@
+//! The run's row in the ledger.
+
+use super::hire;
+use super::session::{LedgerWrite, Session};
+use crate::edge::clock;
+use crate::edge::d1::ledger;
+use crate::rules::run::Event;
+
+impl Session {
+    /// Writes one row at a time: of two writes under way, the older could be the last to arrive.
+    pub(super) async fn write_ledger_rows(&self) {
+        loop {
+            self.ledger_write.set(LedgerWrite::UnderWay);
+            self.write_ledger_row().await;
+            if self.ledger_write.replace(LedgerWrite::Idle) != LedgerWrite::UnderWayAndStale {
+                return;
+            }
+        }
+    }
+
+    async fn write_ledger_row(&self) {
+        let (row, state) = {
+            let data = self.data.borrow();
+            // A run that was presented again meanwhile asks for its row when it has come to rest again.
+            let record = data.record.as_ref().filter(|_| !data.run.is_busy());
+            let row = record.map(|record| record.row(&data.run, &data.stats, clock::now()));
+            (row, data.run.state().clone())
+        };
+        let Some(row) = row else { return };
+        // Before the row: as long as the row is due, all of this is tried again.
+        if hire::ended(self).await.is_err() {
+            return;
+        }
+        let code = row.code.as_deref().unwrap_or("-");
+        worker::console_log!("run of {}: {} {code}, {} ms", row.template_id, row.status, row.duration_ms);
+        // Where the run has changed since, this row is out of date and another one is due.
+        if ledger::write(&self.env, row).await.is_ok() && *self.data.borrow().run.state() == state {
+            self.handle_event(Event::LedgerRowWritten);
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! One conversation with Claude, from the prompt to the last event. The text goes into the transcript, and from there
+//! to the callers and into checkpoints.
+
+use super::hire;
+use super::session::{log_fault, Session};
+use crate::edge::http::claude;
+use crate::edge::kv::config;
+use crate::edge::vault::Vault;
+use crate::edge::{clock, fault};
+use crate::rules::config::Limits;
+use crate::rules::model_answer::{AnswerReader, Step};
+use crate::rules::record::run_record::RunRecord;
+use crate::rules::record::run_request::RenderedPrompt;
+use crate::rules::refusal::{ModelError, Refusal};
+use crate::rules::run::{Event, Millis};
+use std::time::Duration;
+
+/// A checkpoint is made once this much text has no checkpoint, in bytes.
+const CHECKPOINT_BYTES: usize = 8 * 1024;
+/// Or once the last checkpoint is this old.
+const CHECKPOINT_AGE: Millis = 500;
+
+/// How far an answer has come.
+enum Progress {
+    Going,
+    /// All of it is there.
+    Whole,
+    /// It has broken off, which the machine has been told.
+    Broken,
+}
+
+impl Session {
+    pub(super) async fn call_model(&self) {
+        #[cfg(feature = "panic-probe")]
+        self.panic_if_asked().await;
+        let mut reader = AnswerReader::default();
+        if let Err(error) = self.converse(&mut reader).await {
+            self.handle_steps(&reader, vec![Step::Broke(error)]);
+        }
+    }
+
+    async fn converse(&self, reader: &mut AnswerReader) -> Result<(), ModelError> {
+        let internal = |_| ModelError::Upstream;
+        let config = config::load(&self.env).await.map_err(internal)?;
+        let record = self.record().ok_or(ModelError::Upstream)?;
+        let prompt = self.open_prompt(&record).await.map_err(internal)?;
+        let repair = hire::take_repair(self);
+        let mut body = claude::ask(&self.env, &config, &record, &prompt, repair).await?;
+        let limits = &config.limits;
+        let end = clock::now().saturating_add(limits.claude_total_seconds.saturating_mul(1000));
+        loop {
+            let end = end.min(self.settle_by(limits).unwrap_or(end));
+            let idle_seconds = match reader.has_begun() {
+                true => limits.claude_idle_seconds,
+                false => limits.claude_begin_seconds,
+            };
+            let left = Duration::from_millis(end.saturating_sub(clock::now()));
+            let limit = Duration::from_secs(idle_seconds).min(left);
+            let steps = match clock::within(limit, body.next()).await {
+                None => return Err(ModelError::TimedOut),
+                Some(Ok(Some(bytes))) => reader.push(&bytes),
+                Some(Ok(None)) | Some(Err(_)) => reader.end_of_stream(),
+            };
+            match self.handle_steps(reader, steps) {
+                Progress::Going => {}
+                Progress::Broken => return Ok(()),
+                Progress::Whole => {
+                    hire::deliver(self).await?;
+                    self.handle_event(Event::Ended);
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// The last moment to settle a payment that is not settled yet. An answer that comes later cannot be sold.
+    fn settle_by(&self, limits: &Limits) -> Option<Millis> {
+        let data = self.data.borrow();
+        let payment = data.record.as_ref()?.payment.as_ref()?;
+        let unpaid = data.run.receipt().is_none() && !data.run.is_settling();
+        let seconds = payment.valid_before.saturating_sub(limits.settle_margin_seconds);
+        unpaid.then(|| seconds.saturating_mul(1000))
+    }
+
+    async fn open_prompt(&self, record: &RunRecord) -> Result<RenderedPrompt, Refusal> {
+        let sealed = self.data.borrow().sealed_prompt.clone();
+        let vault = Vault::new(&self.env).map_err(fault("vault"))?;
+        let plain = vault.open(&record.run_id, &sealed).await.map_err(fault("sealed prompt"))?;
+        serde_json::from_slice(&plain).map_err(fault("sealed prompt"))
+    }
+
+    /// Only in the build that `tests/stack/panic.test.mjs` makes for itself.
+    #[cfg(feature = "panic-probe")]
+    #[allow(clippy::panic)]
+    async fn panic_if_asked(&self) {
+        let Some(record) = self.record() else { return };
+        let prompt = self.open_prompt(&record).await;
+        if prompt.is_ok_and(|prompt| prompt.system.reveal().contains("[panic-probe]")) {
+            panic!("asked to");
+        }
+    }
+
+    fn handle_steps(&self, reader: &AnswerReader, steps: Vec<Step>) -> Progress {
+        {
+            let mut data = self.data.borrow_mut();
+            data.stats.usage = reader.usage;
+            data.stats.stop_reason.clone_from(&reader.stop_reason);
+        }
+        for step in steps {
+            match step {
+                Step::Began => self.handle_event(Event::Began),
+                Step::Text(text) => self.append_text(&text),
+                Step::Whole => return Progress::Whole,
+                Step::Broke(error) => {
+                    let no_text = self.data.borrow().transcript.is_empty();
+                    self.handle_event(Event::Broke { error, no_text });
+                }
+            }
+        }
+        match reader.is_over() {
+            true => Progress::Broken,
+            false => Progress::Going,
+        }
+    }
+
+    fn append_text(&self, text: &str) {
+        let is_first = {
+            let mut data = self.data.borrow_mut();
+            let data = &mut *data;
+            let is_first = data.transcript.is_empty();
+            data.transcript.push(text);
+            let now = clock::now();
+            let is_old = now.saturating_sub(data.checkpointed_at) >= CHECKPOINT_AGE;
+            if is_old || data.transcript.unsaved_bytes() >= CHECKPOINT_BYTES {
+                data.checkpointed_at = now;
+                log_fault(self.store.checkpoint(&mut data.transcript));
+            }
+            is_first
+        };
+        match is_first {
+            true => self.handle_event(Event::FirstText),
+            false => self.updates.notify(),
+        }
+    }
+}

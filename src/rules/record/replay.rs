@@ -1,0 +1,153 @@
+//! Replay: what a caller who follows a run is sent next. A position goes in, bytes come out; the caller of
+//! [`next_chunk`] writes them to whoever follows.
+
+use super::run_record::{RunRecord, RunStats};
+use super::run_request::RequestIdentity;
+use super::transcript::Transcript;
+use crate::rules::refusal::Refusal;
+use crate::rules::run::{Ending, Run, View};
+use crate::wire::sse;
+use serde_json::{json, Value};
+
+/// A run at one moment, as far as its followers are shown it.
+#[derive(Clone, Copy)]
+pub struct Snapshot<'a> {
+    pub run: &'a Run,
+    pub record: Option<&'a RunRecord>,
+    pub stats: &'a RunStats,
+    pub transcript: &'a Transcript,
+}
+
+/// Who is shown a run. While they wait, the object may begin another run (this one was refused), and that run
+/// must not be shown to them.
+#[derive(Clone, Debug)]
+pub enum Viewer {
+    /// Has presented the payment and the request.
+    Presenter(RequestIdentity),
+    /// Has the run's id.
+    Holder(String),
+    /// Has the id of the contract's task.
+    Seeker(String),
+}
+
+impl Viewer {
+    /// Whether the object's run is the one that they asked for.
+    pub fn may_see(&self, record: Option<&RunRecord>) -> bool {
+        record.is_some_and(|record| match self {
+            Viewer::Presenter(identity) => record.identity() == *identity,
+            Viewer::Holder(run_id) => record.run_id == *run_id,
+            Viewer::Seeker(task_id) => record.contract_context.as_ref().is_some_and(|c| c.task_id == *task_id),
+        })
+    }
+
+    /// What they are told when another run has taken the place of theirs.
+    pub fn replaced(&self) -> Refusal {
+        match self {
+            Viewer::Presenter(_) => Refusal::PaymentReused,
+            Viewer::Holder(_) | Viewer::Seeker(_) => Refusal::NotFound,
+        }
+    }
+}
+
+/// How far a follower has read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReadPosition {
+    /// How many pieces of the transcript they have.
+    pieces: usize,
+    /// The edition of the transcript that those are part of.
+    edition: u32,
+    /// What they read before belongs to an older edition, and they have not been told so.
+    restart: bool,
+}
+
+impl ReadPosition {
+    /// The position of a follower whose last event had this id. `None`: they have read nothing.
+    fn after(transcript: &Transcript, last_event_id: Option<u64>) -> Self {
+        let pieces = last_event_id.map(|id| transcript.position_of(id));
+        Self {
+            pieces: pieces.flatten().unwrap_or_default(),
+            edition: transcript.edition,
+            restart: matches!(pieces, Some(None)),
+        }
+    }
+}
+
+/// How the answer to a follower begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// There is no text to show.
+    Refuse(Refusal),
+    /// They have read everything, and nothing more will come.
+    NothingLeft,
+    /// Events are sent from this position on.
+    From(ReadPosition),
+}
+
+/// Decides how to answer a follower, once the run does not say [`View::Wait`] any more.
+pub fn start(snapshot: Snapshot<'_>, last_event_id: Option<u64>) -> Start {
+    let Snapshot { run, transcript, .. } = snapshot;
+    match run.view() {
+        // Paid and given up: the caller gets the part of the answer that there is.
+        View::Refuse(Refusal::Refundable) if !transcript.is_empty() => {}
+        View::Refuse(refusal) => return Start::Refuse(refusal),
+        View::Wait | View::Show => {}
+    }
+    let position = ReadPosition::after(transcript, last_event_id);
+    match run.is_final() && position.pieces > transcript.len() {
+        true => Start::NothingLeft,
+        false => Start::From(position),
+    }
+}
+
+/// What is sent next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chunk {
+    /// Whole events. Empty: there is nothing new.
+    pub bytes: Vec<u8>,
+    pub is_last: bool,
+}
+
+/// The events after `position`, which is moved behind them.
+pub fn next_chunk(snapshot: Snapshot<'_>, position: &mut ReadPosition) -> Chunk {
+    let Snapshot { run, record, stats, transcript } = snapshot;
+    let run_id = record.map(|record| record.run_id.as_str());
+    let charged = run.receipt().is_some();
+    if position.pieces == 0 {
+        position.edition = transcript.edition;
+    }
+    let mut bytes = Vec::new();
+    if std::mem::take(&mut position.restart) {
+        let event = json!({"type": "restart", "run": run_id});
+        sse::write(&mut bytes, transcript.event_id(0), &event.to_string());
+    }
+    let last = if transcript.edition != position.edition {
+        // The answer is being written anew, and this follower has read part of the old one.
+        Some(error_event(&Refusal::Interrupted, charged, run_id))
+    } else {
+        let (text, next) = transcript.events(position.pieces);
+        bytes.extend(text);
+        position.pieces = next;
+        match run.ending().filter(|_| next >= transcript.len()) {
+            Some(Ending::Done) => record.map(|record| record.done_event(stats, run.receipt())),
+            Some(Ending::Error(refusal)) => Some(error_event(&refusal, charged, run_id)),
+            None => None,
+        }
+    };
+    match &last {
+        // Only an end that stays has an id: a follower who comes back after any other gets what has come since.
+        Some(event) if run.is_final() && transcript.edition == position.edition => {
+            let id = transcript.event_id(position.pieces.saturating_add(1));
+            sse::write(&mut bytes, id, &event.to_string());
+        }
+        Some(event) => sse::write_unnumbered(&mut bytes, &event.to_string()),
+        None => {}
+    }
+    Chunk { bytes, is_last: last.is_some() }
+}
+
+/// The event that ends an answer which is not whole. `charged` is null where it is in doubt.
+fn error_event(refusal: &Refusal, charged: bool, run_id: Option<&str>) -> Value {
+    let message = refusal.message_when(charged);
+    let known = refusal.knows_charge().then_some(charged);
+    json!({"type": "error", "code": refusal.code(), "message": message, "charged": known, "run": run_id})
+}
