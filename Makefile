@@ -16,8 +16,9 @@ pay:              # pays for one run against `make dev`, which has set everythin
 	$(HOST) exec node dev/pay.mjs $(ARGS)
 hire:             # hires a template of `make dev` as a HIRE/1.0 seeker does: contract, task, webhook, checksums
 	$(HOST) exec node dev/hire.mjs $(ARGS)
+# The library alone as well: without the tests' feature nothing is public, and code that nobody uses is an error.
 check: setup
-	$(HOST) set -ex; cargo fmt --check; cargo clippy --all-targets -- -D warnings; cargo test --test floors
+	$(HOST) set -ex; cargo fmt --check; cargo clippy --all-targets -- -D warnings; cargo clippy --lib -- -D warnings; cargo test --test floors
 test: build
 	$(HOST) exec node dev/test.mjs
 fuzz:             # every parser of what strangers send, SECONDS_EACH (600) for each
