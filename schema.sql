@@ -1,4 +1,5 @@
--- coinslot's D1 database. Safe to apply again: every statement is IF NOT EXISTS.
+-- coinslot's D1 database, for reading. Databases are made and changed by migrations/, and a test says that the two agree:
+-- a change is a new file there, and its result here.
 -- Money is in atomic units of the asset. Amounts are TEXT, because D1 hands integers above 2^53 to
 -- JavaScript as floats; sums live in INTEGER columns (64 bits inside SQLite) and are read as TEXT.
 
