@@ -32,7 +32,7 @@ impl Session {
             if tasks.running.is_empty() {
                 break;
             }
-            // Either a task has ended or there is news; both are looked for from the top.
+            // A task has ended, or something has changed: the loop looks for both from its beginning.
             select(tasks.running.next(), std::pin::pin!(self.updates.changed_since(version))).await;
         }
     }
@@ -41,7 +41,7 @@ impl Session {
         self.effects.borrow_mut().pop_front()
     }
 
-    /// Does an effect, or starts the task that does it: with the event that the machine gets if the task panics.
+    /// Does an effect at once, or starts a task for it. Each task names the event that the machine gets if it panics.
     fn start<'a>(&'a self, effect: Effect, tasks: &mut Tasks<'a>) {
         match effect {
             Effect::Clear => {
@@ -53,7 +53,7 @@ impl Session {
             Effect::Verify => tasks.start(self.verify(), Some(Event::VerifyRefused(Refusal::Internal))),
             Effect::CallModel if self.is_abandoned() => self.handle_event(Event::Abandoned),
             Effect::CallModel => {
-                // Text may have been shown: to end it as broken off is better than to write it a second time.
+                // Text may have been shown, so the machine must not let Claude write it a second time.
                 let broke = Event::Broke { error: ModelError::Upstream, no_text: false };
                 tasks.start(stoppable(&self.model_call, self.call_model()), Some(broke));
             }
@@ -86,7 +86,7 @@ impl Session {
     }
 }
 
-/// Ends a drive, also by a panic: otherwise the next call would wait for a driver that is not there.
+/// Ends a drive, also when it panics: otherwise nothing would ever drive the run again.
 struct DriveGuard<'a>(&'a Session);
 
 impl Drop for DriveGuard<'_> {
@@ -108,7 +108,7 @@ impl<'a> Tasks<'a> {
         let session = self.session;
         let task = AssertUnwindSafe(task).catch_unwind().map(move |result| {
             if result.is_err() {
-                worker::console_error!("fault: a panic in a task of a run, which goes on without it");
+                worker::console_error!("fault: panic in a task of a run; the run goes on without it");
                 if_it_panics.into_iter().for_each(|event| session.handle_event(event));
             }
         });

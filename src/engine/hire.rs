@@ -7,7 +7,8 @@
 //! - [`forgotten`]: the run is deleted, and its files with it.
 //!
 //! Beside these, the driver sends what [`due_webhook`] gives it, and a call of Claude asks [`take_repair`] for the
-//! answer that is to be repaired. The last section is the payment's own object: it lends the payment to the contract's.
+//! answer that is to be repaired. The last section runs in the payment's own object, which reserves the payment
+//! for the contract's object.
 
 use super::session::{log_fault, Session};
 use crate::edge::d1::contracts;
@@ -254,7 +255,7 @@ async fn post(session: &Session, message: &Message, webhook: &Webhook) -> Outcom
     }
 }
 
-// The payment's own object. A contract's runs are in the contract's object, so the payment is reserved for that one.
+// In the payment's own object. A contract's runs are in the contract's object, so the payment is reserved for that one.
 
 /// The contract's object that this payment is reserved for at `now`.
 pub(crate) fn reservation(session: &Session, now: Millis) -> worker::Result<Option<Reservation>> {

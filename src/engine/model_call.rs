@@ -22,10 +22,10 @@ const CHECKPOINT_AGE: Millis = 500;
 
 /// How far an answer has come.
 enum Progress {
-    Going,
-    /// All of it is there.
+    Unfinished,
+    /// It is complete. The machine does not know yet: the answer may have to satisfy a contract.
     Whole,
-    /// It has broken off, which the machine has been told.
+    /// It has broken off, and the machine has had the event.
     Broken,
 }
 
@@ -62,7 +62,7 @@ impl Session {
                 Some(Ok(None)) | Some(Err(_)) => reader.end_of_stream(),
             };
             match self.handle_steps(reader, steps) {
-                Progress::Going => {}
+                Progress::Unfinished => {}
                 Progress::Broken => return Ok(()),
                 Progress::Whole => {
                     hire::deliver(self).await?;
@@ -119,7 +119,7 @@ impl Session {
         }
         match reader.is_over() {
             true => Progress::Broken,
-            false => Progress::Going,
+            false => Progress::Unfinished,
         }
     }
 

@@ -1,4 +1,4 @@
-//! One Durable Object for each payer. It stores what concerns several of their payments, and nothing that one run needs.
+//! One Durable Object for each payer. It stores what concerns several of their payments, and nothing about a single run.
 
 use crate::edge::clock;
 use crate::edge::objects::payers::{PayerQuery, PayerReply};
@@ -16,7 +16,7 @@ const SCHEMA: [&str; 3] = [
     "CREATE TABLE IF NOT EXISTS slots (object TEXT PRIMARY KEY, since TEXT NOT NULL)",
 ];
 /// A run is kept for [`RETENTION`] after its end, and its end may come long after its beginning.
-const KEPT: Millis = 2 * RETENTION;
+const ROW_RETENTION: Millis = 2 * RETENTION;
 
 #[durable_object(alarm)]
 pub struct PayerObject {
@@ -47,7 +47,7 @@ impl worker::DurableObject for PayerObject {
                 PayerReply::Granted
             }
         };
-        let wait = i64::try_from(KEPT).unwrap_or(i64::MAX);
+        let wait = i64::try_from(ROW_RETENTION).unwrap_or(i64::MAX);
         self.state.storage().set_alarm(wait).await?;
         Response::from_json(&reply)
     }
@@ -71,7 +71,7 @@ impl PayerObject {
             self.has_tables.set(true);
         }
         // Times are compared as text, which is right as long as all have the same number of digits: until 2286.
-        let oldest = clock::now().saturating_sub(KEPT).to_string();
+        let oldest = clock::now().saturating_sub(ROW_RETENTION).to_string();
         sql.exec("DELETE FROM claims WHERE since < ?", vec![oldest.clone().into()])?;
         sql.exec("DELETE FROM slots WHERE since < ?", vec![oldest.into()])?;
         let yesterday = clock::now().saturating_sub(RETENTION).to_string();

@@ -28,7 +28,7 @@ pub(crate) enum PayerQuery {
     },
     /// Counts an execution of a contract among the unpaid ones of the last day.
     CountExecution {
-        /// The contract's object.
+        /// The name of the contract's object.
         object: String,
         execution: u32,
         #[serde(rename = "most")]
@@ -36,12 +36,12 @@ pub(crate) enum PayerQuery {
     },
     /// The executions of this contract are paid and do not count any more.
     ExecutionsPaid {
-        /// The contract's object.
+        /// The name of the contract's object.
         object: String,
     },
     /// Takes one of the slots for runs whose text is shown before they are settled.
     TakeSlot {
-        /// The run's object.
+        /// The name of the run's object.
         object: String,
         /// How many slots there are.
         slots: u32,
@@ -55,7 +55,7 @@ pub(crate) enum PayerReply {
     Granted,
     /// The identifier stands for another payment, or another request.
     Held {
-        /// The payment's object.
+        /// The name of the payment's object.
         object: String,
         since: Millis,
     },
@@ -82,8 +82,8 @@ pub(crate) async fn claim(env: &Env, payment: &Payment, claim: &Claim) -> std::r
     }
 }
 
-/// Whether an object knows no payment although it has had a slot or an identifier for a minute. Before that, the payment
-/// may still be on its way to the object.
+/// Whether an object knows no payment although it has had a slot or an identifier for a minute. Before that, the
+/// payment may still be on its way to the object.
 fn is_expired(summary: RunSummary, since: Millis) -> bool {
     summary.new && clock::now() > since.saturating_add(RETENTION_UNVERIFIED)
 }

@@ -52,7 +52,7 @@ impl From<Refusal> for Box<Refused> {
 /// What another object learns of a run.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct RunSummary {
-    /// No payment has been presented.
+    /// The object knows no run.
     pub(crate) new: bool,
     /// The run has failed or was refused: what was reserved for it is free again.
     pub(crate) failed: bool,
@@ -181,14 +181,8 @@ async fn read_answer(mut response: Response) -> std::result::Result<Answer, Refu
 /// A call as the object reads it.
 pub(crate) enum ObjectRequest {
     Present(Box<RunRequest>),
-    Status {
-        run: String,
-    },
-    Follow {
-        run: String,
-        last_event_id: Option<u64>,
-    },
-    /// See [`RunSummary`].
+    Status { run: String },
+    Follow { run: String, last_event_id: Option<u64> },
     Summary,
     Contract(ContractQuery),
 }
@@ -205,7 +199,7 @@ pub(crate) enum ContractQuery {
     },
     /// Reserve this object's payment.
     Reserve {
-        /// The contract's object.
+        /// The name of the contract's object.
         to: String,
         /// Unix milliseconds.
         until: Millis,
@@ -276,7 +270,7 @@ fn of_kind(response: Response, kind: &str) -> Result<Response> {
     Ok(response)
 }
 
-/// 128 random bits.
+/// 128 random bits in hex.
 pub(crate) fn random_hex() -> std::result::Result<String, Refusal> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).map_err(fault("random source"))?;

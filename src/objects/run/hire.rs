@@ -1,5 +1,5 @@
-//! What the run object does for contracts. A contract's runs are in the contract's object, whatever payment they are
-//! executed with; the payment's own object only lends the payment.
+//! What the run object does for contracts. A contract's runs are in the contract's object, whatever payments they are
+//! executed with; the payment's own object only reserves the payment for it.
 
 use super::responses::{refused, stream, wait_until};
 use super::{milliseconds_until, Outcome, RunObject};
@@ -52,7 +52,7 @@ async fn reuse_payment(object: &RunObject, request: &mut RunRequest) -> Outcome<
     Ok(())
 }
 
-/// Prepares an execution: takes the payment from its own object and counts the execution for its payer. `None`: the
+/// Prepares an execution: reserves the payment in its own object and counts the execution for its payer. `None`: the
 /// request executes no contract.
 pub(super) async fn prepare(
     object: &RunObject,

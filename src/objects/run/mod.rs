@@ -1,5 +1,5 @@
-//! One Durable Object for each payment. It loads the run, answers those who present the payment or hold the run's id,
-//! keeps the run going when they are gone, and deletes it a day after its end.
+//! One Durable Object for each payment, contract and owner's test. It loads the run, answers those who present the
+//! payment or hold the run's id, keeps the run going when they have disconnected, and deletes it a day after its end.
 
 use crate::edge::kv::config;
 use crate::edge::objects::payers;
@@ -27,7 +27,7 @@ use worker::{durable_object, Delay, Env, Request, Response, Result, State};
 mod hire;
 mod responses;
 
-/// How long one alarm stays. The runtime ends an alarm after 15 minutes, and the object with it.
+/// How long one alarm call stays open. The runtime ends an alarm after 15 minutes, and the object with it.
 const ALARM_MAX: Millis = 10 * 60 * 1000;
 /// A row of the object's storage holds no more than 2 MB.
 const SEALED_PROMPT_MAX: usize = 1_900_000;
@@ -66,8 +66,8 @@ impl worker::DurableObject for RunObject {
         let session = self.load_session()?;
         session.handle_event(Event::AlarmFired);
         self.ensure_driven(&session).await?;
-        // An object lives as long as a call to it. So this call stays until the driver is done, and tells the machine
-        // meanwhile when its deadlines pass. Before its own time is up it hands over to the next alarm.
+        // The runtime keeps an object while a call to it is open. So this call stays open until the driver is done, and
+        // tells the machine meanwhile when a deadline has passed. Before ALARM_MAX ends it, it sets the next alarm.
         let until = clock::now().saturating_add(ALARM_MAX);
         while session.is_driven() && clock::now() < until {
             let version = session.updates.version();
@@ -163,7 +163,7 @@ impl RunObject {
             let session = self.session()?;
             let version = session.updates.version();
             if session.has_pending_effects() {
-                // They belong to the run before, whose ledger row is still to be written. The driver needs a turn for it.
+                // They belong to the last run, whose ledger row is not written yet: the driver needs a turn first.
                 self.ensure_driven(&session).await.map_err(fault("alarm"))?;
                 Delay::from(Duration::from_millis(1)).await;
                 continue;
@@ -196,7 +196,7 @@ impl RunObject {
         Ok((session, caller))
     }
 
-    /// Does what takes time before a run can begin. Another request may begin one meanwhile; then this was in vain.
+    /// Does what takes time before a run can begin. Another request may begin one meanwhile; then this is dropped.
     async fn prepare(&self, session: &Session, request: &RunRequest) -> std::result::Result<Prepared, Refusal> {
         let config = config::load(&self.env).await?;
         // A run that begins after one that failed has its own id, and its own row in the ledger.

@@ -1,14 +1,14 @@
-//! The transcript: an append-only log of an answer's text. Callers are subscribers: position in,
-//! bytes out. Positions count the pieces that were appended. With the edition in front they become the
-//! `id:` of their events, by which a caller who comes back says how far they have read.
+//! The transcript: an append-only log of an answer's text. A position goes in, events come out. Positions count the
+//! pieces that were appended. With the edition in front they become the `id:` of their events, by which a caller who
+//! comes back says how far they have read.
 
 use crate::wire::sse;
 use serde_json::json;
 
-/// How much text [`Transcript::events`] renders at the most in one go, in bytes.
+/// How much [`Transcript::events`] renders in one call, in bytes. The last piece may exceed it.
 const BATCH: usize = 64 * 1024;
 
-/// How far the ids of two editions are apart: no answer has as many pieces.
+/// The distance between the ids of two editions: no answer has as many pieces.
 const EDITION: u64 = 1_000_000;
 
 /// The text of an answer, in the pieces it came in.
@@ -19,7 +19,7 @@ pub struct Transcript {
     ends: Vec<usize>,
     /// How many pieces have been checkpointed.
     saved: usize,
-    /// Which writing of the answer this is: a run that is asked again starts from nothing.
+    /// Counts how often the answer was begun: when Claude is asked again, the text starts from nothing.
     pub edition: u32,
 }
 
@@ -32,7 +32,6 @@ impl Transcript {
         transcript
     }
 
-    /// Appends a piece.
     pub fn push(&mut self, piece: &str) {
         if !piece.is_empty() {
             self.text.push_str(piece);
@@ -55,12 +54,10 @@ impl Transcript {
         self.ends.len()
     }
 
-    /// Whether nothing has been written yet.
     pub fn is_empty(&self) -> bool {
         self.ends.is_empty()
     }
 
-    /// The pieces from `position` on.
     fn pieces(&self, position: usize) -> impl Iterator<Item = &str> {
         let start = match position.checked_sub(1) {
             Some(before) => self.ends.get(before).copied().unwrap_or(self.text.len()),
@@ -115,7 +112,7 @@ impl Transcript {
         (self.saved, self.pieces(self.saved).map(str::to_owned).collect())
     }
 
-    /// A checkpoint holds them now.
+    /// Call it when a checkpoint holds all of [`Self::unsaved`].
     pub fn saved(&mut self) {
         self.saved = self.ends.len();
     }
