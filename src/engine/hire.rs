@@ -33,7 +33,7 @@ impl Session {
         let (record, contract_context) = self.contract_run().ok_or(ModelError::Upstream)?;
         let items = {
             let data = self.data.borrow();
-            contract_context.items(data.transcript.text(), data.stats.stop_reason.as_ref())
+            contract_context.deliverables(data.transcript.text(), data.stats.stop_reason.as_ref())
         };
         match items {
             Ok(items) => {
@@ -136,7 +136,7 @@ impl Session {
             worker::console_log!("webhook: {} attempt {}: {outcome:?}", webhook.event, webhook.attempts);
             let current = self.webhook.borrow().as_ref().is_some_and(|now| now.id == webhook.id);
             if current {
-                webhook.tried(outcome, clock::now());
+                webhook.record_attempt(outcome, clock::now());
                 self.keep(webhook);
             }
         }
@@ -207,7 +207,7 @@ impl Session {
         let Some((record, contract_context)) = self.contract_run() else {
             return Ok(());
         };
-        let items = contract_context.delivered(self.data.borrow().transcript.text());
+        let items = contract_context.accepted_deliverables(self.data.borrow().transcript.text());
         files::delete(&self.env, &record.run_id, &items).await
     }
 }
