@@ -3,10 +3,10 @@
 
 mod breaker;
 mod config;
+mod hire;
 mod identifier;
 mod input;
 mod json_schema;
-mod output;
 mod owner;
 mod quote;
 mod reconcile;
@@ -15,4 +15,3 @@ mod run_machine;
 mod signature;
 mod template;
 mod transcript;
-mod webhook;

@@ -13,9 +13,7 @@ use std::collections::BTreeMap;
 /// Whose capabilities a manifest lists.
 #[derive(Clone, Copy, Debug)]
 pub enum ManifestScope<'a> {
-    Creator {
-        display_name: &'a str,
-    },
+    Creator { display_name: &'a str },
     AllCreators,
 }
 
@@ -55,7 +53,9 @@ pub fn manifest(
         ManifestScope::Creator { display_name } => {
             format!("Prompt templates of {display_name}, run by Claude and paid per task.")
         }
-        ManifestScope::AllCreators => "Prompt templates of several creators, run by Claude and paid per task.".to_owned(),
+        ManifestScope::AllCreators => {
+            "Prompt templates of several creators, run by Claude and paid per task.".to_owned()
+        }
     };
     let created = capabilities.iter().map(|c| c.created_at).min().unwrap_or_default();
     let updated = capabilities.iter().map(|c| c.updated_at).max().unwrap_or_default();

@@ -26,9 +26,7 @@ pub fn read(document: &Value) -> Result<Contract, Refusal> {
         |field: &str, expected: &str| Refusal::contract(ContractError::Malformed, field, expected, "something else");
     for schema in contract_schemas()? {
         schema.check(document).map_err(|mismatch| match mismatch.keyword {
-            "required" => {
-                Refusal::contract(ContractError::Malformed, or_body(&mismatch.field), "a value", "nothing")
-            }
+            "required" => Refusal::contract(ContractError::Malformed, or_body(&mismatch.field), "a value", "nothing"),
             _ => malformed(or_body(&mismatch.field), &mismatch.expected),
         })?;
     }

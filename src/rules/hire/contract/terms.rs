@@ -51,9 +51,8 @@ pub fn check_terms(
 ) -> Result<AgreedTerms, Refusal> {
     let agreed = agreed_terms(contract, capability)?;
     let worker = &contract.parties.worker;
-    let unknown_worker = |field: &str, expected: &str| {
-        Err(Refusal::contract(ContractError::UnknownWorker, field, expected, "another"))
-    };
+    let unknown_worker =
+        |field: &str, expected: &str| Err(Refusal::contract(ContractError::UnknownWorker, field, expected, "another"));
     if worker.agent_id != capability.agent.id {
         return unknown_worker("parties.worker.agent_id", &capability.agent.id);
     }
@@ -116,12 +115,7 @@ fn check_price(price: &Price, capability: &Capability, network: &Network) -> Res
     }
 }
 
-fn check_times(
-    contract: &Contract,
-    agreed: &AgreedTerms,
-    capability: &Capability,
-    now: Millis,
-) -> Result<(), Refusal> {
+fn check_times(contract: &Contract, agreed: &AgreedTerms, capability: &Capability, now: Millis) -> Result<(), Refusal> {
     let created = timestamp::parse(&contract.created_at).unwrap_or_default();
     if created > now.saturating_add(CLOCK_SKEW) {
         return Err(Refusal::contract(ContractError::Malformed, "created_at", "a time that has been", "one to come"));
