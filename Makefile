@@ -1,11 +1,15 @@
 # Every target sets up what it needs first; a second `make setup` takes a moment.
-.PHONY: setup build dev pay hire check test soak fuzz clean
+.PHONY: setup build release dev pay hire check test soak fuzz clean
 HOST = @. dev/host.sh;
+# For `make dev` and the tests: an edit is built in seconds. `wrangler deploy` and `make release` build for release.
+export COINSLOT_PROFILE ?= development
 
 setup:
 	@dev/setup.sh
 build: setup
 	@dev/build.sh
+release: setup    # what `wrangler deploy` uploads, built by it, and tried: one paid run and what else must not fail
+	$(HOST) COINSLOT_PROFILE=release exec node --test tests/stack/release.check.mjs
 dev: build        # the whole system on this machine: worker, chain, facilitator, model
 	$(HOST) exec node dev/stack.mjs
 pay:              # pays for one run against `make dev`, which has set everything up
@@ -19,6 +23,6 @@ test: build
 fuzz:             # every parser of what strangers send, SECONDS_EACH (600) for each
 	@dev/fuzz.sh $(TARGETS)
 soak: build       # breaks the real stack on purpose, at length: 1,000 runs with a fault each, 50 kills
-	$(HOST) set -e; RUNS=$${RUNS:-1000} node --test tests/faults_random.test.mjs; CRASHES=$${CRASHES:-50} node --test tests/crash.test.mjs
+	$(HOST) set -e; RUNS=$${RUNS:-1000} node --test tests/stack/faults_random.test.mjs; CRASHES=$${CRASHES:-50} node --test tests/stack/crash.test.mjs
 clean:            # leaves what set-up has fetched; `git clean -xdf` takes that too
 	rm -rf build target .wrangler/tmp

@@ -1,7 +1,7 @@
 // What a fresh development stack holds: two creators, their templates, their tokens and keys.
 import { execFile } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { SignJWT } from 'jose';
@@ -159,20 +159,31 @@ export function seedSql() {
   ].join('\n');
 }
 
-/** Applies schema and seeds to the local D1 database under `persistTo`, with the real wrangler. */
+/** All of migrations/ in their order, for a database that has none of them yet. */
+export const migrationsSql = () =>
+  readdirSync(`${root}migrations`)
+    .filter((name) => name.endsWith('.sql'))
+    .sort()
+    .map((name) => readFileSync(`${root}migrations/${name}`, 'utf8'))
+    .join('\n');
+
+/** Brings the local D1 database under `persistTo` up to date and seeds it, with the real wrangler. */
 export async function applySeeds({ persistTo = '.wrangler/state', config = 'wrangler.toml', scratch = '.dev' } = {}) {
   const file = `${scratch}/seed.sql`;
   mkdirSync(`${root}${scratch}`, { recursive: true });
-  writeFileSync(`${root}${file}`, `${readFileSync(`${root}schema.sql`, 'utf8')}\n${seedSql()}\n`);
-  const args = ['d1', 'execute', 'coinslot', '--local', '--yes', '--config', config, '--persist-to', persistTo, '--file', file];
-  try {
-    await promisify(execFile)(process.execPath, [`${root}node_modules/wrangler/bin/wrangler.js`, ...args], {
-      cwd: root,
-      env: { ...process.env, WRANGLER_SEND_METRICS: 'false', CLOUDFLARE_CF_FETCH_ENABLED: 'false', CI: 'true' },
-    });
-  } catch (error) {
-    throw new Error(`wrangler could not seed D1:\n${error.stdout}${error.stderr}`);
-  }
+  writeFileSync(`${root}${file}`, `${seedSql()}\n`);
+  const d1 = async (...args) => {
+    try {
+      await promisify(execFile)(process.execPath, [`${root}node_modules/wrangler/bin/wrangler.js`, 'd1', ...args, '--local', '--config', config, '--persist-to', persistTo], {
+        cwd: root,
+        env: { ...process.env, WRANGLER_SEND_METRICS: 'false', CLOUDFLARE_CF_FETCH_ENABLED: 'false', CI: 'true' },
+      });
+    } catch (error) {
+      throw new Error(`wrangler d1 ${args[0]} failed:\n${error.stdout}${error.stderr}`);
+    }
+  };
+  await d1('migrations', 'apply', 'coinslot');
+  await d1('execute', 'coinslot', '--yes', '--file', file);
 }
 
 /** The variables of a `.dev.vars` file, or an empty object. */

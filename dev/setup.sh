@@ -5,6 +5,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 . dev/host.sh
+plain_cargo
 
 mkdir -p .tools/log
 # Two set-ups at once (say, two tests) would install over each other.
@@ -14,6 +15,8 @@ if command -v flock >/dev/null; then
 fi
 
 # run NAME COMMAND...: the output goes to a log; a line of it is shown every 10 s, its end on failure.
+# Fails after $limit seconds, where that is set.
+limit=
 run() {
   log=.tools/log/$1.log; shift
   "$@" >"$log" 2>&1 9>&- & pid=$!
@@ -21,6 +24,7 @@ run() {
   begun=$(date +%s); next=10
   while kill -0 "$pid" 2>/dev/null; do
     sleep 0.5; seconds=$(($(date +%s) - begun))
+    [ -z "$limit" ] || [ $seconds -lt "$limit" ] || { echo "not done after ${limit}s" >>"$log"; kill "$pid" 2>/dev/null; break; }
     [ $seconds -lt $next ] || { next=$((next + 10)); say "  ${seconds}s: $(tail -n 1 "$log" | tr '\r' '\n' | tail -n 1 | cut -c 1-90)"; }
   done
   trap - INT TERM
@@ -44,27 +48,18 @@ debian() {
 }
 
 # 1. node, npm, cargo --------------------------------------------------------------------------------
-for c in node npm cargo sha256sum cc; do
-  PATH=$SYSTEM_PATH command -v $c >/dev/null || die "$c is missing; needed: node >= 20 with npm, Rust's cargo, a C linker (cc)"
+for c in npm cargo cc; do
+  PATH=$SYSTEM_PATH command -v $c >/dev/null || die "$c is missing; needed: Node with npm, Rust's cargo, a C linker (cc)"
 done
 cargo -V >/dev/null || die "cargo does not run (a rustup without a default toolchain? try: rustup default stable)"
 
-if [ "$(hash package.json package-lock.json)" != "$(cat node_modules/.coinslot 2>/dev/null)" ]; then
-  v=$(PATH=$SYSTEM_PATH node -p 'parseInt(process.versions.node)')
-  [ "$v" -ge 20 ] || die "node $v is too old: 20 or newer is needed"
+if [ "$(hash package.json package-lock.json .npmrc)" != "$(cat node_modules/.coinslot 2>/dev/null)" ]; then
   say "npm ci"
-  if ! TAIL=0 run npm env PATH="$SYSTEM_PATH" npm ci --no-audit --no-fund; then
-    # A registry that lacks other systems' optional binaries leaves them out of package-lock.json, and npm ci
-    # then takes that for a stale lock: "Missing: NAME@ from lock file". npm install minds the same lock without
-    # that mistake. Anything else amiss is real.
-    ! grep -E '(Missing|Invalid): ' .tools/log/npm.log | grep -v '@ from lock file$' >&2 &&
-      grep -q 'Missing: .*@ from lock file$' .tools/log/npm.log || die "npm ci failed"
-    say "that was only about optional packages of other systems; npm install by the same lock"
-    run npm env PATH="$SYSTEM_PATH" npm install --no-save --no-audit --no-fund
-  fi
-  node -e 'process.exitCode = parseInt(process.versions.node) < 24 ? 1 : 0' || die "node_modules/.bin/node is not Node 24: npm skipped install scripts?"
-  hash package.json package-lock.json >node_modules/.coinslot
+  # --include: NODE_ENV=production and npm's `omit` setting would leave out what we build with.
+  run npm env PATH="$SYSTEM_PATH" npm ci --include=dev --include=optional --ignore-scripts --no-audit --no-fund || die "npm ci failed"
+  hash package.json package-lock.json .npmrc >node_modules/.coinslot
 fi
+check_node
 
 # 2. the wasm compiler -------------------------------------------------------------------------------
 # A panic must end one request and not the worker, so std is rebuilt with panic=unwind: that asks for
@@ -72,27 +67,22 @@ fi
 # rustc does the same with RUSTC_BOOTSTRAP=1.
 from_rustup() {
   command -v rustup >/dev/null || return 1
-  if ! rustup run $NIGHTLY rustc -V >/dev/null 2>&1 || ! rustup component list --installed --toolchain $NIGHTLY | grep -q rust-src; then
-    say "rustup: $NIGHTLY (20 s to answer, else Debian's)"
-    rustup toolchain install $NIGHTLY --profile minimal -c rust-src -t wasm32-unknown-unknown --no-self-update \
-      >.tools/log/rustup.log 2>&1 9>&- & pid=$!
-    trap 'kill "$pid" 2>/dev/null; exit 130' INT TERM
-    s=0
-    while kill -0 $pid 2>/dev/null; do
-      # Once it has the list of what to load it may take its time; rustup itself gives up on a dead line.
-      # A trickle is no use either: after five minutes the other way is quicker.
-      [ $s -lt 20 ] || grep -q downloading .tools/log/rustup.log || kill $pid 2>/dev/null
-      [ $s -lt 300 ] || kill $pid 2>/dev/null
-      sleep 1; s=$((s + 1))
-      [ $((s % 10)) != 0 ] || say "  ${s}s: $(tail -n 1 .tools/log/rustup.log | cut -c 1-90)"
-    done
-    trap - INT TERM
-    wait $pid || { say "  failed, see .tools/log/rustup.log"; return 1; }
+  if ! has_nightly; then
+    say "rustup toolchain install $NIGHTLY"
+    # On a line so slow the other way is quicker; and a registry out of reach may not answer at all.
+    limit=300
+    run rustup rustup toolchain install $NIGHTLY --profile minimal -c rust-src --no-self-update || return 1
+    limit=
+    has_nightly || { say "  rustup has installed it without std's source"; return 1; }
   fi
   WASM_WAY=$NIGHTLY
-  WASM_BIN=$(rustup run $NIGHTLY rustc --print sysroot)/bin
+  WASM_BIN=$sysroot/bin
+}
+has_nightly() {
+  sysroot=$(RUSTUP_AUTO_INSTALL=0 rustup run $NIGHTLY rustc --print sysroot 2>/dev/null) && [ -d "$sysroot/lib/rustlib/src/rust/library/std" ]
 }
 from_debian() {
+  limit=
   # shellcheck disable=SC2086
   debian rust $DEBIAN_RUST
   WASM_WAY=debian WASM_BIN=/usr/bin
@@ -117,8 +107,8 @@ install() {
     cargo install --force --root .tools --target-dir .tools/target --bin "$@"
 }
 if ! has_tool worker-build worker-build $WORKER_BUILD; then
-  # Its downloader, which goes unused here, links OpenSSL.
-  pkg-config --exists openssl 2>/dev/null || debian openssl libssl-dev pkg-config
+  # Its downloader, which goes unused here, links OpenSSL on Linux.
+  [ "$(uname -s)" != Linux ] || pkg-config --exists openssl 2>/dev/null || debian openssl libssl-dev pkg-config
   install worker-build --locked worker-build@$WORKER_BUILD
 fi
 v=$(wasm_bindgen_version)
@@ -132,8 +122,8 @@ if [ ! -f .dev.vars ]; then
   (umask 077; printf 'VAULT_KEYS="k1:%s"\nJWT_SECRET="%s"\n' \
     "$(head -c 32 /dev/urandom | base64)" "$(head -c 36 /dev/urandom | base64 | tr +/ -_)" >.dev.vars)
 fi
-if [ -f schema.sql ] && [ "$(hash schema.sql)" != "$(cat .wrangler/state/schema.hash 2>/dev/null)" ]; then
-  say "schema.sql into the local D1 database"
-  run d1 wrangler d1 execute coinslot --local --file schema.sql
-  hash schema.sql >.wrangler/state/schema.hash
+if [ "$(hash migrations/*.sql)" != "$(cat .wrangler/state/migrations.hash 2>/dev/null)" ]; then
+  say "migrations/ into the local D1 database"
+  run d1 wrangler d1 migrations apply coinslot --local
+  hash migrations/*.sql >.wrangler/state/migrations.hash
 fi

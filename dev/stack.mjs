@@ -1,9 +1,10 @@
 // `make dev`: the whole system on this machine. A chain, a facilitator that settles on it, Claude (or
 // a stand-in), and the Worker under `wrangler dev`, seeded and ready to be paid.
 //   node dev/stack.mjs [--port 8787] [--block-time 2] [--config wrangler.toml] [--persist-to .wrangler/state]
+// What the Worker logs goes to .dev/worker.log, with LOG=1 to the screen.
 // With ANTHROPIC_API_KEY in the environment the seeded creators use that key and the real Claude.
 import { spawn } from 'node:child_process';
-import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { createWriteStream, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import net from 'node:net';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
@@ -17,6 +18,8 @@ import { hireVar, applySeeds, creators, examples, fakeClaudeKey, ownerToken, rea
 const root = fileURLToPath(new URL('../', import.meta.url));
 const stackFile = `${root}.dev/stack.json`;
 const lockFile = `${root}.dev/stack.pid`;
+const logFile = '.dev/worker.log';
+const logOnScreen = Boolean(process.env.LOG);
 let ours = false; // the lock, and with it stack.json
 const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
@@ -56,7 +59,7 @@ async function step(name, work) {
     return new Promise(() => {}); // stop() ends the process
   }
   if (part?.close) parts.push({ name, close: part.close });
-  part?.exited?.then((how) => stop(`the ${name} has ended by itself (${how})`, 1));
+  part?.exited?.then((how) => stop(`the ${name} has ended by itself (${how})${part.lastWords?.() ?? ''}`, 1));
   console.log(`· ${name}: ${part?.url ?? 'done'} (${((performance.now() - began) / 1000).toFixed(1)} s)`);
   return part;
 }
@@ -81,16 +84,19 @@ async function startWorker(vars) {
     cwd: root,
     detached: true,
     stdio: ['ignore', 'pipe', 'pipe'],
-    env: { ...process.env, WRANGLER_SEND_METRICS: 'false', CLOUDFLARE_CF_FETCH_ENABLED: 'false', NO_COLOR: '1' },
+    env: { COINSLOT_PROFILE: 'development', ...process.env, WRANGLER_SEND_METRICS: 'false', CLOUDFLARE_CF_FETCH_ENABLED: 'false', NO_COLOR: '1' },
   });
   tie(child);
+  const log = logOnScreen ? undefined : createWriteStream(`${root}${logFile}`);
+  let end = '';
   for (const stream of [child.stdout, child.stderr]) {
     stream.setEncoding('utf8').on('data', (text) => {
-      process.stdout.write(text.replace(/^(?=.)/gm, '  worker | '));
-      // Wrangler starts another runtime then, but that one has been seen to answer nothing.
-      if (text.includes('runtime crashed unexpectedly')) stop('the Workers runtime has crashed', 1);
+      end = (end + text).slice(-4000);
+      if (log) log.write(text);
+      else process.stdout.write(text.replace(/^(?=.)/gm, '  worker | '));
     });
   }
+  const lastWords = () => (log ? `; the end of ${logFile}:\n${end.trimEnd().split('\n').slice(-30).join('\n')}` : '');
   const exited = once(child, 'exit').then(([code, signal]) => signal ?? code);
   const signalGroup = (signal) => {
     try {
@@ -113,9 +119,9 @@ async function startWorker(vars) {
   let ended;
   exited.then((how) => (ended = how));
   for (;;) {
-    if (ended !== undefined && !stopping) throw new Error(`wrangler dev has ended (${ended}); its output is above`);
+    if (ended !== undefined && !stopping) throw new Error(`wrangler dev has ended (${ended})${lastWords()}`);
     const healthy = await fetch(`${url}/healthz`, { signal: AbortSignal.timeout(2000) }).then((r) => r.ok, () => false);
-    if (healthy) return { url, exited };
+    if (healthy) return { url, exited, lastWords };
     await sleep(100);
   }
 }
@@ -215,7 +221,7 @@ async function main() {
     ),
     { mode: 0o600 },
   );
-  console.log(`\nready ${worker.url}\ntry it: make pay`);
+  console.log(`${logOnScreen ? '' : `· the Worker's log: ${logFile}\n`}\nready ${worker.url}\ntry it: make pay`);
 }
 
 process.on('SIGINT', () => stop('interrupted', 130));

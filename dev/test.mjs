@@ -42,9 +42,9 @@ async function cargo() {
 }
 
 async function node() {
-  const files = readdirSync('tests').filter((f) => f.endsWith('.test.mjs')).map((f) => `tests/${f}`).sort();
+  const files = readdirSync('tests', { recursive: true }).filter((f) => f.endsWith('.test.mjs')).map((f) => `tests/${f}`).sort();
   if (files.length === 0) {
-    problems.push('there is no tests/*.test.mjs');
+    problems.push('there is no *.test.mjs in tests/');
     return { passed: 0, failed: 0 };
   }
   // Each file starts workers of its own, which keep more than one core busy: two files at a time, whatever the machine.

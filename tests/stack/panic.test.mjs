@@ -15,7 +15,7 @@ const SOON = 5000; // milliseconds; a caller of a dead instance would wait for e
 /** Builds the Worker a second time, beside build/ and never into it. */
 async function probeBuild() {
   const folder = 'build/probe';
-  const env = { ...process.env, COINSLOT_FEATURES: 'panic-probe', COINSLOT_BUILD_DIR: folder };
+  const env = { COINSLOT_PROFILE: 'development', ...process.env, COINSLOT_FEATURES: 'panic-probe', COINSLOT_BUILD_DIR: folder };
   await promisify(execFile)('sh', ['dev/build.sh'], { cwd: root, env }).catch((error) => {
     throw new Error(`the probe does not build:\n${error.stdout}${error.stderr}`);
   });

@@ -22,7 +22,7 @@ import { wrapFetchWithPayment, x402Client } from '@x402/fetch';
 import { generatePrivateKey, privateKeyToAccount } from 'viem/accounts';
 import { CHAIN_ID, NETWORK, USDC, networksVar, startChain } from '../../dev/chain.mjs';
 import { startFacilitator } from '../../dev/facilitator.mjs';
-import { creators, fakeClaudeKey, hireVar, ownerToken, resourceOf, seedSql, storeSigningKey, templates } from '../../dev/seed.mjs';
+import { creators, fakeClaudeKey, hireVar, migrationsSql, ownerToken, resourceOf, seedSql, storeSigningKey, templates } from '../../dev/seed.mjs';
 import { startClaude } from './claude.mjs';
 
 const require = createRequire(import.meta.url);
@@ -133,7 +133,7 @@ async function authorize(account, offer, overrides = {}) {
 
 async function build() {
   try {
-    await promisify(execFile)('sh', ['dev/build.sh'], { cwd: root });
+    await promisify(execFile)('sh', ['dev/build.sh'], { cwd: root, env: { COINSLOT_PROFILE: 'development', ...process.env } });
   } catch (error) {
     throw new Error(`the worker does not build:\n${error.stdout}${error.stderr}`);
   }
@@ -229,7 +229,7 @@ export async function startStack({ script, config, vars = {}, blockTime = 'auto'
     };
     await locate();
 
-    const statements = wrangler.unstable_splitSqlQuery(`${readFileSync(`${root}schema.sql`, 'utf8')}\n${seedSql()}`);
+    const statements = wrangler.unstable_splitSqlQuery(`${migrationsSql()}\n${seedSql()}`);
     await stack.DB.batch(statements.map((s) => stack.DB.prepare(s)));
 
     Object.assign(stack, {
