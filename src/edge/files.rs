@@ -2,7 +2,7 @@
 
 use super::fault;
 use crate::edge::vault::Vault;
-use crate::rules::hire::output::Deliverable;
+use crate::rules::hire::deliverables::Deliverable;
 use crate::rules::refusal::Refusal;
 use crate::rules::run::Millis;
 use crate::wire::canonical::sha256_hex;

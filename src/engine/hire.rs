@@ -84,7 +84,7 @@ pub(super) async fn deliver(session: &Session) -> Result<(), ModelError> {
     let Some((record, contract)) = contract_run(session) else { return Ok(()) };
     let items = {
         let data = session.data.borrow();
-        contract.items(data.transcript.text(), data.stats.stop_reason.as_ref())
+        contract.deliverables(data.transcript.text(), data.stats.stop_reason.as_ref())
     };
     match items {
         Ok(items) => {
@@ -143,7 +143,7 @@ pub(crate) async fn forgotten(session: &Session) {
         // Nobody will find out any more whether it was paid.
         let _ = contracts::set_state(&session.env, &contract.contract_id, ContractState::Disputed).await;
     }
-    let items = contract.delivered(session.data.borrow().transcript.text());
+    let items = contract.accepted_deliverables(session.data.borrow().transcript.text());
     // The bucket's lifecycle rule deletes what cannot be deleted now (README, "Deploy").
     let _ = files::delete(&session.env, &record.run_id, &items).await;
 }
@@ -216,7 +216,7 @@ async fn send_webhook(session: &Session) {
     worker::console_log!("webhook: {} attempt {}: {outcome:?}", webhook.event, webhook.attempts);
     let is_current = session.contract.webhook.borrow().as_ref().is_some_and(|current| current.id == webhook.id);
     if is_current {
-        webhook.tried(outcome, clock::now());
+        webhook.record_attempt(outcome, clock::now());
         save_webhook(session, webhook);
     }
 }

@@ -15,7 +15,7 @@ use crate::routes::problem::Success;
 use crate::rules::config::Config;
 use crate::rules::hire::capability::{Capability, PLATFORM_AGENT};
 use crate::rules::hire::contract;
-use crate::rules::hire::contract::{Agreed, ContractState};
+use crate::rules::hire::contract::{AgreedTerms, ContractState};
 use crate::rules::hire::webhook::SECRET_PREFIX;
 use crate::rules::ids::task_id;
 use crate::rules::refusal::{ContractError, Refusal};
@@ -118,7 +118,7 @@ async fn take(context: &mut RequestContext<'_>, id: &mut String) -> Result<Value
         let before = contracts::find(context.env, id).await?.ok_or(Refusal::Internal)?;
         return again(&before, &document);
     }
-    let mut body = shown(&document, ContractState::Signed.word());
+    let mut body = shown(&document, ContractState::Signed.as_str());
     // Told this once.
     body.insert("webhook_secret".to_owned(), secret.into());
     Ok(Value::Object(body))
@@ -175,11 +175,11 @@ async fn verified(context: &mut RequestContext<'_>, id: &str) -> Result<Value, R
 }
 
 /// What is said no to by name, of a contract or a draft.
-fn check(env: &Env, config: &Config, contract: &Contract, capability: &Capability) -> Result<Agreed, Refusal> {
+fn check(env: &Env, config: &Config, contract: &Contract, capability: &Capability) -> Result<AgreedTerms, Refusal> {
     let network = config.hire_network().ok_or(Refusal::NotForSale)?;
     let agreed = contract::check_terms(contract, capability, network, clock::now())?;
     if agreed.output.needs_files() && !files::are_kept(env) {
-        let kind = agreed.output.word();
+        let kind = agreed.output.as_str();
         return Err(Refusal::contract(ContractError::Output, "task.output_type", "a form without files", kind));
     }
     if let Some(url) = &contract.parties.seeker.webhook_url {
@@ -236,8 +236,8 @@ fn agent_of(document: &Value) -> Option<String> {
 /// A contract that was never executed in time has come to nothing.
 fn state_of(registered: &Registered) -> &str {
     let deadline = timestamp::parse(&registered.contract.terms.deadline).unwrap_or_default();
-    match registered.state == ContractState::Signed.word() && deadline <= clock::now() {
-        true => ContractState::Rejected.word(),
+    match registered.state == ContractState::Signed.as_str() && deadline <= clock::now() {
+        true => ContractState::Rejected.as_str(),
         false => &registered.state,
     }
 }

@@ -18,7 +18,7 @@ use crate::routes::run::ready_to_run;
 use crate::rules::config::Config;
 use crate::rules::hire::capability::Capability;
 use crate::rules::hire::context::ContractContext;
-use crate::rules::hire::contract::{Agreed, ContractState};
+use crate::rules::hire::contract::{AgreedTerms, ContractState};
 use crate::rules::hire::task::TaskReport;
 use crate::rules::ids::object_of_contract;
 use crate::rules::payment::matching;
@@ -75,8 +75,8 @@ async fn execute(context: &mut RequestContext<'_>, id: &str) -> Answer {
         Err(refusal) => (Input::default(), Some(refusal)),
     };
     // The object knows the result as long as it is kept.
-    let rejected = registered.state == ContractState::Rejected.word();
-    let ended = ContractState::is_end(&registered.state).then_some(Refusal::ContractEnded);
+    let rejected = registered.state == ContractState::Rejected.as_str();
+    let ended = ContractState::is_final(&registered.state).then_some(Refusal::ContractEnded);
     let ended = late.clone().filter(|_| rejected).or(ended);
     let begin_refusal = ended.or(late).or(wrong).or(ready.err()).or(no_files).or(unpaid);
     let prefer = prefer::read(&header(&context.request, "prefer")?.unwrap_or_default());
@@ -176,7 +176,7 @@ fn payment_of(
     request: &Request,
     config: &Config,
     quote: &Quote,
-    agreed: &Agreed,
+    agreed: &AgreedTerms,
 ) -> Result<(Option<Payment>, Option<Refusal>), Refusal> {
     let (v2, v1) = (header(request, "payment-signature")?, header(request, "x-payment")?);
     let Some(mut presented) = matching::read_payment(v2.as_deref(), v1.as_deref())? else {

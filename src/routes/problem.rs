@@ -143,7 +143,7 @@ pub(crate) fn of_run(refused: &Refused, quote: Option<&Quote>) -> Result<Respons
 
 /// A refusal in HIRE's form.
 pub(crate) fn of_contract(refusal: &Refusal, contract_id: &str) -> Result<Response> {
-    build(refusal, &task::refused(refusal, contract_id))
+    build(refusal, &task::refusal_document(refusal, contract_id))
 }
 
 /// A refusal of a contract's execution. A 402 is HIRE's and x402's at once.
@@ -162,7 +162,7 @@ pub(crate) fn of_execution(
         return Ok(response);
     }
     let (mut body, challenge) = challenge_of(refusal, quote)?;
-    if let (Some(map), Value::Object(members)) = (body.as_object_mut(), task::refused(refusal, contract_id)) {
+    if let (Some(map), Value::Object(members)) = (body.as_object_mut(), task::refusal_document(refusal, contract_id)) {
         // x402 v1 fixes `error` to a text; HIRE's stands beside it.
         let error = members.get("error").cloned().unwrap_or_default();
         map.insert("status".to_owned(), "failed".into());

@@ -4,10 +4,10 @@
 mod admission;
 mod breaker;
 mod config;
+mod hire;
 mod identifier;
 mod input;
 mod json_schema;
-mod output;
 mod owner;
 mod quote;
 mod reconcile;
@@ -18,4 +18,3 @@ mod sample;
 mod signature;
 mod template;
 mod transcript;
-mod webhook;

@@ -1,7 +1,7 @@
 //! Contracts in D1.
 
 use crate::edge::{clock, fault};
-use crate::rules::hire::contract::{Agreed, ContractState};
+use crate::rules::hire::contract::{AgreedTerms, ContractState};
 use crate::rules::refusal::Refusal;
 use crate::rules::run::{Millis, RETENTION};
 use crate::wire::hire::Contract;
@@ -17,7 +17,7 @@ pub(crate) struct Registered {
     /// The same, read.
     pub(crate) contract: Contract,
     /// What it agrees.
-    pub(crate) agreed: Agreed,
+    pub(crate) agreed: AgreedTerms,
     /// What it is about.
     pub(crate) template_id: String,
     /// HIRE's word for how it stands.
@@ -49,7 +49,7 @@ pub(crate) struct NewContract<'a> {
     /// RFC 8785.
     pub(crate) document: &'a str,
     /// What it agrees.
-    pub(crate) agreed: &'a Agreed,
+    pub(crate) agreed: &'a AgreedTerms,
     /// See [`Registered::task_id`].
     pub(crate) task_id: &'a str,
     /// See [`Registered::webhook_secret`].
@@ -75,7 +75,7 @@ pub(crate) async fn insert(env: &Env, new: NewContract<'_>) -> Result<bool, Refu
         new.creator_id.into(),
         new.document.into(),
         agreed.into(),
-        ContractState::Signed.word().into(),
+        ContractState::Signed.as_str().into(),
         new.task_id.into(),
         new.webhook_secret.map_or(JsValue::NULL, JsValue::from),
         millis(new.agreed.deadline),
@@ -114,7 +114,7 @@ pub(crate) async fn find(env: &Env, id: &str) -> Result<Option<Registered>, Refu
 pub(crate) async fn set_state(env: &Env, id: &str, state: ContractState) -> Result<(), Refusal> {
     let db = env.d1("DB").map_err(fault("D1 binding"))?;
     let update = "UPDATE contracts SET state = ?2, updated_at = ?3 WHERE id = ?1";
-    let query = db.prepare(update).bind(&[id.into(), state.word().into(), millis(clock::now())]);
+    let query = db.prepare(update).bind(&[id.into(), state.as_str().into(), millis(clock::now())]);
     query.map_err(fault("contract"))?.run().await.map_err(fault("contract")).map(drop)
 }
 

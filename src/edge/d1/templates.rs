@@ -2,7 +2,7 @@
 
 use crate::edge::fault;
 use crate::rules::hire::capability::{is_capability_name, Agent, Capability};
-use crate::rules::hire::output::{is_file_name, is_media_type, FileKind, OutputType};
+use crate::rules::hire::output::{is_file_name, is_media_type, FileSpec, OutputType};
 use crate::rules::refusal::Refusal;
 use crate::rules::run::Release;
 use crate::rules::template::{Secret, Template};
@@ -156,7 +156,7 @@ fn capability(mut row: TemplateRow) -> Result<Option<(Capability, String)>, Refu
         slug: hire.slug,
         output: hire.output,
         output_schema,
-        file: FileKind { name, mime: mime.unwrap_or_else(|| "text/plain; charset=utf-8".to_owned()) },
+        file: FileSpec { name, mime: mime.unwrap_or_else(|| "text/plain; charset=utf-8".to_owned()) },
         max_latency_ms: hire.max_latency_ms,
         created_at: hire.created_at,
         updated_at: hire.updated_at,

@@ -6,7 +6,7 @@ use crate::edge::kv::claude_keys;
 use crate::edge::kv::claude_keys::KeyRecord;
 use crate::edge::{clock, fault};
 use crate::rules::config::Config;
-use crate::rules::hire::output::repair;
+use crate::rules::hire::instructions::repair;
 use crate::rules::model_answer::model_error_of;
 use crate::rules::record::run_record::RunRecord;
 use crate::rules::record::run_request::RenderedPrompt;

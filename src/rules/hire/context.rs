@@ -1,49 +1,47 @@
-//! What a run knows of the contract that it executes.
+//! What a run keeps of the contract that it executes.
 
-use super::contract::Agreed;
-use super::output::{self, Deliverable, FileKind, OutputType};
+use super::contract::AgreedTerms;
+use super::deliverables::{deliverables, Deliverable};
+use super::output::{FileSpec, OutputType};
 use crate::rules::run::Millis;
 use crate::wire::anthropic::StopReason;
 use crate::wire::hire::{Contract, RefundCondition};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// What a run knows of the contract that it executes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ContractContext {
-    /// The contract.
     pub contract_id: String,
-    /// The task: the same for every execution of the contract. Who holds it may look.
+    /// All executions of a contract have the same task id. Whoever knows it may read the task.
     pub task_id: String,
-    /// Where we were called: `https://host`.
+    /// `https://host` of the request that began the run, for the links of a report.
     pub origin: String,
-    /// The form of the result.
     pub output: OutputType,
-    /// What it has to satisfy.
+    /// JSON Schema that the result has to satisfy.
     pub output_schema: Option<Value>,
-    /// Name and type, where it is a file.
-    pub file: FileKind,
-    /// Part of an answer will do.
+    /// Name and media type of a result that is a file.
+    pub file: FileSpec,
+    /// Whether an answer that Claude broke off at its limit is accepted.
     pub allow_partial: bool,
     /// The contract's deadline.
     pub deadline: Millis,
-    /// From the first call of an execution to its result.
+    /// The longest that an execution may take, from its first request to its result.
     pub max_latency_ms: Option<u64>,
     /// How often the contract may be executed.
     pub attempts: u32,
-    /// Which execution this is, from 1.
+    /// The number of this execution, from 1.
     pub execution: u32,
-    /// When nothing is owed.
+    /// The seeker's conditions under which nothing is owed.
     pub refund_conditions: Vec<RefundCondition>,
-    /// Where the seeker hears that it has ended: the URL, and the secret as the vault has sealed it.
+    /// The URL of the seeker's webhook, and its secret as the vault has sealed it.
     pub webhook: Option<(String, String)>,
-    /// How long such runs took lately.
+    /// The usual duration of this template's recent runs.
     pub usual_ms: Option<u64>,
 }
 
 impl ContractContext {
-    /// Of a registered contract.
-    pub fn new(contract: &Contract, agreed: &Agreed, task_id: String, origin: String) -> Self {
+    /// The context of a registered contract's first execution.
+    pub fn new(contract: &Contract, agreed: &AgreedTerms, task_id: String, origin: String) -> Self {
         Self {
             contract_id: contract.contract_id.clone(),
             task_id,
@@ -68,29 +66,37 @@ impl ContractContext {
         latency.map_or(self.deadline, |due| due.min(self.deadline))
     }
 
-    /// Whether the contract allows no other execution at `now`.
+    /// Whether the contract allows no execution after this one.
     pub fn is_over(&self, now: Millis) -> bool {
         self.execution >= self.attempts || now >= self.deadline
     }
 
-    /// What Claude's text amounts to. A fault is told apart from an answer that could be mended (`Err` with
-    /// what Claude is shown).
-    pub fn items(&self, text: &str, stop_reason: Option<&StopReason>) -> Result<Vec<Deliverable>, DeliverableError> {
-        let cut = is_cut(stop_reason);
-        // Of a stream, all there is has been delivered already.
-        if cut && !self.allow_partial && self.output != OutputType::Stream {
+    /// Reads Claude's text as the contract's deliverables.
+    pub fn deliverables(
+        &self,
+        text: &str,
+        stop_reason: Option<&StopReason>,
+    ) -> Result<Vec<Deliverable>, DeliverableError> {
+        let truncated = is_truncated(stop_reason);
+        // A stream's text has been delivered already, truncated or not.
+        if truncated && !self.allow_partial && self.output != OutputType::Stream {
             return Err(DeliverableError::Truncated);
         }
         if text.trim().is_empty() {
             return Err(DeliverableError::Mismatch("It is empty.".to_owned()));
         }
-        let items = output::items(self.output, self.output_schema.as_ref(), &self.file, text);
-        items.map_err(|wrong| if cut { DeliverableError::Truncated } else { DeliverableError::Mismatch(wrong) })
+        let read = deliverables(self.output, self.output_schema.as_ref(), &self.file, text);
+        // Claude cannot correct what its limit cut off.
+        read.map_err(|wrong| match truncated {
+            true => DeliverableError::Truncated,
+            false => DeliverableError::Mismatch(wrong),
+        })
     }
 
-    /// The items of a text that was held against the contract before.
-    pub fn delivered(&self, text: &str) -> Vec<Deliverable> {
-        output::items(self.output, None, &self.file, text).unwrap_or_default()
+    /// The deliverables of a text that [`ContractContext::deliverables`] has accepted before. The schema is not
+    /// checked again.
+    pub fn accepted_deliverables(&self, text: &str) -> Vec<Deliverable> {
+        deliverables(self.output, None, &self.file, text).unwrap_or_default()
     }
 
     pub(super) fn url(&self, path: &str) -> String {
@@ -98,15 +104,15 @@ impl ContractContext {
     }
 }
 
-/// Why Claude's text is no result.
+/// Why Claude's text is not the result that the contract asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DeliverableError {
-    /// It ends at Claude's limit.
+    /// The text ends at Claude's limit. Asking Claude to correct it does not help.
     Truncated,
-    /// It has another form.
+    /// The text does not have the agreed form; the message tells Claude what to correct.
     Mismatch(String),
 }
 
-pub(super) fn is_cut(stop_reason: Option<&StopReason>) -> bool {
+pub(super) fn is_truncated(stop_reason: Option<&StopReason>) -> bool {
     matches!(stop_reason, Some(StopReason::MaxTokens | StopReason::ContextWindowExceeded))
 }

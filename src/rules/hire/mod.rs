@@ -3,6 +3,10 @@
 pub mod capability;
 pub mod context;
 pub mod contract;
+pub mod deliverables;
+pub mod instructions;
+pub mod manifest;
 pub mod output;
 pub mod task;
 pub mod webhook;
+pub mod webhook_target;

@@ -1,7 +1,8 @@
-//! Tasks: the execution of a contract, and what its seeker is told (HIRE, "Execution").
+//! Tasks: the report that a seeker gets of a contract's execution (HIRE, "Execution").
 
-use super::context::{is_cut, ContractContext};
-use crate::rules::hire::output::{Deliverable, OutputType};
+use super::context::{is_truncated, ContractContext};
+use super::deliverables::Deliverable;
+use super::output::OutputType;
 use crate::rules::refusal::{ModelError, Refusal, Retry};
 use crate::rules::run::{Ending, Millis, Run, State, View};
 use crate::wire::anthropic::{StopReason, Usage};
@@ -10,16 +11,20 @@ use crate::wire::timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{json, Map, Value};
 
-/// How a task stands.
+/// The least time that a pending task is expected to take still.
+const MIN_ESTIMATE: Millis = 1_000;
+/// The estimate for a template without recent runs.
+const DEFAULT_ESTIMATE: Millis = 15_000;
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TaskReport {
     /// HIRE's document.
     pub document: Value,
-    /// `None`: it is done, or under way.
+    /// Why the task failed; `None` where it is completed or pending.
     pub refusal: Option<Refusal>,
-    /// It is under way.
+    /// The execution has not ended.
     pub pending: bool,
-    /// Headers that go with it: the run's id, and the settlement.
+    /// Headers of the response that carries this document: the run's id, and the settlement.
     pub headers: Vec<(String, String)>,
 }
 
@@ -40,7 +45,7 @@ pub struct TaskFacts<'a> {
     pub stop_reason: Option<&'a StopReason>,
 }
 
-/// What the seeker is told of a task at `now`. `link` gives the URL of a file.
+/// The report of a task at `now`. `link` makes the URL of the n-th deliverable, which is a file.
 pub fn task_report(
     facts: &TaskFacts<'_>,
     contract_context: &ContractContext,
@@ -55,19 +60,29 @@ pub fn task_report(
         (_, View::Refuse(refusal)) if run.is_final() => Some(refusal),
         _ => return TaskReport::new(pending(facts, contract_context, run, now), None, true),
     };
-    if let Some(refusal) = refusal {
-        let document = failed(contract_context, run, &refusal, now);
-        return TaskReport::new(document, Some(refusal), false);
+    match refusal {
+        Some(refusal) => {
+            let document = failed(contract_context, run, &refusal, now);
+            TaskReport::new(document, Some(refusal), false)
+        }
+        None => TaskReport::new(delivered(facts, contract_context, run, text, link), None, false),
     }
-    // It was in order when it was settled.
-    let items = contract_context.delivered(text);
-    let described = items.iter().enumerate();
-    let described = described.map(|(n, item)| item.describe(item.content.is_none().then(|| link(n, item))));
+}
+
+fn delivered(
+    facts: &TaskFacts<'_>,
+    contract_context: &ContractContext,
+    run: &Run,
+    text: &str,
+    link: impl Fn(usize, &Deliverable) -> String,
+) -> Value {
+    let deliverables = contract_context.accepted_deliverables(text);
+    let described = deliverables.iter().enumerate();
+    let described = described.map(|(n, one)| one.describe(one.content.is_none().then(|| link(n, one))));
     let described: Vec<Map<String, Value>> = described.collect();
-    let status = if is_cut(facts.stop_reason) { "partial" } else { "completed" };
     let receipt = run.receipt();
-    let document = json!({
-        "status": status,
+    json!({
+        "status": if is_truncated(facts.stop_reason) { "partial" } else { "completed" },
         "contract_id": contract_context.contract_id,
         "task_id": contract_context.task_id,
         "deliverables": described,
@@ -82,15 +97,14 @@ pub fn task_report(
             "transaction": receipt.map(|r| &r.transaction),
             "network": receipt.map(|r| &r.network),
         },
-    });
-    TaskReport::new(document, None, false)
+    })
 }
 
 fn output_of(contract_context: &ContractContext, described: &[Map<String, Value>]) -> Value {
     match contract_context.output {
         OutputType::Multiple => json!({"type": "multiple", "items": described}),
         OutputType::Stream => {
-            let checksum = described.first().and_then(|item| item.get("checksum"));
+            let checksum = described.first().and_then(|one| one.get("checksum"));
             json!({"type": "stream", "url": stream_url(contract_context), "format": "sse", "checksum": checksum})
         }
         OutputType::Text | OutputType::Json | OutputType::File => json!(described.first()),
@@ -102,10 +116,10 @@ fn stream_url(contract_context: &ContractContext) -> String {
 }
 
 fn pending(facts: &TaskFacts<'_>, contract_context: &ContractContext, run: &Run, now: Millis) -> Value {
-    let usual = contract_context.usual_ms.unwrap_or(UNKNOWN_MS);
-    let estimate = facts.started_at.saturating_add(usual).min(contract_context.due_by(facts.started_at));
-    // What has taken longer than usual is expected at any moment.
-    let estimate = estimate.max(now.saturating_add(SOON));
+    let duration = contract_context.usual_ms.unwrap_or(DEFAULT_ESTIMATE);
+    let estimate = facts.started_at.saturating_add(duration).min(contract_context.due_by(facts.started_at));
+    // A run that has taken longer than usual may end at any moment.
+    let estimate = estimate.max(now.saturating_add(MIN_ESTIMATE));
     let mut document = json!({
         "status": "pending",
         "contract_id": contract_context.contract_id,
@@ -119,62 +133,66 @@ fn pending(facts: &TaskFacts<'_>, contract_context: &ContractContext, run: &Run,
             None => "not begun",
         },
     });
-    if let (OutputType::Stream, Some(map)) = (contract_context.output, document.as_object_mut()) {
+    if let (OutputType::Stream, Some(members)) = (contract_context.output, document.as_object_mut()) {
         let output = json!({"type": "stream", "url": stream_url(contract_context), "format": "sse"});
-        map.insert("output".to_owned(), output);
+        members.insert("output".to_owned(), output);
     }
     document
 }
 
-/// The least that a pending task is expected to take, in milliseconds.
-const SOON: Millis = 1_000;
-/// The estimate for a template that nothing is known of, in milliseconds.
-const UNKNOWN_MS: u64 = 15_000;
-
 fn failed(contract_context: &ContractContext, run: &Run, refusal: &Refusal, now: Millis) -> Value {
     let charged = run.receipt().is_some();
-    let left = if charged { 0 } else { contract_context.attempts.saturating_sub(contract_context.execution) };
-    let mut document = refused(refusal, &contract_context.contract_id);
-    if let Some(map) = document.as_object_mut() {
-        map.insert("task_id".to_owned(), contract_context.task_id.clone().into());
-        map.insert("attempts_left".to_owned(), left.into());
-        let condition = condition_of(refusal);
-        let reported = matches!(run.state(), State::Reported(_));
-        let agreed = condition.is_some_and(|condition| contract_context.refund_conditions.contains(&condition));
-        // Nothing is settled before delivery: the refund of what was not delivered is that it was not charged.
-        let refund = json!({"condition": condition, "agreed": agreed, "charged": charged, "reported": reported});
-        map.insert("refund".to_owned(), refund);
+    let attempts_left = match charged {
+        true => 0,
+        false => contract_context.attempts.saturating_sub(contract_context.execution),
+    };
+    let mut document = refusal_document(refusal, &contract_context.contract_id);
+    if let Some(members) = document.as_object_mut() {
+        members.insert("task_id".to_owned(), contract_context.task_id.clone().into());
+        members.insert("attempts_left".to_owned(), attempts_left.into());
+        members.insert("refund".to_owned(), refund(contract_context, run, refusal));
     }
     let late = matches!(refusal, Refusal::Claude(ModelError::DeadlineMissed));
-    let passes = late || matches!(refusal.retry(), Retry::After(_));
+    let may_succeed_later = late || matches!(refusal.retry(), Retry::After(_));
     if let Some(error) = document.get_mut("error").and_then(Value::as_object_mut) {
-        let again = passes && left > 0 && now < contract_context.deadline;
-        error.insert("retryable".to_owned(), again.into());
+        let retryable = may_succeed_later && attempts_left > 0 && now < contract_context.deadline;
+        error.insert("retryable".to_owned(), retryable.into());
         error.insert("message".to_owned(), refusal.message_when(charged).into());
         error.insert("charged".to_owned(), json!(refusal.knows_charge().then_some(charged)));
     }
     document
 }
 
-/// A refusal in HIRE's form.
-pub fn refused(refusal: &Refusal, contract_id: &str) -> Value {
-    let mut error = json!({
-        "code": refusal.code(),
-        "message": refusal.message(),
-        "retryable": matches!(refusal.retry(), Retry::After(_)),
-    });
-    if let (Some(detail), Some(map)) = (refusal.detail(), error.as_object_mut()) {
-        map.insert("details".to_owned(), json!(detail));
-    }
-    json!({"status": "failed", "contract_id": contract_id, "error": error})
+/// Which of HIRE's refund conditions is met, and what comes of it. Payment is settled on delivery, so for most
+/// failures the refund is that nothing was charged.
+fn refund(contract_context: &ContractContext, run: &Run, refusal: &Refusal) -> Value {
+    let condition = refund_condition(refusal);
+    json!({
+        "condition": condition,
+        "agreed": condition.is_some_and(|condition| contract_context.refund_conditions.contains(&condition)),
+        "charged": run.receipt().is_some(),
+        "reported": matches!(run.state(), State::Reported(_)),
+    })
 }
 
-/// The contract's own word for a failure.
-fn condition_of(refusal: &Refusal) -> Option<RefundCondition> {
+fn refund_condition(refusal: &Refusal) -> Option<RefundCondition> {
     match refusal {
         Refusal::Claude(ModelError::DeadlineMissed) => Some(RefundCondition::DeadlineMissed),
         Refusal::Claude(ModelError::OutputMismatch { .. }) => Some(RefundCondition::OutputSchemaInvalid),
         Refusal::Claude(_) | Refusal::Refundable => Some(RefundCondition::NoResponse),
         _ => None,
     }
+}
+
+/// A refusal as the document that HIRE has for failures.
+pub fn refusal_document(refusal: &Refusal, contract_id: &str) -> Value {
+    let mut error = json!({
+        "code": refusal.code(),
+        "message": refusal.message(),
+        "retryable": matches!(refusal.retry(), Retry::After(_)),
+    });
+    if let (Some(detail), Some(members)) = (refusal.detail(), error.as_object_mut()) {
+        members.insert("details".to_owned(), json!(detail));
+    }
+    json!({"status": "failed", "contract_id": contract_id, "error": error})
 }

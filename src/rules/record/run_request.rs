@@ -2,7 +2,8 @@
 
 use crate::rules::config::Limits;
 use crate::rules::hire::context::ContractContext;
-use crate::rules::hire::output::{instructions, structured, OutputType};
+use crate::rules::hire::instructions::{instructions, structured_output_schema};
+use crate::rules::hire::output::OutputType;
 use crate::rules::payment::Payment;
 use crate::rules::refusal::Refusal;
 use crate::rules::run::{Millis, Policy, Release, Terms};
@@ -130,7 +131,7 @@ impl RunRequest {
         RenderedPrompt {
             system: Secret::new(render(self.prompt.reveal(), &self.input.values)),
             user: Secret::new(form.map_or_else(|| user.clone(), |form| format!("{user}\n\n{form}"))),
-            format: wanted.and_then(|(output, schema)| structured(output, schema)),
+            format: wanted.and_then(|(output, schema)| structured_output_schema(output, schema)),
         }
     }
 }

@@ -1,19 +1,16 @@
-//! Claude's text as what a contract asks for.
+//! Deliverables: Claude's text as what a contract asks for.
 
-use coinslot::testing::rules::hire::output::{
-    instructions, is_file_name, is_media_type, items, structured, Deliverable, FileKind, OutputType,
-};
-use coinslot::testing::rules::ids::{object_of_contract, object_of_task, task_id};
+use coinslot::testing::rules::hire::deliverables::{deliverables, Deliverable};
+use coinslot::testing::rules::hire::output::{is_file_name, is_media_type, FileSpec, OutputType};
 use coinslot::testing::wire::canonical::sha256_hex;
-use coinslot::testing::wire::hire::Sla;
 use serde_json::{json, Value};
 
-fn file() -> FileKind {
-    FileKind { name: "report.md".to_owned(), mime: "text/markdown; charset=utf-8".to_owned() }
+fn file() -> FileSpec {
+    FileSpec { name: "report.md".to_owned(), mime: "text/markdown; charset=utf-8".to_owned() }
 }
 
 fn read(output: OutputType, schema: Option<Value>, text: &str) -> Result<Vec<Deliverable>, String> {
-    items(output, schema.as_ref(), &file(), text)
+    deliverables(output, schema.as_ref(), &file(), text)
 }
 
 #[test]
@@ -25,15 +22,16 @@ fn text_and_files_are_the_bytes_that_claude_wrote() {
         assert_eq!(item.checksum(), format!("sha256:{}", sha256_hex(text.as_bytes())));
         assert_eq!(item.content.is_none(), output == OutputType::File);
     }
-    let told = Value::Object(read(OutputType::File, None, "abc").unwrap()[0].describe(Some("https://x/y".to_owned())));
+    let described =
+        Value::Object(read(OutputType::File, None, "abc").unwrap()[0].describe(Some("https://x/y".to_owned())));
     let checksum = format!("sha256:{}", sha256_hex(b"abc"));
     let mime = "text/markdown; charset=utf-8";
     let wanted = json!({"name": "report.md", "type": "file", "mime": mime, "size": 3, "checksum": checksum, "url": "https://x/y"});
-    assert_eq!(told, wanted);
+    assert_eq!(described, wanted);
 }
 
 #[test]
-fn json_is_read_as_models_write_it_and_summed_in_its_canonical_form() {
+fn json_is_read_as_models_write_it_and_its_checksum_is_of_its_canonical_form() {
     for text in
         ["{\"b\": 1.0, \"a\": [true]}", "\n ```json\n{\"a\":[true],\"b\":1}\n``` \n", "```\n{\"a\":[true],\"b\":1}```"]
     {
@@ -51,7 +49,7 @@ fn json_is_read_as_models_write_it_and_summed_in_its_canonical_form() {
 }
 
 #[test]
-fn json_is_held_against_its_schema_and_the_fault_is_told() {
+fn json_is_checked_against_its_schema_and_the_error_names_what_is_wrong() {
     let schema =
         json!({"type": "object", "required": ["score"], "properties": {"score": {"type": "number", "maximum": 10}}});
     assert!(read(OutputType::Json, Some(schema.clone()), "{\"score\": 8, \"more\": 1}").is_ok());
@@ -62,7 +60,7 @@ fn json_is_held_against_its_schema_and_the_fault_is_told() {
 }
 
 #[test]
-fn several_items_each_have_a_name_a_type_and_their_bytes() {
+fn of_several_deliverables_each_has_its_name_type_and_bytes() {
     let text = json!({"items": [
         {"name": "logo.svg", "type": "file", "mime": "image/svg+xml", "content": "<svg/>"},
         {"name": "notes.json", "type": "json", "content": "{\"b\":1,\"a\":2}"},
@@ -70,7 +68,7 @@ fn several_items_each_have_a_name_a_type_and_their_bytes() {
         {"name": "hello", "type": "text", "content": "hi"},
     ]});
     let items = read(OutputType::Multiple, None, &text.to_string()).unwrap();
-    let shapes: Vec<_> = items.iter().map(|i| (i.name.as_str(), i.kind.word(), i.content.is_some())).collect();
+    let shapes: Vec<_> = items.iter().map(|i| (i.name.as_str(), i.kind.as_str(), i.content.is_some())).collect();
     assert_eq!(
         shapes,
         [
@@ -99,7 +97,7 @@ fn several_items_each_have_a_name_a_type_and_their_bytes() {
 }
 
 #[test]
-fn names_and_media_types_are_plain() {
+fn file_names_and_media_types_need_no_quotes() {
     for name in ["a", "report-2.final_v3.md", "README"] {
         assert!(is_file_name(name), "{name}");
     }
@@ -120,80 +118,5 @@ fn names_and_media_types_are_plain() {
         &format!("a/{}", "b".repeat(100)),
     ] {
         assert!(!is_media_type(mime), "{mime}");
-    }
-}
-
-#[test]
-fn structured_outputs_are_asked_for_where_they_can_hold_the_schema() {
-    let schema = json!({
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "type": "object",
-        "required": ["score", "issues"],
-        "properties": {
-            "score": {"type": "number", "minimum": 0, "maximum": 10},
-            "issues": {"type": "array", "minItems": 1, "items": {
-                "type": "object", "properties": {"line": {"type": "integer"}, "kind": {"enum": ["a", "b"]}}}},
-        },
-    });
-    let asked = structured(OutputType::Json, Some(&schema)).unwrap();
-    let wanted = json!({
-        "type": "object",
-        "required": ["score", "issues"],
-        "properties": {
-            "score": {"type": "number"},
-            "issues": {"type": "array", "items": {
-                "type": "object", "properties": {"line": {"type": "integer"}, "kind": {"enum": ["a", "b"]}},
-                "additionalProperties": false}},
-        },
-        "additionalProperties": false,
-    });
-    assert_eq!(asked, wanted);
-    for cannot in [
-        json!(true),
-        json!({}),
-        json!({"type": "array", "items": {"type": "string"}}),
-        json!({"type": "object"}),
-        json!({"type": "object", "properties": {"a": {"type": "array"}}}),
-        json!({"type": "object", "properties": {"a": {}}}),
-        json!({"type": "object", "properties": {"a": {"$ref": "#"}}}),
-        json!({"type": "object", "properties": {"a": {"type": "string"}}, "required": ["b"]}),
-        json!({"type": "object", "properties": {"a": {"not": {"type": "string"}}}}),
-        json!({"type": "object", "properties": {}, "patternProperties": {"a": {"type": "string"}}}),
-    ] {
-        assert_eq!(structured(OutputType::Json, Some(&cannot)), None, "{cannot}");
-        // The words ask for it all the same.
-        assert!(instructions(OutputType::Json, Some(&cannot)).unwrap().contains(&cannot.to_string()));
-    }
-    assert_eq!(structured(OutputType::Json, None), None);
-    assert!(structured(OutputType::Multiple, None).is_some());
-    for output in [OutputType::Text, OutputType::File, OutputType::Stream] {
-        assert_eq!((structured(output, None), instructions(output, None)), (None, None));
-    }
-}
-
-#[test]
-fn how_often_a_contract_may_be_executed() {
-    let attempts = |policy: Option<&str>| Sla { retry_policy: policy.map(str::to_owned), ..Sla::default() }.attempts();
-    assert_eq!(attempts(None), Some(3));
-    for (policy, wanted) in [("none", 1), ("1", 1), ("1 attempt", 1), ("3", 3), ("3 attempts", 3), ("10 attempts", 10)]
-    {
-        assert_eq!(attempts(Some(policy)), Some(wanted), "{policy}");
-    }
-    for policy in
-        ["", "0", "11", "01", "-1", "+3", "3 attempt s", "three", "3 attempts ", "None", "3 retries", "attempts"]
-    {
-        assert_eq!(attempts(Some(policy)), None, "{policy}");
-    }
-}
-
-#[test]
-fn a_tasks_id_leads_to_its_contracts_object() {
-    let random = "0123456789abcdef0123456789abcdef";
-    let id = task_id("ctr_xyz789", random);
-    assert_eq!(object_of_task(&id), Some(object_of_contract("ctr_xyz789")));
-    assert_ne!(object_of_contract("ctr_xyz789"), object_of_contract("ctr_xyz780"));
-    for other in ["", "task_", &id.replace("task_", "run_"), &id[..id.len() - 1], &id.to_uppercase(), "task_../../x_y"]
-    {
-        assert_eq!(object_of_task(other), None, "{other}");
     }
 }

@@ -1,0 +1,98 @@
+//! Where a webhook may be sent: to the public internet over https, and never into somebody's private network, for a
+//! seeker chooses the URL and our server opens the connection.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// The parts of a URL as the runtime parses it (WHATWG): every spelling of an IPv4 address has become the dotted one,
+/// and names are lower-case.
+#[derive(Clone, Copy, Debug)]
+pub struct Target<'a> {
+    /// With its colon: `https:`.
+    pub scheme: &'a str,
+    /// An IPv6 address is in brackets.
+    pub host: &'a str,
+    /// The URL names a user or a password.
+    pub has_credentials: bool,
+}
+
+/// Whether a webhook may be sent there; the error says what would be. `allow_loopback` is for development: this
+/// machine is allowed too, and over http.
+pub fn check(target: Target<'_>, allow_loopback: bool) -> Result<(), &'static str> {
+    if target.has_credentials {
+        return Err("a URL without user and password");
+    }
+    if allow_loopback && is_loopback(target.host) && matches!(target.scheme, "http:" | "https:") {
+        return Ok(());
+    }
+    if target.scheme != "https:" {
+        return Err("an https URL");
+    }
+    match address(target.host) {
+        Some(address) if is_public(address) => Ok(()),
+        Some(_) => Err("a public address"),
+        None if is_public_name(target.host) => Ok(()),
+        None => Err("a public host"),
+    }
+}
+
+/// The IP address that a host is; `None`: it is a name.
+pub fn address(host: &str) -> Option<IpAddr> {
+    let v6 = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    v6.unwrap_or(host).parse().ok()
+}
+
+fn is_loopback(host: &str) -> bool {
+    host == "localhost" || address(host).is_some_and(|ip| ip.is_loopback())
+}
+
+/// Last labels of names that resolve within a private network only.
+const PRIVATE_DOMAINS: [&str; 10] =
+    ["localhost", "local", "internal", "intranet", "private", "corp", "home", "lan", "arpa", "onion"];
+
+fn is_public_name(host: &str) -> bool {
+    let host = host.strip_suffix('.').unwrap_or(host);
+    // A name of a single label is one of the local network.
+    let last = host.rsplit_once('.').map(|(_, last)| last);
+    last.is_some_and(|last| !PRIVATE_DOMAINS.contains(&last) && !last.bytes().all(|b| b.is_ascii_digit()))
+}
+
+/// Whether an address is reachable globally, by IANA's special-purpose address registries.
+pub fn is_public(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => is_public_v4(v4),
+        IpAddr::V6(v6) => is_public_v6(v6),
+    }
+}
+
+fn is_public_v4(ip: Ipv4Addr) -> bool {
+    !matches!(
+        ip.octets(),
+        [0 | 10 | 127 | 224..=255, ..]
+            | [100, 64..=127, ..]
+            | [169, 254, ..]
+            | [172, 16..=31, ..]
+            | [192, 168, ..]
+            | [192, 0, 0 | 2, _]
+            | [192, 88, 99, _]
+            | [198, 18 | 19, ..]
+            | [198, 51, 100, _]
+            | [203, 0, 113, _]
+    )
+}
+
+fn is_public_v6(ip: Ipv6Addr) -> bool {
+    let segments = ip.segments();
+    let v4 = |high: u16, low: u16| {
+        let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
+        is_public_v4(Ipv4Addr::new(a, b, c, d))
+    };
+    match segments {
+        // Mapped (::ffff:0:0/96), translated (64:ff9b::/96) and 6to4 (2002::/16) addresses lead to an IPv4 address.
+        [0, 0, 0, 0, 0, 0xffff, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => v4(high, low),
+        [0x2002, high, low, ..] => v4(high, low),
+        // Of the assigned blocks only 2000::/3 is global unicast, without Teredo, benchmarks, ORCHID, documentation.
+        [0x2001, 0..=0x01ff | 0xdb8, ..] | [0x3fff, 0..=0x0fff, ..] => false,
+        [0x2000..=0x3fff, ..] => true,
+        _ => false,
+    }
+}

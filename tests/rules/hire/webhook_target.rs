@@ -1,0 +1,114 @@
+//! Where a webhook may be sent.
+
+use coinslot::testing::rules::hire::webhook_target::{check, Target};
+
+fn check_url(url: &str, development: bool) -> Result<(), &'static str> {
+    let (scheme, rest) = url.split_once("//").unwrap();
+    let (credentials, host) = rest.rsplit_once('@').map_or((false, rest), |(_, host)| (true, host));
+    check(Target { scheme, host, has_credentials: credentials }, development)
+}
+
+#[test]
+fn the_public_internet_is_allowed_over_https() {
+    for host in [
+        "example.com",
+        "hooks.example.co.uk",
+        "example.com.",
+        "xn--bcher-kva.example",
+        "1.1.1.1",
+        "172.15.0.1",
+        "172.32.0.1",
+        "100.63.0.1",
+        "100.128.0.1",
+        "169.253.0.1",
+        "192.167.0.1",
+        "198.17.0.1",
+        "[2606:4700:4700::1111]",
+        "[2a00:1450:4001::200e]",
+        "[::ffff:8.8.8.8]",
+        "[64:ff9b::808:808]",
+        "[2002:808:808::1]",
+    ] {
+        assert_eq!(check_url(&format!("https://{host}"), false), Ok(()), "{host}");
+        assert!(check_url(&format!("http://{host}"), false).is_err(), "http {host}");
+        assert!(
+            check_url(&format!("http://{host}"), true).is_err(),
+            "in development http is for this machine alone: {host}"
+        );
+        assert!(check_url(&format!("https://user@{host}"), false).is_err(), "credentials {host}");
+    }
+    for scheme in ["ftp:", "file:", "ws:", "data:", "javascript:"] {
+        assert!(check(Target { scheme, host: "example.com", has_credentials: false }, false).is_err(), "{scheme}");
+    }
+}
+
+#[test]
+fn a_host_of_a_private_network_is_refused() {
+    for host in [
+        "localhost",
+        "localhost.",
+        "a.localhost",
+        "printer",
+        "router.local",
+        "metadata.google.internal",
+        "db.corp",
+        "nas.home",
+        "pi.lan",
+        "1.0.0.10.in-addr.arpa",
+        "x.onion",
+        "",
+        "127.0.0.1",
+        "127.255.255.254",
+        "0.0.0.0",
+        "10.0.0.1",
+        "172.16.0.1",
+        "172.31.255.255",
+        "192.168.1.1",
+        "169.254.169.254",
+        "100.64.0.1",
+        "100.127.255.255",
+        "192.0.0.1",
+        "192.0.2.1",
+        "198.18.0.1",
+        "198.19.255.255",
+        "198.51.100.7",
+        "203.0.113.7",
+        "224.0.0.1",
+        "240.0.0.1",
+        "255.255.255.255",
+        "[::]",
+        "[::1]",
+        "[fe80::1]",
+        "[fec0::1]",
+        "[fc00::1]",
+        "[fd12:3456::1]",
+        "[ff02::1]",
+        "[::ffff:127.0.0.1]",
+        "[::ffff:10.0.0.1]",
+        "[::127.0.0.1]",
+        "[64:ff9b::a00:1]",
+        "[64:ff9b:1::1]",
+        "[2002:7f00:1::]",
+        "[2002:a9fe:a9fe::1]",
+        "[2001:db8::1]",
+        "[2001::1]",
+        "[2001:10::1]",
+        "[3fff::1]",
+        "[4000::1]",
+    ] {
+        assert!(check_url(&format!("https://{host}"), false).is_err(), "{host}");
+    }
+}
+
+#[test]
+fn in_development_this_machine_is_allowed_and_no_other() {
+    for host in ["localhost", "127.0.0.1", "127.0.0.2", "[::1]"] {
+        assert_eq!(check_url(&format!("http://{host}"), true), Ok(()), "{host}");
+        assert_eq!(check_url(&format!("https://{host}"), true), Ok(()), "{host}");
+        assert!(check_url(&format!("http://{host}"), false).is_err(), "{host}");
+    }
+    for host in ["10.0.0.1", "169.254.169.254", "router.local", "[fe80::1]", "a.localhost"] {
+        assert!(check_url(&format!("http://{host}"), true).is_err(), "{host}");
+        assert!(check_url(&format!("https://{host}"), true).is_err(), "{host}");
+    }
+}
