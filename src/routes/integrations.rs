@@ -8,7 +8,7 @@ use crate::edge::kv::config;
 use crate::edge::{clock, fault, jwt};
 use crate::rules::config::Config;
 use crate::rules::refusal::{InputError, Refusal};
-use crate::rules::template::Secret;
+use crate::rules::secret::Secret;
 use serde::Deserialize;
 use serde_json::{json, Value};
 use std::rc::Rc;

@@ -1,10 +1,11 @@
 //! `/integrations/hire/config`: the key a creator signs contracts with. It goes in and never comes out.
 
 use super::{Answer, RequestContext};
+use crate::edge::d1::agents;
 use crate::edge::kv::{config, signing_keys};
 use crate::edge::{fault, jwt};
 use crate::rules::refusal::{InputError, Refusal};
-use crate::rules::template::Secret;
+use crate::rules::secret::Secret;
 use crate::wire::strict;
 use serde::Deserialize;
 use serde_json::{json, Value};
@@ -54,7 +55,7 @@ async fn owner(context: &RequestContext<'_>) -> Result<String, Refusal> {
 }
 
 async fn told(context: &RequestContext<'_>, creator: &str) -> Answer {
-    let agent = signing_keys::find(context.env, creator).await?;
+    let agent = agents::find(context.env, creator).await?;
     let body = json!({
         "hasSigningKey": agent.is_some(),
         "agentId": agent.as_ref().map(|agent| &agent.agent_id),

@@ -2,7 +2,7 @@
 //! value. Nothing here is `async` or names the runtime, so all of it runs, fuzzes and model-checks natively.
 //!
 //! The wings, each of which imports only from those below it: [`hire`] and [`record`], [`payment`], [`template`],
-//! [`run`] (the run machine), [`refusal`].
+//! [`run`] (the run machine), [`refusal`] and [`secret`].
 
 pub mod admission;
 pub mod config;
@@ -14,4 +14,5 @@ pub mod payment;
 pub mod record;
 pub mod refusal;
 pub mod run;
+pub mod secret;
 pub mod template;

@@ -3,8 +3,9 @@
 use coinslot::testing::rules::config::Limits;
 use coinslot::testing::rules::refusal::{Detail, InputError, Refusal};
 use coinslot::testing::rules::run::Release;
+use coinslot::testing::rules::secret::Secret;
 use coinslot::testing::rules::template::input::{validate, Body, Input};
-use coinslot::testing::rules::template::{Parameter, Secret, Template};
+use coinslot::testing::rules::template::{Parameter, Template};
 use proptest::prelude::*;
 use serde_json::{json, Value};
 use std::collections::BTreeMap;

@@ -1,6 +1,7 @@
 //! Filling in a prompt: one pass, values as they were typed, unknown tags left alone.
 
-use coinslot::testing::rules::template::{is_parameter_name, render, rendered_len, Secret, USER_MESSAGE};
+use coinslot::testing::rules::secret::Secret;
+use coinslot::testing::rules::template::{is_parameter_name, render, rendered_len, USER_MESSAGE};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 

@@ -1,5 +1,6 @@
-//! Cloudflare D1: templates and their creators, contracts, and the ledger of runs. `schema.sql` has the tables.
+//! Cloudflare D1: creators and their agents, templates, contracts, and the ledger of runs. `schema.sql` has the tables.
 
+pub(crate) mod agents;
 pub(crate) mod contracts;
 pub(crate) mod ledger;
 pub(crate) mod templates;

@@ -11,7 +11,7 @@ use crate::rules::model_answer::model_error_of;
 use crate::rules::record::run_record::RunRecord;
 use crate::rules::record::run_request::RenderedPrompt;
 use crate::rules::refusal::{ModelError, Refusal};
-use crate::rules::template::Secret;
+use crate::rules::secret::Secret;
 use crate::wire::anthropic::{ErrorBody, Message, MessagesRequest, OutputConfig, OutputFormat};
 use js_sys::{ArrayBuffer, Reflect, Uint8Array};
 use std::time::Duration;

@@ -3,7 +3,7 @@
 use crate::edge::vault::{Vault, VaultError};
 use crate::edge::{clock, fault};
 use crate::rules::refusal::Refusal;
-use crate::rules::template::Secret;
+use crate::rules::secret::Secret;
 use crate::wire::canonical::sha256_hex;
 use futures::future::try_join;
 use serde::{Deserialize, Serialize};

@@ -7,8 +7,9 @@ use crate::rules::hire::output::OutputType;
 use crate::rules::payment::Payment;
 use crate::rules::refusal::Refusal;
 use crate::rules::run::{Millis, Policy, Release, Terms};
+use crate::rules::secret::Secret;
 use crate::rules::template::input::Input;
-use crate::rules::template::{render, Secret, NEUTRAL_MESSAGE};
+use crate::rules::template::{render, NEUTRAL_MESSAGE};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 

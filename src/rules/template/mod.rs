@@ -3,39 +3,16 @@
 pub mod input;
 
 use crate::rules::run::Release;
+use crate::rules::secret::Secret;
 use crate::wire::amount::Price;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::fmt;
 
 /// The field of the input that is not a parameter.
 pub const USER_MESSAGE: &str = "user_message";
 
 /// What Claude is sent as the user's turn where the caller sends no message of their own.
 pub const NEUTRAL_MESSAGE: &str = "Please proceed.";
-
-/// Text that must not be seen: prompts. No `Display`, and `Debug` shows its length only.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Wraps a text.
-    pub fn new(text: String) -> Self {
-        Self(text)
-    }
-
-    /// The text itself. Every call is a place to look at when secrets matter.
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "<{} secret bytes>", self.0.len())
-    }
-}
 
 /// One declared parameter.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
