@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 . dev/host.sh
 
 load_toolchain && has_tool worker-build worker-build $WORKER_BUILD && has_tool wasm-bindgen wasm-bindgen-cli "$(wasm_bindgen_version)" &&
-  [ -x node_modules/.bin/node ] || die "run \`make setup\` first"
+  [ -f node_modules/.coinslot ] || die "run \`make setup\` first"
 
 features=${COINSLOT_FEATURES:-}
 out=${COINSLOT_BUILD_DIR:-build}

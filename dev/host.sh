@@ -6,7 +6,7 @@ DEBIAN_RUST="rustc-web cargo-web rust-web-src lld-22 rust-web-llvm"
 WORKER_BUILD=0.8.7
 
 SYSTEM_PATH=${SYSTEM_PATH:-$PATH}            # without node_modules, for `npm ci`, which empties it
-PATH=$PWD/node_modules/.bin:$SYSTEM_PATH     # node 24, wrangler, wasm-opt and esbuild come from npm
+PATH=$PWD/node_modules/.bin:$SYSTEM_PATH     # wrangler, wasm-opt, esbuild, and Node where npm has it for this system
 # A rustup shim with no default toolchain (say, under an empty HOME) fails: a system-wide cargo may do.
 if ! cargo -V >/dev/null 2>&1 && [ -x /usr/bin/cargo ]; then
   SYSTEM_PATH=/usr/bin:$SYSTEM_PATH
@@ -17,10 +17,20 @@ export SYSTEM_PATH PATH WRANGLER_SEND_METRICS=false
 say() { echo "${0##*/}: $*"; }
 die() { say "$*" >&2; exit 1; }
 
-# hash FILE...: one hash of the names and contents of the files that are there.
+# check_node: npm has Node 24 for some systems (package.json, optionalDependencies). Elsewhere the system's own must do.
+check_node() {
+  node -e 'const [a, b] = process.versions.node.split(".").map(Number); process.exit(a > 22 || (a === 22 && b >= 13) ? 0 : 1)' 2>/dev/null ||
+    die "Node 22.13 or newer is needed, and npm has none for this system ($(uname -sm)); found: $(node -v 2>/dev/null || echo none)"
+}
+
+# sha256 FILE...: with none, of the standard input. macOS has the second.
+if command -v sha256sum >/dev/null; then sha256() { sha256sum "$@"; }; else sha256() { shasum -a 256 "$@"; }; fi
+
+# hash FILE...: one hash of the names and contents of the files that are there. No name of ours has a blank in it.
 hash() {
-  for f in "$@"; do [ ! -f "$f" ] || printf '%s\n' "$f"; done | LC_ALL=C sort |
-    { tr '\n' '\0' | xargs -0 sha256sum; } | sha256sum | cut -c1-64
+  # shellcheck disable=SC2046
+  set -- $(for f in "$@"; do [ ! -f "$f" ] || printf '%s\n' "$f"; done | LC_ALL=C sort)
+  { [ $# = 0 ] || sha256 "$@"; } | sha256 | cut -c1-64
 }
 
 # wasm_bindgen_version: the library's, from Cargo.lock. The command must be of exactly that version.

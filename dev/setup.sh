@@ -44,27 +44,18 @@ debian() {
 }
 
 # 1. node, npm, cargo --------------------------------------------------------------------------------
-for c in node npm cargo sha256sum cc; do
-  PATH=$SYSTEM_PATH command -v $c >/dev/null || die "$c is missing; needed: node >= 20 with npm, Rust's cargo, a C linker (cc)"
+for c in npm cargo cc; do
+  PATH=$SYSTEM_PATH command -v $c >/dev/null || die "$c is missing; needed: Node with npm, Rust's cargo, a C linker (cc)"
 done
 cargo -V >/dev/null || die "cargo does not run (a rustup without a default toolchain? try: rustup default stable)"
 
-if [ "$(hash package.json package-lock.json)" != "$(cat node_modules/.coinslot 2>/dev/null)" ]; then
-  v=$(PATH=$SYSTEM_PATH node -p 'parseInt(process.versions.node)')
-  [ "$v" -ge 20 ] || die "node $v is too old: 20 or newer is needed"
+if [ "$(hash package.json package-lock.json .npmrc)" != "$(cat node_modules/.coinslot 2>/dev/null)" ]; then
   say "npm ci"
-  if ! TAIL=0 run npm env PATH="$SYSTEM_PATH" npm ci --no-audit --no-fund; then
-    # A registry that lacks other systems' optional binaries leaves them out of package-lock.json, and npm ci
-    # then takes that for a stale lock: "Missing: NAME@ from lock file". npm install minds the same lock without
-    # that mistake. Anything else amiss is real.
-    ! grep -E '(Missing|Invalid): ' .tools/log/npm.log | grep -v '@ from lock file$' >&2 &&
-      grep -q 'Missing: .*@ from lock file$' .tools/log/npm.log || die "npm ci failed"
-    say "that was only about optional packages of other systems; npm install by the same lock"
-    run npm env PATH="$SYSTEM_PATH" npm install --no-save --no-audit --no-fund
-  fi
-  node -e 'process.exitCode = parseInt(process.versions.node) < 24 ? 1 : 0' || die "node_modules/.bin/node is not Node 24: npm skipped install scripts?"
-  hash package.json package-lock.json >node_modules/.coinslot
+  # --include: NODE_ENV=production and npm's `omit` setting would leave out what we build with.
+  run npm env PATH="$SYSTEM_PATH" npm ci --include=dev --include=optional --ignore-scripts --no-audit --no-fund || die "npm ci failed"
+  hash package.json package-lock.json .npmrc >node_modules/.coinslot
 fi
+check_node
 
 # 2. the wasm compiler -------------------------------------------------------------------------------
 # A panic must end one request and not the worker, so std is rebuilt with panic=unwind: that asks for
