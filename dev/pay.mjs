@@ -1,7 +1,8 @@
 // `make pay`: pays one resource of the running stack with the official x402 client, and shows what came.
 //   node dev/pay.mjs [/@ada/haiku] ['{"topic":"…"}']
+//   node dev/pay.mjs --sign [/@ada/haiku]    prints a signed payment for the header PAYMENT-SIGNATURE, and pays nothing
 import { existsSync, readFileSync } from 'node:fs';
-import { decodePaymentRequiredHeader, decodePaymentResponseHeader } from '@x402/core/http';
+import { decodePaymentRequiredHeader, decodePaymentResponseHeader, encodePaymentSignatureHeader } from '@x402/core/http';
 import { ExactEvmScheme } from '@x402/evm/exact/client';
 import { wrapFetchWithPayment, x402Client } from '@x402/fetch';
 import { formatUnits } from 'viem';
@@ -32,12 +33,22 @@ async function* events(body) {
 if (!existsSync(file)) fail('no running stack; start one with `make dev`');
 const stack = JSON.parse(readFileSync(file, 'utf8'));
 process.stdout.on('error', () => process.exit(0)); // make pay | head
-const resource = process.argv[2] ?? stack.resource;
-const input = process.argv[3] ?? JSON.stringify(examples[resource] ?? stack.example_input);
+const signOnly = process.argv[2] === '--sign';
+const [resource = stack.resource, given] = process.argv.slice(signOnly ? 3 : 2);
+const input = given ?? JSON.stringify(examples[resource] ?? stack.example_input);
 const url = new URL(resource, stack.worker_url).href;
 
 const account = privateKeyToAccount(stack.payer_private_key);
 const chain = connectChain(stack.rpc_url);
+
+const client = new x402Client().register('eip155:*', new ExactEvmScheme(account));
+
+if (signOnly) {
+  const { headers } = await fetch(url, { method: 'POST' }).catch((error) => fail(error.cause?.message ?? error.message));
+  const required = headers.get('payment-required') ?? fail(`${resource} asks for no payment`);
+  console.log(encodePaymentSignatureHeader(await client.createPaymentPayload(decodePaymentRequiredHeader(required))));
+  process.exit(0);
+}
 
 // The client answers the 402 by itself; we only look on, to tell the price and where it went.
 let terms;
@@ -47,7 +58,7 @@ const watched = async (...args) => {
   if (response.status === 402 && header) terms ??= decodePaymentRequiredHeader(header).accepts[0];
   return response;
 };
-const payingFetch = wrapFetchWithPayment(watched, new x402Client().register('eip155:*', new ExactEvmScheme(account)));
+const payingFetch = wrapFetchWithPayment(watched, client);
 
 console.log(`POST ${url}\n     ${input}\n`);
 await chain.client.getBlockNumber().catch(() => fail('the chain does not answer; is `make dev` running?'));

@@ -23,7 +23,8 @@ use coinslot::testing::rules::hire::contract::{
 use coinslot::testing::rules::hire::output::FileSpec;
 use coinslot::testing::rules::refusal::Refusal;
 use coinslot::testing::rules::run::{Millis, Release};
-use coinslot::testing::rules::template::{Parameter, Secret, Template};
+use coinslot::testing::rules::secret::Secret;
+use coinslot::testing::rules::template::{Parameter, Template};
 use coinslot::testing::wire::eip191::Signer;
 use coinslot::testing::wire::hire;
 use coinslot::testing::wire::timestamp;
