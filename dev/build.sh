@@ -39,10 +39,12 @@ say "building for $profile${features:+, with $features}, with $WASM_WAY's rustc"
 begun=$(date +%s)
 rm -f "$out/.stamp"
 # The *_BIN keep worker-build from downloading its own. RUSTC_BOOTSTRAP lets a stable rustc take -Zbuild-std.
+# RUST_BACKTRACE: worker-build would end each compile error with where in worker-build it was told of it.
 plain_cargo
-PATH=$PWD/dev/toolchain:$PATH COINSLOT_WASM_BIN=$WASM_BIN RUSTC_BOOTSTRAP=1 RUSTFLAGS='' CARGO_TARGET_DIR=$PWD/target \
+PATH=$PWD/dev/toolchain:$PATH COINSLOT_WASM_BIN=$WASM_BIN RUSTC_BOOTSTRAP=1 RUST_BACKTRACE=0 RUSTFLAGS='' CARGO_TARGET_DIR=$PWD/target \
   WASM_BINDGEN_BIN=$PWD/dev/toolchain/wasm-bindgen COINSLOT_WASM_BINDGEN=$PWD/.tools/bin/wasm-bindgen ESBUILD_BIN=$PWD/node_modules/.bin/esbuild \
   COINSLOT_PROFILE=$profile \
-  .tools/bin/worker-build --profile "$profile" --no-opt --panic-unwind --out-dir "$out" ${features:+-- --features "$features"} 9>&-
+  .tools/bin/worker-build --profile "$profile" --no-opt --panic-unwind --out-dir "$out" ${features:+-- --features "$features"} 9>&- ||
+  { echo failed >"$out/.stamp"; exit 1; } # what dev/stack.mjs looks for
 echo "$now" >"$out/.stamp"
 say "done in $(($(date +%s) - begun))s: $(($(gzip -9c "$out/index_bg.wasm" | wc -c) / 1024)) KiB of wasm gzipped"

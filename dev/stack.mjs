@@ -96,7 +96,8 @@ async function startWorker(vars) {
       else process.stdout.write(text.replace(/^(?=.)/gm, '  worker | '));
     });
   }
-  const lastWords = () => (log ? `; the end of ${logFile}:\n${end.trimEnd().split('\n').slice(-30).join('\n')}` : '');
+  const lastLines = () => end.split('\n').filter((line) => !/^(\[custom build\])?\s*$/.test(line)).slice(-30);
+  const lastWords = () => (log ? `; the end of ${logFile}:\n${lastLines().join('\n')}` : '');
   const exited = once(child, 'exit').then(([code, signal]) => signal ?? code);
   const signalGroup = (signal) => {
     try {
@@ -124,6 +125,29 @@ async function startWorker(vars) {
     if (healthy) return { url, exited, lastWords };
     await sleep(100);
   }
+}
+
+/** Says what came of each edit's build: wrangler lets every request wait until one succeeds. */
+function watchBuilds(ready, lastWords) {
+  const read = () => {
+    try {
+      return readFileSync(`${root}build/.stamp`, 'utf8').trim();
+    } catch {
+      return ''; // being built
+    }
+  };
+  let last = read();
+  setInterval(() => {
+    const stamp = read();
+    if (stamp === '' || stamp === last) return;
+    last = stamp;
+    const time = new Date().toTimeString().slice(0, 8);
+    if (stamp === 'failed') console.log(`· ${time} the build has failed, and requests wait for the next${lastWords()}`);
+    else {
+      console.log(`· ${time} built`);
+      ready();
+    }
+  }, 300).unref();
 }
 
 // Ctrl-C in a terminal reaches make and us alike, and make passes SIGTERM on. A lone SIGINT to make
@@ -221,7 +245,10 @@ async function main() {
     ),
     { mode: 0o600 },
   );
-  console.log(`${logOnScreen ? '' : `· the Worker's log: ${logFile}\n`}\nready ${worker.url}\ntry it: make pay`);
+  if (!logOnScreen) console.log(`· the Worker's log: ${logFile}`);
+  const ready = () => console.log(`\nready ${worker.url}\ntry it: make pay`);
+  watchBuilds(ready, worker.lastWords);
+  ready();
 }
 
 process.on('SIGINT', () => stop('interrupted', 130));
