@@ -1,4 +1,4 @@
-//! One Durable Object for each payer. It stores what concerns several of their payments, and nothing about a single run.
+//! One Durable Object for each payer. It stores what concerns several of their payments, and nothing about one run.
 
 use crate::edge::clock;
 use crate::edge::objects::payers::{PayerQuery, PayerReply};
