@@ -2,7 +2,8 @@
 .PHONY: setup build release dev pay hire check test soak fuzz clean
 HOST = @. dev/host.sh;
 # For `make dev` and the tests: an edit is built in seconds. `wrangler deploy` and `make release` build for release.
-export COINSLOT_PROFILE ?= development
+COINSLOT_PROFILE ?= development
+export COINSLOT_PROFILE
 
 setup:
 	@dev/setup.sh
