@@ -117,7 +117,7 @@ if ! has_tool wasm-bindgen wasm-bindgen-cli "$v"; then
   # It runs at every edit. With what it does its work with optimised, that takes half of the time.
   o=
   for crate in walrus wasmparser wasm-encoder id-arena gimli wasm-bindgen-cli-support; do o="$o --config profile.release.package.$crate.opt-level=1"; done
-  # Not --locked: its lock is not in all of the registries that people use.
+  # Not --locked: its own lock names versions that not every registry has.
   # shellcheck disable=SC2086
   install wasm-bindgen $o "wasm-bindgen-cli@$v"
 fi
