@@ -2,14 +2,15 @@
 .PHONY: setup build release dev pay hire check test soak fuzz clean
 HOST = @. dev/host.sh;
 # For `make dev` and the tests: an edit is built in seconds. `wrangler deploy` and `make release` build for release.
-export COINSLOT_PROFILE ?= development
+COINSLOT_PROFILE ?= development
+export COINSLOT_PROFILE
 
 setup:
 	@dev/setup.sh
 build: setup
 	@dev/build.sh
-release: setup    # what `wrangler deploy` uploads, built by it, and tried: one paid run and what else must not fail
-	$(HOST) COINSLOT_PROFILE=release exec node --test tests/stack/release.check.mjs
+release: setup    # what `wrangler deploy` uploads, built by it, and tried with one paid run
+	$(HOST) exec node --test tests/stack/release.check.mjs
 dev: build        # the whole system on this machine: worker, chain, facilitator, model
 	$(HOST) exec node dev/stack.mjs
 pay:              # pays for one run against `make dev`, which has set everything up

@@ -102,7 +102,7 @@ fi
 # They run for seconds and compile for minutes: little optimisation is the better deal. Other settings
 # than cargo install's own, and one target folder for both, so what they share is compiled once.
 install() {
-  say "cargo install $*"
+  say "cargo install $1"
   run "$1" env CARGO_PROFILE_RELEASE_OPT_LEVEL=0 CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
     cargo install --force --root .tools --target-dir .tools/target --bin "$@"
 }
@@ -113,7 +113,14 @@ if ! has_tool worker-build worker-build $WORKER_BUILD; then
 fi
 v=$(wasm_bindgen_version)
 [ -n "$v" ] || die "no wasm-bindgen in Cargo.lock"
-has_tool wasm-bindgen wasm-bindgen-cli "$v" || install wasm-bindgen "wasm-bindgen-cli@$v"
+if ! has_tool wasm-bindgen wasm-bindgen-cli "$v"; then
+  # It runs at every edit. With what it does its work with optimised, that takes half of the time.
+  o=
+  for crate in walrus wasmparser wasm-encoder id-arena gimli wasm-bindgen-cli-support; do o="$o --config profile.release.package.$crate.opt-level=1"; done
+  # Not --locked: its own lock names versions that not every registry has.
+  # shellcheck disable=SC2086
+  install wasm-bindgen $o "wasm-bindgen-cli@$v"
+fi
 rm -rf .tools/target
 
 # 4. secrets and the database of `wrangler dev` ------------------------------------------------------

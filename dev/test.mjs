@@ -50,7 +50,7 @@ async function node() {
   // Each file starts workers of its own, which keep more than one core busy: two files at a time, whatever the machine.
   const { code } = await stream(`node --test --test-concurrency=2 \
     --test-reporter=spec --test-reporter-destination=stdout \
-    --test-reporter=tap --test-reporter-destination=${join(tmp, 'tap')} ${files.join(' ')}`,
+    --test-reporter=tap --test-reporter-destination='${join(tmp, 'tap')}' ${files.join(' ')}`,
     process.stdout.isTTY ? { FORCE_COLOR: '1' } : {});
   const tap = readFileSync(join(tmp, 'tap'), 'utf8');
   const count = (name) => Number(new RegExp(`^# ${name} (\\d+)$`, 'm').exec(tap)?.[1] ?? 0);
