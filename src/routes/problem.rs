@@ -3,10 +3,11 @@
 use crate::edge::objects::runs::Refused;
 use crate::rules::hire::task;
 use crate::rules::payment::quote::Quote;
+use crate::rules::refusal::body;
 use crate::rules::refusal::{ContractError, InputError, ModelError, Refusal, Retry};
 use crate::wire::hire::ContractPrice;
 use crate::wire::x402;
-use serde_json::{json, Value};
+use serde_json::Value;
 use worker::{Headers, Response, Result};
 
 /// The status of a refusal.
@@ -120,7 +121,7 @@ pub(crate) fn fail(response: Response, refusal: &Refusal) -> Response {
 
 /// A refusal as a response.
 pub(crate) fn response(refusal: &Refusal) -> Result<Response> {
-    build(refusal, &error_of(refusal))
+    build(refusal, &body::error_of(refusal))
 }
 
 /// A refusal of a run: with the run's id and, where a settlement was refused, its `PAYMENT-RESPONSE`.
@@ -128,7 +129,7 @@ pub(crate) fn of_run(refused: &Refused, quote: Option<&Quote>) -> Result<Respons
     let refusal = &refused.refusal;
     let response = match quote.filter(|_| status(refusal) == 402) {
         Some(quote) => challenge(refusal, quote)?,
-        None => build(refusal, &error_of_run(refused))?,
+        None => build(refusal, &body::error_of_run(refusal, refused.run.as_deref(), refused.charged))?,
     };
     let headers = response.headers();
     if let Some(run) = &refused.run {
@@ -206,18 +207,6 @@ fn challenge_of(refusal: &Refusal, quote: &Quote) -> Result<(Value, String)> {
     Ok((body, x402::encode_header(&quote.challenge(Some(reason)))))
 }
 
-fn error_of_run(refused: &Refused) -> Value {
-    let mut body = error_of(&refused.refusal);
-    if let Some(error) = body.get_mut("error").and_then(Value::as_object_mut) {
-        error.insert("run".to_owned(), json!(refused.run));
-        error.insert("runUrl".to_owned(), json!(refused.run.as_deref().map(run_path)));
-        let charged = refused.refusal.knows_charge().then_some(refused.charged);
-        error.insert("charged".to_owned(), json!(charged));
-        error.insert("message".to_owned(), refused.refusal.message_when(refused.charged).into());
-    }
-    body
-}
-
 /// Where the holder of a run's id sees what became of it.
 fn run_path(run: &str) -> String {
     format!("/runs/{run}")
@@ -226,18 +215,6 @@ fn run_path(run: &str) -> String {
 /// 204: to an event stream, the word that there is nothing more to come back for.
 pub(crate) fn ended() -> Result<Response> {
     Ok(Response::empty()?.with_status(204))
-}
-
-fn error_of(refusal: &Refusal) -> Value {
-    let mut error = json!({"code": refusal.code(), "message": refusal.message()});
-    if let Some(map) = error.as_object_mut() {
-        if let Some(detail) = refusal.detail() {
-            map.insert("details".to_owned(), json!(detail));
-        }
-        let retryable = matches!(refusal.retry(), Retry::After(_));
-        map.insert("retryable".to_owned(), retryable.into());
-    }
-    json!({ "error": error })
 }
 
 fn build(refusal: &Refusal, body: &Value) -> Result<Response> {

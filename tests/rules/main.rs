@@ -3,6 +3,8 @@
 
 mod breaker;
 mod config;
+mod error_bodies;
+mod golden;
 mod identifier;
 mod input;
 mod json_schema;

@@ -9,6 +9,7 @@ use crate::edge::{clock, fault};
 use crate::engine::{Listener, Session};
 use crate::rules::record::receipt::settled_headers;
 use crate::rules::record::run_request::RequestIdentity;
+use crate::rules::refusal::body::error_event;
 use crate::rules::refusal::Refusal;
 use crate::rules::run::{Ending, Millis, Policy, Run, State, View};
 use crate::wire::sse;
@@ -235,11 +236,7 @@ fn next_chunk(session: &Session, bookmark: &mut Bookmark) -> (Vec<u8>, bool) {
     let data = session.data.borrow();
     let run_id = data.record.as_ref().map(|d| d.run_id.clone());
     let charged = data.run.receipt().is_some();
-    let error = |refusal: &Refusal| {
-        let message = refusal.message_when(charged);
-        let known = refusal.knows_charge().then_some(charged);
-        json!({"type": "error", "code": refusal.code(), "message": message, "charged": known, "run": run_id})
-    };
+    let error = |refusal: &Refusal| error_event(refusal, run_id.as_deref(), charged);
     if bookmark.position == 0 {
         bookmark.edition = data.transcript.edition;
     }

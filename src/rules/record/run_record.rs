@@ -6,7 +6,8 @@ use crate::rules::hire::context::ContractContext;
 use crate::rules::hire::task::TaskFacts;
 use crate::rules::payment::Payment;
 use crate::rules::record::ledger_row::{row, Facts, Row};
-use crate::rules::refusal::{Refusal, Retry};
+use crate::rules::refusal::body::error_in_status;
+use crate::rules::refusal::Refusal;
 use crate::rules::run::{Ending, Millis, Receipt, Run, View};
 use crate::wire::anthropic::{StopReason, Usage};
 use serde::{Deserialize, Serialize};
@@ -158,10 +159,7 @@ impl RunRecord {
             _ => None,
         };
         let known = refusal.as_ref().is_none_or(Refusal::knows_charge) && !run.is_settling();
-        let error = refusal.map(|refusal| {
-            let retryable = matches!(refusal.retry(), Retry::After(_));
-            json!({"code": refusal.code(), "message": refusal.message_when(charged), "retryable": retryable})
-        });
+        let error = refusal.map(|refusal| error_in_status(&refusal, charged));
         let row = self.row(run, stats, self.started_at);
         json!({
             "run": self.run_id,
