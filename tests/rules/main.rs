@@ -11,6 +11,7 @@ mod json_schema;
 mod output;
 mod owner;
 mod quote;
+mod quote_terms;
 mod reconcile;
 mod refusals;
 mod run_machine;

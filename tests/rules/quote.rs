@@ -13,15 +13,15 @@ use coinslot::testing::wire::x402::encode_header;
 use serde_json::{json, Value};
 use std::collections::BTreeMap;
 
-const URL: &str = "https://coinslot.example/@alice/haiku";
-const WALLET: &str = "0x209693Bc6afc0C5328bA36FaF03C514EF312287C";
-const PAYER: &str = "0x857b06519E91e3A54538791bDbb0E22373e36b66";
-const BASE: &str = "eip155:8453";
-const SEPOLIA: &str = "eip155:84532";
+pub const URL: &str = "https://coinslot.example/@alice/haiku";
+pub const WALLET: &str = "0x209693Bc6afc0C5328bA36FaF03C514EF312287C";
+pub const PAYER: &str = "0x857b06519E91e3A54538791bDbb0E22373e36b66";
+pub const BASE: &str = "eip155:8453";
+pub const SEPOLIA: &str = "eip155:84532";
 const NOW: u64 = 1_740_672_100;
 const PERMIT2: &str = include_str!("../golden/x402_exact_evm_permit2.json");
 
-fn template(wallets: &[(&str, &str)]) -> Template {
+pub fn template(wallets: &[(&str, &str)]) -> Template {
     let parameter = |name: &str, required, default: Option<&str>| Parameter {
         name: name.to_owned(),
         description: Some(format!("the {name}")),
