@@ -6,7 +6,6 @@ use crate::rules::payment::quote::Quote;
 use crate::rules::refusal::body;
 use crate::rules::refusal::{ContractError, InputError, ModelError, Refusal, Retry};
 use crate::wire::hire::ContractPrice;
-use crate::wire::x402;
 use serde_json::Value;
 use worker::{Headers, Response, Result};
 
@@ -162,7 +161,7 @@ pub(crate) fn of_execution(
         }
         return Ok(response);
     }
-    let (mut body, challenge) = challenge_of(refusal, quote)?;
+    let (mut body, challenge) = quote.challenge_of(refusal);
     if let (Some(map), Value::Object(members)) = (body.as_object_mut(), task::refused(refusal, contract_id)) {
         // x402 v1 fixes `error` to a text; HIRE's stands beside it.
         let error = members.get("error").cloned().unwrap_or_default();
@@ -186,25 +185,10 @@ pub(crate) fn of_execution(
 
 /// A 402: v2's terms in the header, v1's in the body.
 pub(crate) fn challenge(refusal: &Refusal, quote: &Quote) -> Result<Response> {
-    let (body, header) = challenge_of(refusal, quote)?;
+    let (body, header) = quote.challenge_of(refusal);
     let response = build(refusal, &body)?;
     response.headers().set("payment-required", &header)?;
     Ok(response)
-}
-
-/// The body and the header of a 402.
-fn challenge_of(refusal: &Refusal, quote: &Quote) -> Result<(Value, String)> {
-    let reason = match refusal {
-        Refusal::PaymentRequired => "Payment required".to_owned(),
-        other => other.x402_reason(),
-    };
-    let mut body = serde_json::to_value(quote.challenge_v1(reason.clone()))?;
-    if let Some(map) = body.as_object_mut() {
-        // v1 fixes `error` to a text, so what other errors say there stands beside it.
-        map.insert("code".to_owned(), refusal.code().into());
-        map.insert("message".to_owned(), refusal.message().into());
-    }
-    Ok((body, x402::encode_header(&quote.challenge(Some(reason)))))
 }
 
 /// Where the holder of a run's id sees what became of it.

@@ -26,7 +26,7 @@ impl Address {
     }
 
     /// [`Self::word`] in hex, as topics and call data have it.
-    pub fn to_topic(&self) -> String {
+    pub fn to_topic(self) -> String {
         format!("0x{}", hex::encode(self.word()))
     }
 }

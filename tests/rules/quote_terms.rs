@@ -2,13 +2,16 @@
 
 use crate::golden::assert_golden;
 use crate::quote::{template, BASE, PAYER, SEPOLIA, URL, WALLET};
+use crate::refusals::all;
 use coinslot::testing::rules::config::{Config, Network};
 use coinslot::testing::rules::payment::quote::{quote, quote_as, Quote};
 use coinslot::testing::rules::refusal::Refusal;
 use coinslot::testing::rules::template::Template;
 use coinslot::testing::wire::amount::Price;
 use coinslot::testing::wire::evm::Address;
-use serde_json::to_string;
+use coinslot::testing::wire::x402::{decode_header, PaymentRequired};
+use coinslot::testing::wire::x402_v1;
+use serde_json::{json, to_string};
 
 const EXECUTE: &str = "https://coinslot.example/execute";
 
@@ -82,6 +85,24 @@ fn the_quotes_of_templates_and_contracts_are_those_of_the_golden_file() {
         }
     }
     assert_golden("quotes.json", &lines);
+}
+
+#[test]
+fn every_refusal_can_stand_in_a_402_beside_the_terms() {
+    let quote = quote(&template(&[(BASE, WALLET)]), &Config::built_in(), URL).unwrap();
+    let mut lines = Vec::new();
+    for refusal in all() {
+        let (body, header) = quote.challenge_of(&refusal);
+        let required: PaymentRequired = decode_header(&header).unwrap();
+        let terms: x402_v1::PaymentRequired = serde_json::from_value(body.clone()).unwrap();
+        assert_eq!(Some(&terms.error), required.error.as_ref());
+        assert_eq!((terms.accepts.len(), required.accepts.len()), (1, 1));
+        let mut body = body;
+        body["accepts"] = json!([]);
+        let refusal = format!("{refusal:?}");
+        lines.push(format!("{{\"refusal\":{refusal:?},\"body\":{body}}}"));
+    }
+    assert_golden("challenges.json", &lines);
 }
 
 #[test]

@@ -119,6 +119,21 @@ fn output_schema(template: &Template) -> Value {
 }
 
 impl Quote {
+    /// The body and the header of a 402.
+    pub fn challenge_of(&self, refusal: &Refusal) -> (Value, String) {
+        let reason = match refusal {
+            Refusal::PaymentRequired => "Payment required".to_owned(),
+            other => other.x402_reason(),
+        };
+        let mut body = serde_json::to_value(self.challenge_v1(reason.clone())).unwrap_or_default();
+        if let Some(map) = body.as_object_mut() {
+            // v1 fixes `error` to a text, so what other errors say there stands beside it.
+            map.insert("code".to_owned(), refusal.code().into());
+            map.insert("message".to_owned(), refusal.message().into());
+        }
+        (body, x402::encode_header(&self.challenge(Some(reason))))
+    }
+
     /// The offers.
     pub fn offers(&self) -> &[Offer] {
         &self.offers
