@@ -18,7 +18,7 @@ use crate::rules::hire::contract;
 use crate::rules::hire::contract::{Agreed, ContractState};
 use crate::rules::hire::webhook::SECRET_PREFIX;
 use crate::rules::ids::task_id;
-use crate::rules::refusal::body::error_in_verification;
+use crate::rules::refusal::body::ErrorBody;
 use crate::rules::refusal::{ContractError, Refusal};
 use crate::wire::canonical::canonical;
 use crate::wire::hire;
@@ -164,7 +164,7 @@ async fn verified(context: &mut RequestContext<'_>, id: &str) -> Result<Value, R
     let fault = contract::read(&document).and_then(|contract| contract::check_signed(&document, &contract)).err();
     let same = canonical(&document) == canonical(&registered.document);
     let valid = fault.is_none() && same;
-    let error = fault.as_ref().map(error_in_verification);
+    let error = fault.as_ref().map(ErrorBody::of_verification);
     Ok(json!({
         "contract_id": id,
         "valid": valid,

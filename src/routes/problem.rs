@@ -1,12 +1,13 @@
 //! Problems: the one place that gives refusals their HTTP status, and their form on the wire.
 
 use crate::edge::objects::runs::Refused;
-use crate::rules::hire::task;
-use crate::rules::payment::quote::Quote;
-use crate::rules::refusal::body;
+use crate::rules::hire::task::RefusalDocument;
+use crate::rules::ids::run_path;
+use crate::rules::payment::quote::{ChallengeBody, Quote};
+use crate::rules::refusal::body::ErrorBody;
 use crate::rules::refusal::{ContractError, InputError, ModelError, Refusal, Retry};
 use crate::wire::hire::ContractPrice;
-use serde_json::Value;
+use serde::Serialize;
 use worker::{Headers, Response, Result};
 
 /// The status of a refusal.
@@ -120,7 +121,7 @@ pub(crate) fn fail(response: Response, refusal: &Refusal) -> Response {
 
 /// A refusal as a response.
 pub(crate) fn response(refusal: &Refusal) -> Result<Response> {
-    build(refusal, &body::error_of(refusal))
+    build(refusal, &Body { error: ErrorBody::new(refusal) })
 }
 
 /// A refusal of a run: with the run's id and, where a settlement was refused, its `PAYMENT-RESPONSE`.
@@ -128,7 +129,10 @@ pub(crate) fn of_run(refused: &Refused, quote: Option<&Quote>) -> Result<Respons
     let refusal = &refused.refusal;
     let response = match quote.filter(|_| status(refusal) == 402) {
         Some(quote) => challenge(refusal, quote)?,
-        None => build(refusal, &body::error_of_run(refusal, refused.run.as_deref(), refused.charged))?,
+        None => {
+            let error = ErrorBody::of_run(refusal, refused.run.as_deref(), refused.charged);
+            build(refusal, &Body { error })?
+        }
     };
     let headers = response.headers();
     if let Some(run) = &refused.run {
@@ -143,7 +147,17 @@ pub(crate) fn of_run(refused: &Refused, quote: Option<&Quote>) -> Result<Respons
 
 /// A refusal in HIRE's form.
 pub(crate) fn of_contract(refusal: &Refusal, contract_id: &str) -> Result<Response> {
-    build(refusal, &task::refused(refusal, contract_id))
+    build(refusal, &RefusalDocument::new(refusal, contract_id))
+}
+
+/// x402 v1 fixes `error` to a text, so HIRE's error is in `details`.
+#[derive(Serialize)]
+struct ExecutionChallenge<'a> {
+    #[serde(flatten)]
+    terms: ChallengeBody,
+    status: &'static str,
+    contract_id: &'a str,
+    details: ErrorBody<'a>,
 }
 
 /// A refusal of a contract's execution. A 402 is HIRE's and x402's at once.
@@ -161,14 +175,8 @@ pub(crate) fn of_execution(
         }
         return Ok(response);
     }
-    let (mut body, challenge) = quote.challenge_of(refusal);
-    if let (Some(map), Value::Object(members)) = (body.as_object_mut(), task::refused(refusal, contract_id)) {
-        // x402 v1 fixes `error` to a text; HIRE's stands beside it.
-        let error = members.get("error").cloned().unwrap_or_default();
-        map.insert("status".to_owned(), "failed".into());
-        map.insert("contract_id".to_owned(), contract_id.into());
-        map.insert("details".to_owned(), error);
-    }
+    let (terms, challenge) = quote.challenge_of(refusal);
+    let body = ExecutionChallenge { terms, status: "failed", contract_id, details: ErrorBody::new(refusal) };
     let response = build(refusal, &body)?;
     let headers = response.headers();
     headers.set("payment-required", &challenge)?;
@@ -191,17 +199,17 @@ pub(crate) fn challenge(refusal: &Refusal, quote: &Quote) -> Result<Response> {
     Ok(response)
 }
 
-/// Where the holder of a run's id sees what became of it.
-fn run_path(run: &str) -> String {
-    format!("/runs/{run}")
-}
-
 /// 204: to an event stream, the word that there is nothing more to come back for.
 pub(crate) fn ended() -> Result<Response> {
     Ok(Response::empty()?.with_status(204))
 }
 
-fn build(refusal: &Refusal, body: &Value) -> Result<Response> {
+#[derive(Serialize)]
+struct Body<'a> {
+    error: ErrorBody<'a>,
+}
+
+fn build(refusal: &Refusal, body: &impl Serialize) -> Result<Response> {
     let headers = Headers::new();
     headers.set("content-type", "application/json")?;
     headers.set("cache-control", "no-store")?;
@@ -214,6 +222,6 @@ fn build(refusal: &Refusal, body: &Value) -> Result<Response> {
     if matches!(refusal, Refusal::TokenMissing | Refusal::TokenInvalid) {
         headers.set("www-authenticate", "Bearer")?;
     }
-    let response = Response::from_bytes(body.to_string().into_bytes())?;
+    let response = Response::from_bytes(serde_json::to_vec(body)?)?;
     Ok(response.with_status(status(refusal)).with_headers(headers))
 }

@@ -4,15 +4,16 @@ use crate::golden::assert_golden;
 use crate::refusals::all;
 use coinslot::testing::rules::hire::context::ContractContext;
 use coinslot::testing::rules::hire::output::{FileKind, OutputType};
-use coinslot::testing::rules::hire::task::{refused, task_report, TaskFacts};
-use coinslot::testing::rules::refusal::body::{
-    error_event, error_in_status, error_in_verification, error_of, error_of_run,
-};
+use coinslot::testing::rules::hire::task::{task_report, RefusalDocument, TaskFacts};
+use coinslot::testing::rules::record::events;
+use coinslot::testing::rules::refusal::body::ErrorBody;
 use coinslot::testing::rules::refusal::{ModelError, Refusal};
 use coinslot::testing::rules::run::{Event, Millis, Moment, Policy, Receipt, Release, Run, Terms};
 use coinslot::testing::wire::anthropic::Usage;
 use coinslot::testing::wire::hire::RefundCondition;
-use serde_json::Value;
+use serde::Serialize;
+use serde_json::{to_string, Value};
+use std::collections::BTreeMap;
 
 const RUN: &str = "run_1";
 const NOW: Millis = 1_000_000_000;
@@ -85,27 +86,32 @@ fn failed_task(run: &Run, attempts: u32, now: Millis) -> Value {
     report.document
 }
 
-fn line(form: &str, refusal: &Refusal, body: &impl ToString) -> String {
-    format!("{{\"form\":\"{form}\",\"refusal\":{:?},\"body\":{}}}", format!("{refusal:?}"), body.to_string())
+fn line(form: &str, refusal: &Refusal, body: &impl Serialize) -> String {
+    line_of_text(form, refusal, &to_string(body).unwrap())
+}
+
+fn line_of_text(form: &str, refusal: &Refusal, body: &str) -> String {
+    format!("{{\"form\":\"{form}\",\"refusal\":{:?},\"body\":{body}}}", format!("{refusal:?}"))
 }
 
 fn lines_of(refusal: &Refusal) -> Vec<String> {
+    let body = |form: &str, error| line(form, refusal, &BTreeMap::from([("error", error)]));
     let mut lines = vec![
-        line("error", refusal, &error_of(refusal)),
-        line("error of no run", refusal, &error_of_run(refusal, None, false)),
-        line("error of a run", refusal, &error_of_run(refusal, Some(RUN), false)),
-        line("error of a charged run", refusal, &error_of_run(refusal, Some(RUN), true)),
-        line("event", refusal, &error_event(refusal, Some(RUN), false)),
-        line("event of a charged run", refusal, &error_event(refusal, Some(RUN), true)),
-        line("HIRE", refusal, &refused(refusal, "ctr_1")),
+        body("error", ErrorBody::new(refusal)),
+        body("error of no run", ErrorBody::of_run(refusal, None, false)),
+        body("error of a run", ErrorBody::of_run(refusal, Some(RUN), false)),
+        body("error of a charged run", ErrorBody::of_run(refusal, Some(RUN), true)),
+        line_of_text("event", refusal, &events::error(refusal, Some(RUN), false)),
+        line_of_text("event of a charged run", refusal, &events::error(refusal, Some(RUN), true)),
+        line("HIRE", refusal, &RefusalDocument::new(refusal, "ctr_1")),
     ];
     match refusal {
-        Refusal::Contract(..) => lines.push(line("verification", refusal, &error_in_verification(refusal))),
+        Refusal::Contract(..) => lines.push(line("verification", refusal, &ErrorBody::of_verification(refusal))),
         // A run ends in none that is about a field.
         _ if refusal.detail().is_some() => {}
         _ => lines.extend([
-            line("status", refusal, &error_in_status(refusal, false)),
-            line("status of a charged run", refusal, &error_in_status(refusal, true)),
+            line("status", refusal, &ErrorBody::in_status(refusal, false)),
+            line("status of a charged run", refusal, &ErrorBody::in_status(refusal, true)),
         ]),
     }
     match refusal {

@@ -7,9 +7,9 @@ use crate::edge::objects::runs;
 use crate::edge::objects::runs::ENDED;
 use crate::edge::{clock, fault};
 use crate::engine::{Listener, Session};
+use crate::rules::record::events;
 use crate::rules::record::receipt::settled_headers;
 use crate::rules::record::run_request::RequestIdentity;
-use crate::rules::refusal::body::error_event;
 use crate::rules::refusal::Refusal;
 use crate::rules::run::{Ending, Millis, Policy, Run, State, View};
 use crate::wire::sse;
@@ -236,7 +236,7 @@ fn next_chunk(session: &Session, bookmark: &mut Bookmark) -> (Vec<u8>, bool) {
     let data = session.data.borrow();
     let run_id = data.record.as_ref().map(|d| d.run_id.clone());
     let charged = data.run.receipt().is_some();
-    let error = |refusal: &Refusal| error_event(refusal, run_id.as_deref(), charged);
+    let error = |refusal: &Refusal| events::error(refusal, run_id.as_deref(), charged);
     if bookmark.position == 0 {
         bookmark.edition = data.transcript.edition;
     }
@@ -253,7 +253,9 @@ fn next_chunk(session: &Session, bookmark: &mut Bookmark) -> (Vec<u8>, bool) {
         chunk.extend(text);
         bookmark.position = next;
         match data.run.ending().filter(|_| next >= data.transcript.len()) {
-            Some(Ending::Done) => data.record.as_ref().map(|d| d.done_event(&data.stats, data.run.receipt())),
+            Some(Ending::Done) => {
+                data.record.as_ref().map(|d| d.done_event(&data.stats, data.run.receipt()).to_string())
+            }
             Some(Ending::Error(refusal)) => Some(error(&refusal)),
             None => None,
         }
@@ -261,9 +263,9 @@ fn next_chunk(session: &Session, bookmark: &mut Bookmark) -> (Vec<u8>, bool) {
     match &last {
         Some(event) if data.run.is_final() && data.transcript.edition == bookmark.edition => {
             let id = data.transcript.event_id(bookmark.position.saturating_add(1));
-            sse::write(&mut chunk, id, &event.to_string());
+            sse::write(&mut chunk, id, event);
         }
-        Some(event) => sse::write_unnumbered(&mut chunk, &event.to_string()),
+        Some(event) => sse::write_unnumbered(&mut chunk, event),
         None => {}
     }
     (chunk, last.is_some())

@@ -2,6 +2,7 @@
 
 use super::context::{is_cut, ContractContext};
 use crate::rules::hire::output::{Deliverable, OutputType};
+use crate::rules::refusal::body::ErrorBody;
 use crate::rules::refusal::{ModelError, Refusal, Retry};
 use crate::rules::run::{Ending, Millis, Run, State, View};
 use crate::wire::anthropic::{StopReason, Usage};
@@ -134,39 +135,39 @@ const UNKNOWN_MS: u64 = 15_000;
 fn failed(contract_context: &ContractContext, run: &Run, refusal: &Refusal, now: Millis) -> Value {
     let charged = run.receipt().is_some();
     let left = if charged { 0 } else { contract_context.attempts.saturating_sub(contract_context.execution) };
-    let mut document = refused(refusal, &contract_context.contract_id);
-    if let Some(map) = document.as_object_mut() {
-        map.insert("task_id".to_owned(), contract_context.task_id.clone().into());
-        map.insert("attempts_left".to_owned(), left.into());
-        let condition = condition_of(refusal);
-        let reported = matches!(run.state(), State::Reported(_));
-        let agreed = condition.is_some_and(|condition| contract_context.refund_conditions.contains(&condition));
-        // Nothing is settled before delivery: the refund of what was not delivered is that it was not charged.
-        let refund = json!({"condition": condition, "agreed": agreed, "charged": charged, "reported": reported});
-        map.insert("refund".to_owned(), refund);
-    }
+    let condition = condition_of(refusal);
+    let agreed = condition.is_some_and(|condition| contract_context.refund_conditions.contains(&condition));
     let late = matches!(refusal, Refusal::Claude(ModelError::DeadlineMissed));
     let passes = late || matches!(refusal.retry(), Retry::After(_));
-    if let Some(error) = document.get_mut("error").and_then(Value::as_object_mut) {
-        let again = passes && left > 0 && now < contract_context.deadline;
-        error.insert("retryable".to_owned(), again.into());
-        error.insert("message".to_owned(), refusal.message_when(charged).into());
-        error.insert("charged".to_owned(), json!(refusal.knows_charge().then_some(charged)));
-    }
-    document
+    let retryable = passes && left > 0 && now < contract_context.deadline;
+    json!({
+        "status": "failed",
+        "contract_id": contract_context.contract_id,
+        "error": ErrorBody::of_task(refusal, charged, retryable),
+        "task_id": contract_context.task_id,
+        "attempts_left": left,
+        // Nothing is settled before delivery: the refund of what was not delivered is that it was not charged.
+        "refund": {
+            "condition": condition,
+            "agreed": agreed,
+            "charged": charged,
+            "reported": matches!(run.state(), State::Reported(_)),
+        },
+    })
 }
 
-/// A refusal in HIRE's form.
-pub fn refused(refusal: &Refusal, contract_id: &str) -> Value {
-    let mut error = json!({
-        "code": refusal.code(),
-        "message": refusal.message(),
-        "retryable": matches!(refusal.retry(), Retry::After(_)),
-    });
-    if let (Some(detail), Some(map)) = (refusal.detail(), error.as_object_mut()) {
-        map.insert("details".to_owned(), json!(detail));
+/// A refusal as the document that HIRE has for failures.
+#[derive(Debug, Serialize)]
+pub struct RefusalDocument<'a> {
+    status: &'static str,
+    contract_id: &'a str,
+    error: ErrorBody<'a>,
+}
+
+impl<'a> RefusalDocument<'a> {
+    pub fn new(refusal: &Refusal, contract_id: &'a str) -> Self {
+        Self { status: "failed", contract_id, error: ErrorBody::new(refusal) }
     }
-    json!({"status": "failed", "contract_id": contract_id, "error": error})
 }
 
 /// The contract's own word for a failure.

@@ -5,12 +5,14 @@
 
 use super::identifier;
 use crate::rules::config::{Config, Network};
+use crate::rules::refusal::body::ErrorBody;
 use crate::rules::refusal::Refusal;
 use crate::rules::template::Template;
 use crate::wire::evm::{Address, Domain};
 use crate::wire::x402;
 use crate::wire::x402::{PaymentRequirements, Resource};
 use crate::wire::x402_v1;
+use serde::Serialize;
 use serde_json::{json, Map, Value};
 
 /// The one scheme that is offered.
@@ -28,6 +30,15 @@ pub struct Offer {
     pub v1: x402_v1::PaymentRequirements,
     /// What a payer signs for.
     pub domain: Domain,
+}
+
+/// The body of a 402: v1's terms, and our own error. v1 fixes `error` to a text, so the error's members stand beside it.
+#[derive(Clone, Debug, Serialize)]
+pub struct ChallengeBody {
+    #[serde(flatten)]
+    terms: x402_v1::PaymentRequired,
+    #[serde(flatten)]
+    error: ErrorBody<'static>,
 }
 
 /// What a run of a template costs, on each network its creator takes money on.
@@ -120,17 +131,12 @@ fn output_schema(template: &Template) -> Value {
 
 impl Quote {
     /// The body and the header of a 402.
-    pub fn challenge_of(&self, refusal: &Refusal) -> (Value, String) {
+    pub fn challenge_of(&self, refusal: &Refusal) -> (ChallengeBody, String) {
         let reason = match refusal {
             Refusal::PaymentRequired => "Payment required".to_owned(),
             other => other.x402_reason(),
         };
-        let mut body = serde_json::to_value(self.challenge_v1(reason.clone())).unwrap_or_default();
-        if let Some(map) = body.as_object_mut() {
-            // v1 fixes `error` to a text, so what other errors say there stands beside it.
-            map.insert("code".to_owned(), refusal.code().into());
-            map.insert("message".to_owned(), refusal.message().into());
-        }
+        let body = ChallengeBody { terms: self.challenge_v1(reason.clone()), error: ErrorBody::of_challenge(refusal) };
         (body, x402::encode_header(&self.challenge(Some(reason))))
     }
 

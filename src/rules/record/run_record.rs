@@ -6,7 +6,7 @@ use crate::rules::hire::context::ContractContext;
 use crate::rules::hire::task::TaskFacts;
 use crate::rules::payment::Payment;
 use crate::rules::record::ledger_row::{row, Facts, Row};
-use crate::rules::refusal::body::error_in_status;
+use crate::rules::refusal::body::ErrorBody;
 use crate::rules::refusal::Refusal;
 use crate::rules::run::{Ending, Millis, Receipt, Run, View};
 use crate::wire::anthropic::{StopReason, Usage};
@@ -159,7 +159,7 @@ impl RunRecord {
             _ => None,
         };
         let known = refusal.as_ref().is_none_or(Refusal::knows_charge) && !run.is_settling();
-        let error = refusal.map(|refusal| error_in_status(&refusal, charged));
+        let error = refusal.map(|refusal| ErrorBody::in_status(&refusal, charged));
         let row = self.row(run, stats, self.started_at);
         json!({
             "run": self.run_id,

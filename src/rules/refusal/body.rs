@@ -1,48 +1,113 @@
-//! The JSON of an error, in each place where one is shown.
+//! The JSON of an error: one shape, of which each place shows the members that it needs.
 
-use super::{Refusal, Retry};
-use serde_json::{json, Value};
+use super::{Detail, Refusal, Retry};
+use crate::rules::ids::run_path;
+use serde::{Serialize, Serializer};
 
-/// An error's body: `{"error": …}`.
-pub fn error_of(refusal: &Refusal) -> Value {
-    let mut error = json!({"code": refusal.code(), "message": refusal.message()});
-    if let Some(map) = error.as_object_mut() {
-        if let Some(detail) = refusal.detail() {
-            map.insert("details".to_owned(), json!(detail));
+/// An error. Members are written in this order; those that are `None` are left out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ErrorBody<'a> {
+    code: &'static str,
+    message: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    details: Option<Detail>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retryable: Option<bool>,
+    #[serde(flatten)]
+    run: Option<RunLink<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    charged: Option<Charged>,
+}
+
+/// The run that an error is about. A request that has no run yet gets `null`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+enum RunLink<'a> {
+    Id {
+        run: Option<&'a str>,
+    },
+    #[serde(rename_all = "camelCase")]
+    IdAndUrl {
+        run: Option<&'a str>,
+        run_url: Option<String>,
+    },
+}
+
+/// Whether the caller was charged. It is written as `true`, `false` or `null`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Charged {
+    Yes,
+    No,
+    /// The settlement is in doubt, or belongs to another run.
+    Unknown,
+}
+
+impl Charged {
+    /// What can be said of the charge where `charged` is what the run's receipt says.
+    pub const fn of(refusal: &Refusal, charged: bool) -> Self {
+        match (refusal.knows_charge(), charged) {
+            (false, _) => Self::Unknown,
+            (true, true) => Self::Yes,
+            (true, false) => Self::No,
         }
-        let retryable = matches!(refusal.retry(), Retry::After(_));
-        map.insert("retryable".to_owned(), retryable.into());
     }
-    json!({ "error": error })
 }
 
-/// The same of a run, or of a request that has none yet.
-pub fn error_of_run(refusal: &Refusal, run: Option<&str>, charged: bool) -> Value {
-    let mut body = error_of(refusal);
-    if let Some(error) = body.get_mut("error").and_then(Value::as_object_mut) {
-        error.insert("run".to_owned(), json!(run));
-        error.insert("runUrl".to_owned(), json!(run.map(|run| format!("/runs/{run}"))));
-        let known = refusal.knows_charge().then_some(charged);
-        error.insert("charged".to_owned(), json!(known));
-        error.insert("message".to_owned(), refusal.message_when(charged).into());
+impl Serialize for Charged {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Yes => serializer.serialize_bool(true),
+            Self::No => serializer.serialize_bool(false),
+            Self::Unknown => serializer.serialize_none(),
+        }
     }
-    body
 }
 
-/// The event that ends a run's stream with an error.
-pub fn error_event(refusal: &Refusal, run: Option<&str>, charged: bool) -> Value {
-    let message = refusal.message_when(charged);
-    let known = refusal.knows_charge().then_some(charged);
-    json!({"type": "error", "code": refusal.code(), "message": message, "charged": known, "run": run})
-}
+impl<'a> ErrorBody<'a> {
+    /// The error of a request that is about no run.
+    pub fn new(refusal: &Refusal) -> Self {
+        Self {
+            code: refusal.code(),
+            message: refusal.message(),
+            details: refusal.detail(),
+            retryable: Some(matches!(refusal.retry(), Retry::After(_))),
+            run: None,
+            charged: None,
+        }
+    }
 
-/// The error in a run's status.
-pub fn error_in_status(refusal: &Refusal, charged: bool) -> Value {
-    let retryable = matches!(refusal.retry(), Retry::After(_));
-    json!({"code": refusal.code(), "message": refusal.message_when(charged), "retryable": retryable})
-}
+    /// The error in a run's status, which names run and charge itself.
+    pub fn in_status(refusal: &Refusal, charged: bool) -> Self {
+        Self { message: refusal.message_when(charged), ..Self::new(refusal) }
+    }
 
-/// What is wrong with a contract that somebody wants verified.
-pub fn error_in_verification(refusal: &Refusal) -> Value {
-    json!({"code": refusal.code(), "message": refusal.message(), "details": refusal.detail()})
+    /// The error that a caller gets in the place of a run's answer.
+    pub fn of_run(refusal: &Refusal, run: Option<&'a str>, charged: bool) -> Self {
+        let link = RunLink::IdAndUrl { run, run_url: run.map(run_path) };
+        let charge = Charged::of(refusal, charged);
+        Self { run: Some(link), charged: Some(charge), ..Self::in_status(refusal, charged) }
+    }
+
+    /// The error of a contract's task. Whether another execution can succeed depends on the contract too.
+    pub fn of_task(refusal: &Refusal, charged: bool, retryable: bool) -> Self {
+        let charge = Charged::of(refusal, charged);
+        Self { retryable: Some(retryable), charged: Some(charge), ..Self::in_status(refusal, charged) }
+    }
+
+    /// The error in the event that ends a run's stream.
+    pub fn of_event(refusal: &Refusal, run: Option<&'a str>, charged: bool) -> Self {
+        let charge = Charged::of(refusal, charged);
+        let message = refusal.message_when(charged);
+        Self { message, run: Some(RunLink::Id { run }), charged: Some(charge), ..Self::of_challenge(refusal) }
+    }
+
+    /// The error beside the terms of a 402.
+    pub fn of_challenge(refusal: &Refusal) -> Self {
+        Self { details: None, retryable: None, ..Self::new(refusal) }
+    }
+
+    /// What is wrong with a document that was sent to be verified: there is nothing to try again.
+    pub fn of_verification(refusal: &Refusal) -> Self {
+        Self { retryable: None, ..Self::new(refusal) }
+    }
 }
