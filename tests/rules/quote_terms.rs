@@ -11,7 +11,7 @@ use coinslot::testing::wire::amount::Price;
 use coinslot::testing::wire::evm::Address;
 use coinslot::testing::wire::x402::{decode_header, PaymentRequired};
 use coinslot::testing::wire::x402_v1;
-use serde_json::{json, to_string, to_value};
+use serde_json::{from_str, to_string};
 
 const EXECUTE: &str = "https://coinslot.example/execute";
 
@@ -94,12 +94,11 @@ fn every_refusal_can_stand_in_a_402_beside_the_terms() {
     for refusal in all() {
         let (body, header) = quote.challenge_of(&refusal);
         let required: PaymentRequired = decode_header(&header).unwrap();
-        let body = to_value(&body).unwrap();
-        let terms: x402_v1::PaymentRequired = serde_json::from_value(body.clone()).unwrap();
+        let text = to_string(&body).unwrap();
+        let terms: x402_v1::PaymentRequired = from_str(&text).unwrap();
         assert_eq!(Some(&terms.error), required.error.as_ref());
         assert_eq!((terms.accepts.len(), required.accepts.len()), (1, 1));
-        let mut body = body;
-        body["accepts"] = json!([]);
+        let body = text.replace(&to_string(&terms.accepts).unwrap(), "[]");
         let refusal = format!("{refusal:?}");
         lines.push(format!("{{\"refusal\":{refusal:?},\"body\":{body}}}"));
     }
