@@ -14,6 +14,7 @@ mod quote;
 mod quote_terms;
 mod reconcile;
 mod refusals;
+mod run_documents;
 mod run_machine;
 mod signature;
 mod template;

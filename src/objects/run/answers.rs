@@ -13,7 +13,6 @@ use crate::rules::record::run_request::RequestIdentity;
 use crate::rules::refusal::Refusal;
 use crate::rules::run::{Ending, Millis, Policy, Run, State, View};
 use crate::wire::sse;
-use serde_json::{json, Value};
 use std::future::Future;
 use std::rc::Rc;
 use std::time::Duration;
@@ -166,11 +165,11 @@ pub(crate) fn status(session: &Session) -> Answer {
     Ok(response)
 }
 
-fn json_response(session: &Session, json: Option<Value>) -> Answer {
+fn json_response(session: &Session, json: Option<String>) -> Answer {
     let internal = |e: &str| refused(session, fault("caller's document")(e));
     let json = json.ok_or_else(|| internal("no record"))?;
     let headers = headers(session, "application/json").map_err(|e| internal(&e.to_string()))?;
-    let response = Response::from_bytes(json.to_string().into_bytes()).map_err(|e| internal(&e.to_string()))?;
+    let response = Response::from_bytes(json.into_bytes()).map_err(|e| internal(&e.to_string()))?;
     Ok(response.with_headers(headers))
 }
 
@@ -242,8 +241,7 @@ fn next_chunk(session: &Session, bookmark: &mut Bookmark) -> (Vec<u8>, bool) {
     }
     let mut chunk = Vec::new();
     if std::mem::take(&mut bookmark.restarted) {
-        let event = json!({"type": "restart", "run": run_id});
-        sse::write(&mut chunk, data.transcript.event_id(0), &event.to_string());
+        sse::write(&mut chunk, data.transcript.event_id(0), &events::restart(run_id.as_deref()));
     }
     let last = if data.transcript.edition != bookmark.edition {
         // The answer is being written anew; this caller has seen part of the old one.
@@ -253,9 +251,7 @@ fn next_chunk(session: &Session, bookmark: &mut Bookmark) -> (Vec<u8>, bool) {
         chunk.extend(text);
         bookmark.position = next;
         match data.run.ending().filter(|_| next >= data.transcript.len()) {
-            Some(Ending::Done) => {
-                data.record.as_ref().map(|d| d.done_event(&data.stats, data.run.receipt()).to_string())
-            }
+            Some(Ending::Done) => data.record.as_ref().map(|d| d.done_event(&data.stats, data.run.receipt())),
             Some(Ending::Error(refusal)) => Some(error(&refusal)),
             None => None,
         }

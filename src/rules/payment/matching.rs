@@ -144,6 +144,8 @@ impl Presented {
         let Authorization { from, nonce, valid_before, .. } = &self.authorization;
         let terms = &offer.v2;
         let identity = format!("{}|{}|{from}|{nonce}", terms.network, terms.asset);
+        // The map is sorted by name, so the order in which the payer wrote the members does not matter. Not RFC 8785:
+        // it rounds whole numbers above 2^53, and two payloads could prove the same.
         let proof = format!("{}|{}", terms.network, Value::Object(signed));
         Payment {
             x402_version,
