@@ -19,10 +19,10 @@ use crate::rules::config::Config;
 use crate::rules::hire::capability::Capability;
 use crate::rules::hire::context::ContractContext;
 use crate::rules::hire::contract::{Agreed, ContractState};
+use crate::rules::hire::contract_quote::contract_quote;
 use crate::rules::hire::task::TaskReport;
 use crate::rules::ids::object_of_contract;
 use crate::rules::payment::matching;
-use crate::rules::payment::quote;
 use crate::rules::payment::quote::Quote;
 use crate::rules::payment::Payment;
 use crate::rules::record::run_request::{Representation, RunRequest};
@@ -64,7 +64,9 @@ async fn execute(context: &mut RequestContext<'_>, id: &str) -> Answer {
     let capability = templates::capabilities(context.env, wanted).await?.pop().ok_or(Refusal::NotFound)?.0;
     let agreed = &registered.agreed;
     let body = read_body(context).await?;
-    let quote = quote_of(&config, &capability.template, &registered, &context.request.inner().url())?;
+    let max_latency = registered.contract.sla.max_latency_ms;
+    let url = context.request.inner().url();
+    let quote = contract_quote(&config, &capability.template, agreed, max_latency, &url)?;
     let (payment, unpaid) = payment_of(&context.request, &config, &quote, agreed)?;
     let checked = input_of(&body, &registered, &capability.template, &config);
     let ready = ready_to_run(context, &config, &capability.template).await;
@@ -150,26 +152,6 @@ async fn read_body(context: &mut RequestContext<'_>) -> Result<Value, Refusal> {
         Err(error) => refused(InputError::NotJson, &error.to_string()),
     }
 }
-
-/// The contract's price, as x402 asks for it.
-fn quote_of(config: &Config, template: &Template, registered: &Registered, url: &str) -> Result<Quote, Refusal> {
-    let network = config.hire_network().ok_or(Refusal::NotForSale)?;
-    let mut terms = config.clone();
-    terms.networks = vec![network.clone()];
-    // A payment has to outlast the work. The same for every context, for payers echo it.
-    let latency = registered.contract.sla.max_latency_ms.unwrap_or_default().div_ceil(1000);
-    let window = latency.saturating_add(2 * config.limits.window_needed()).min(MAX_WINDOW);
-    terms.limits.max_timeout_seconds = window.max(config.limits.max_timeout_seconds);
-    let template = Template {
-        wallets: [(network.id.clone(), registered.agreed.worker.to_string())].into_iter().collect(),
-        price: registered.agreed.price.clone(),
-        ..template.clone()
-    };
-    quote::quote_as(&template, &terms, url, "application/json")
-}
-
-/// In seconds.
-const MAX_WINDOW: u64 = 3600;
 
 /// The payment, and what is wrong with it. Only the contract's seeker pays.
 fn payment_of(

@@ -4,7 +4,10 @@ use crate::golden::assert_golden;
 use crate::quote::{template, BASE, PAYER, SEPOLIA, URL, WALLET};
 use crate::refusals::all;
 use coinslot::testing::rules::config::{Config, Network};
-use coinslot::testing::rules::payment::quote::{quote, quote_as, Quote};
+use coinslot::testing::rules::hire::contract::Agreed;
+use coinslot::testing::rules::hire::contract_quote::contract_quote;
+use coinslot::testing::rules::hire::output::{FileKind, OutputType};
+use coinslot::testing::rules::payment::quote::{quote, Quote};
 use coinslot::testing::rules::refusal::Refusal;
 use coinslot::testing::rules::template::Template;
 use coinslot::testing::wire::amount::Price;
@@ -31,18 +34,17 @@ fn of_contract(
     worker: Address,
     max_latency_ms: Option<u64>,
 ) -> Result<Quote, Refusal> {
-    let network = config.hire_network().ok_or(Refusal::NotForSale)?;
-    let mut terms = config.clone();
-    terms.networks = vec![network.clone()];
-    let latency = max_latency_ms.unwrap_or_default().div_ceil(1000);
-    let window = latency.saturating_add(2 * config.limits.window_needed()).min(3600);
-    terms.limits.max_timeout_seconds = window.max(config.limits.max_timeout_seconds);
-    let template = Template {
-        wallets: [(network.id.clone(), worker.to_string())].into_iter().collect(),
+    let agreed = Agreed {
+        seeker: Address::parse(PAYER).unwrap(),
+        worker,
         price: price.clone(),
-        ..template.clone()
+        deadline: 0,
+        attempts: 1,
+        output: OutputType::Text,
+        output_schema: None,
+        file: FileKind { name: "output.txt".to_owned(), mime: "text/plain".to_owned() },
     };
-    quote_as(&template, &terms, EXECUTE, "application/json")
+    contract_quote(config, template, &agreed, max_latency_ms, EXECUTE)
 }
 
 fn on(network: &str) -> Config {

@@ -3,6 +3,7 @@
 pub mod capability;
 pub mod context;
 pub mod contract;
+pub mod contract_quote;
 pub mod output;
 pub mod task;
 pub mod webhook;
