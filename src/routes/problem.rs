@@ -1,27 +1,25 @@
-//! Problems: the one place that gives refusals their HTTP status, and their form on the wire.
+//! Problems: the one place that gives responses their HTTP status, and refusals their form.
 
 use crate::edge::objects::runs::Refused;
-use crate::rules::hire::task::RefusalDocument;
 use crate::rules::ids::run_path;
-use crate::rules::payment::quote::{ChallengeBody, Quote};
+use crate::rules::payment::quote::Quote;
 use crate::rules::refusal::body::ErrorBody;
 use crate::rules::refusal::{ContractError, InputError, ModelError, Refusal, Retry};
-use crate::wire::hire::ContractPrice;
 use serde::Serialize;
 use worker::{Headers, Response, Result};
 
 /// The status of a refusal.
 ///
-/// 402 is said only where another payment is the right thing to do, or the same one a moment later. What is the creator's to
-/// mend is a 503, whatever Anthropic's own status was.
-pub(crate) const fn status(refusal: &Refusal) -> u16 {
+/// 402 only where another payment, or the same one a moment later, is the right thing to do. What the creator has to
+/// correct is a 503, whatever Anthropic's own status was.
+const fn status(refusal: &Refusal) -> u16 {
     match refusal {
         Refusal::NotFound => 404,
         Refusal::MethodNotAllowed { .. } => 405,
         Refusal::Paused => 503,
         Refusal::BodyTooLarge { .. } => 413,
         Refusal::ContractIdMissing => 400,
-        Refusal::Contract(fault, _) => contract_status(*fault),
+        Refusal::Contract(error, _) => contract_status(*error),
         Refusal::Input(
             InputError::NotJson
             | InputError::NotAnObject
@@ -48,7 +46,7 @@ pub(crate) const fn status(refusal: &Refusal) -> u16 {
         Refusal::IdentifierReused | Refusal::PaymentReused => 409,
         Refusal::PaymentInvalid { .. } => 402,
         Refusal::FacilitatorUnavailable => 503,
-        Refusal::Claude(fault) => claude_status(*fault),
+        Refusal::Claude(error) => model_status(*error),
         Refusal::SettlementRejected { .. } => 402,
         Refusal::SettlementUnknown => 503,
         Refusal::Interrupted => 503,
@@ -58,9 +56,9 @@ pub(crate) const fn status(refusal: &Refusal) -> u16 {
     }
 }
 
-/// 400: it is no signed contract. 422: it is one, on other terms than ours.
-const fn contract_status(fault: ContractError) -> u16 {
-    match fault {
+/// 400: it is no signed contract. 422: it is one, on terms that we do not accept.
+const fn contract_status(error: ContractError) -> u16 {
+    match error {
         ContractError::Malformed | ContractError::HashMismatch => 400,
         ContractError::WorkerSignature | ContractError::SeekerSignature => 400,
         ContractError::UnknownWorker | ContractError::UnknownCapability => 404,
@@ -70,8 +68,8 @@ const fn contract_status(fault: ContractError) -> u16 {
     }
 }
 
-const fn claude_status(fault: ModelError) -> u16 {
-    match fault {
+const fn model_status(error: ModelError) -> u16 {
+    match error {
         ModelError::KeyInvalid | ModelError::Permission | ModelError::Billing => 503,
         ModelError::ModelRetired | ModelError::Overloaded => 503,
         ModelError::TooLong => 413,
@@ -85,24 +83,21 @@ const fn claude_status(fault: ModelError) -> u16 {
     }
 }
 
-/// What an answer is that is no refusal.
+/// The kinds of responses that are no refusals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Success {
-    /// All there is to say.
     Done,
-    /// Something new is there.
     Created,
-    /// It is being worked on.
+    /// It is still being worked on.
     Pending,
     /// A range of a file.
     Part,
-    /// The caller has it already.
+    /// The caller has the current version already.
     Unchanged,
-    /// The file has no such range.
+    /// The file does not have the range that was asked for.
     NoSuchRange,
 }
 
-/// An answer that is no refusal.
 pub(crate) fn succeed(response: Response, success: Success) -> Response {
     response.with_status(match success {
         Success::Done => 200,
@@ -114,24 +109,34 @@ pub(crate) fn succeed(response: Response, success: Success) -> Response {
     })
 }
 
-/// An answer about what was refused, in words of its own.
+/// Gives a response, whose body tells of the refusal already, its status.
 pub(crate) fn fail(response: Response, refusal: &Refusal) -> Response {
     response.with_status(status(refusal))
 }
 
-/// A refusal as a response.
-pub(crate) fn response(refusal: &Refusal) -> Result<Response> {
-    build(refusal, &Body { error: ErrorBody::new(refusal) })
+/// Whether the refusal is a 402.
+pub(crate) const fn asks_for_payment(refusal: &Refusal) -> bool {
+    status(refusal) == 402
 }
 
-/// A refusal of a run: with the run's id and, where a settlement was refused, its `PAYMENT-RESPONSE`.
+#[derive(Serialize)]
+struct Problem<'a> {
+    error: ErrorBody<'a>,
+}
+
+/// A refusal as a response.
+pub(crate) fn response(refusal: &Refusal) -> Result<Response> {
+    respond(refusal, &Problem { error: ErrorBody::new(refusal) })
+}
+
+/// A refusal of a run: with the run's id and, where a settlement was rejected, its `PAYMENT-RESPONSE`.
 pub(crate) fn of_run(refused: &Refused, quote: Option<&Quote>) -> Result<Response> {
     let refusal = &refused.refusal;
-    let response = match quote.filter(|_| status(refusal) == 402) {
+    let response = match quote.filter(|_| asks_for_payment(refusal)) {
         Some(quote) => challenge(refusal, quote)?,
         None => {
             let error = ErrorBody::of_run(refusal, refused.run.as_deref(), refused.charged);
-            build(refusal, &Body { error })?
+            respond(refusal, &Problem { error })?
         }
     };
     let headers = response.headers();
@@ -145,71 +150,21 @@ pub(crate) fn of_run(refused: &Refused, quote: Option<&Quote>) -> Result<Respons
     Ok(response)
 }
 
-/// A refusal in HIRE's form.
-pub(crate) fn of_contract(refusal: &Refusal, contract_id: &str) -> Result<Response> {
-    build(refusal, &RefusalDocument::new(refusal, contract_id))
-}
-
-/// x402 v1 fixes `error` to a text, so HIRE's error is in `details`.
-#[derive(Serialize)]
-struct ExecutionChallenge<'a> {
-    #[serde(flatten)]
-    terms: ChallengeBody,
-    status: &'static str,
-    contract_id: &'a str,
-    details: ErrorBody<'a>,
-}
-
-/// A refusal of a contract's execution. A 402 is HIRE's and x402's at once.
-pub(crate) fn of_execution(
-    refused: &Refused,
-    contract_id: &str,
-    quote: &Quote,
-    price: &ContractPrice,
-) -> Result<Response> {
-    let refusal = &refused.refusal;
-    if status(refusal) != 402 {
-        let response = of_contract(refusal, contract_id)?;
-        if let Some(run) = &refused.run {
-            response.headers().set("x-run-id", run)?;
-        }
-        return Ok(response);
-    }
-    let (terms, challenge) = quote.challenge_of(refusal);
-    let body = ExecutionChallenge { terms, status: "failed", contract_id, details: ErrorBody::new(refusal) };
-    let response = build(refusal, &body)?;
-    let headers = response.headers();
-    headers.set("payment-required", &challenge)?;
-    let pay_to = quote.offers().first().map(|offer| offer.v2.pay_to.as_str());
-    headers.set("x-payment-address", pay_to.unwrap_or_default())?;
-    headers.set("x-payment-amount", &price.amount)?;
-    headers.set("x-payment-currency", &price.currency)?;
-    headers.set("x-payment-network", &price.network)?;
-    for (name, value) in &refused.settlement {
-        headers.set(name, value)?;
-    }
-    Ok(response)
-}
-
 /// A 402: v2's terms in the header, v1's in the body.
 pub(crate) fn challenge(refusal: &Refusal, quote: &Quote) -> Result<Response> {
     let (body, header) = quote.challenge_of(refusal);
-    let response = build(refusal, &body)?;
+    let response = respond(refusal, &body)?;
     response.headers().set("payment-required", &header)?;
     Ok(response)
 }
 
-/// 204: to an event stream, the word that there is nothing more to come back for.
+/// 204: an `EventSource` that gets it does not come back.
 pub(crate) fn ended() -> Result<Response> {
     Ok(Response::empty()?.with_status(204))
 }
 
-#[derive(Serialize)]
-struct Body<'a> {
-    error: ErrorBody<'a>,
-}
-
-fn build(refusal: &Refusal, body: &impl Serialize) -> Result<Response> {
+/// A refusal as a response with this body.
+pub(crate) fn respond(refusal: &Refusal, body: &impl Serialize) -> Result<Response> {
     let headers = Headers::new();
     headers.set("content-type", "application/json")?;
     headers.set("cache-control", "no-store")?;

@@ -5,7 +5,7 @@ use crate::quote::{template, BASE, PAYER, SEPOLIA, URL, WALLET};
 use crate::refusals::all;
 use coinslot::testing::rules::config::{Config, Network};
 use coinslot::testing::rules::hire::contract::Agreed;
-use coinslot::testing::rules::hire::contract_quote::contract_quote;
+use coinslot::testing::rules::hire::execution::contract_quote;
 use coinslot::testing::rules::hire::output::{FileKind, OutputType};
 use coinslot::testing::rules::payment::quote::{quote, Quote};
 use coinslot::testing::rules::refusal::Refusal;

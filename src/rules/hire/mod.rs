@@ -3,7 +3,7 @@
 pub mod capability;
 pub mod context;
 pub mod contract;
-pub mod contract_quote;
+pub mod execution;
 pub mod output;
 pub mod task;
 pub mod webhook;
