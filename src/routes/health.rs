@@ -1,45 +1,85 @@
 //! `GET /healthz`: version, config, and what can be reached.
 
-use super::{Answer, RequestContext};
+use super::reply;
+use super::reply::{Reply, NO_STORE};
+use super::request::RequestContext;
 use crate::edge::d1::ledger;
 use crate::edge::http::{claude, facilitator};
 use crate::edge::kv::config;
 use crate::edge::vault::Vault;
-use crate::edge::{clock, fault, files};
+use crate::edge::{clock, files};
+use crate::rules::refusal::Refusal;
 use crate::rules::run::Millis;
 use futures::future::join4;
-use serde_json::{json, Value};
+use serde::Serialize;
 use std::cell::RefCell;
 use std::time::Duration;
-use worker::Response;
 
-/// Each probe's time.
+/// Time limit of each probe.
 const LIMIT: Duration = Duration::from_secs(2);
-/// An answer is given again for this long: a health check must not become a way to knock on others.
+/// A report is given again for this long, so that a health check cannot be used to flood what it probes.
 const FRESH: Millis = 2_000;
 
-thread_local! {
-    static LAST: RefCell<Option<(Millis, Value)>> = const { RefCell::new(None) };
+#[derive(Clone, Serialize)]
+struct Health {
+    /// Whether runs can be sold.
+    ok: bool,
+    version: &'static str,
+    config: ConfigState,
+    configured: Configured,
+    hire: HireState,
+    reachable: Reachable,
 }
 
-/// Says how we are. 200 as long as this Worker answers; `ok` tells whether runs can be sold.
-pub(crate) async fn show(context: RequestContext<'_>) -> Answer {
+#[derive(Clone, Serialize)]
+struct ConfigState {
+    revision: String,
+    paused: bool,
+}
+
+#[derive(Clone, Serialize)]
+struct Configured {
+    vault: bool,
+    runs: bool,
+    jwt: bool,
+    files: bool,
+}
+
+#[derive(Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct HireState {
+    network: String,
+    allow_loopback: bool,
+}
+
+#[derive(Clone, Serialize)]
+struct Reachable {
+    d1: bool,
+    kv: bool,
+    facilitator: bool,
+    claude: bool,
+}
+
+thread_local! {
+    static LAST: RefCell<Option<(Millis, Health)>> = const { RefCell::new(None) };
+}
+
+/// Always a 200 as long as this Worker answers.
+pub(crate) async fn show(context: RequestContext<'_>) -> Reply {
     let now = clock::now();
     let last = LAST.with_borrow(|last| last.clone());
-    let body = match last {
-        Some((at, body)) if now.saturating_sub(at) < FRESH => body,
+    let health = match last {
+        Some((at, health)) if now.saturating_sub(at) < FRESH => health,
         _ => {
-            let body = probe(&context).await?;
-            LAST.with_borrow_mut(|last| *last = Some((now, body.clone())));
-            body
+            let health = probe(&context).await?;
+            LAST.with_borrow_mut(|last| *last = Some((now, health.clone())));
+            health
         }
     };
-    let response = Response::from_json(&body).map_err(fault("health"))?;
-    response.headers().set("cache-control", "no-store").map_err(fault("health"))?;
-    Ok(response)
+    reply::json(&health, NO_STORE)
 }
 
-async fn probe(context: &RequestContext<'_>) -> Result<Value, crate::rules::refusal::Refusal> {
+async fn probe(context: &RequestContext<'_>) -> Result<Health, Refusal> {
     let config = config::load(context.env).await?;
     let kv = async {
         match context.env.kv("KV") {
@@ -56,13 +96,17 @@ async fn probe(context: &RequestContext<'_>) -> Result<Value, crate::rules::refu
     .await;
     let vault = Vault::new(context.env).is_ok();
     let runs = context.env.durable_object("RUNS").is_ok();
-    let jwt = !config.jwt.issuers.is_empty();
-    Ok(json!({
-        "ok": d1 && kv && facilitator && claude && vault && runs && !config.paused,
-        "version": env!("CARGO_PKG_VERSION"),
-        "config": {"revision": config.revision, "paused": config.paused},
-        "configured": {"vault": vault, "runs": runs, "jwt": jwt, "files": files::are_kept(context.env)},
-        "hire": {"network": config.hire.network, "allowLoopback": config.hire.allow_loopback},
-        "reachable": {"d1": d1, "kv": kv, "facilitator": facilitator, "claude": claude},
-    }))
+    Ok(Health {
+        ok: d1 && kv && facilitator && claude && vault && runs && !config.paused,
+        version: env!("CARGO_PKG_VERSION"),
+        config: ConfigState { revision: config.revision.clone(), paused: config.paused },
+        configured: Configured {
+            vault,
+            runs,
+            jwt: !config.jwt.issuers.is_empty(),
+            files: files::are_kept(context.env),
+        },
+        hire: HireState { network: config.hire.network.clone(), allow_loopback: config.hire.allow_loopback },
+        reachable: Reachable { d1, kv, facilitator, claude },
+    })
 }

@@ -1,26 +1,25 @@
-//! Problems: the one place that gives refusals their HTTP status, and their form on the wire.
+//! Problems: the one place that gives responses their HTTP status, and refusals their form.
 
 use crate::edge::objects::runs::Refused;
-use crate::rules::hire::task;
+use crate::rules::ids::run_path;
 use crate::rules::payment::quote::Quote;
+use crate::rules::refusal::body::ErrorBody;
 use crate::rules::refusal::{ContractError, InputError, ModelError, Refusal, Retry};
-use crate::wire::hire::ContractPrice;
-use crate::wire::x402;
-use serde_json::{json, Value};
+use serde::Serialize;
 use worker::{Headers, Response, Result};
 
 /// The status of a refusal.
 ///
-/// 402 is said only where another payment is the right thing to do, or the same one a moment later. What is the creator's to
-/// mend is a 503, whatever Anthropic's own status was.
-pub(crate) const fn status(refusal: &Refusal) -> u16 {
+/// 402 only where another payment, or the same one a moment later, is the right thing to do. What the creator has to
+/// correct is a 503, whatever Anthropic's own status was.
+const fn status(refusal: &Refusal) -> u16 {
     match refusal {
         Refusal::NotFound => 404,
         Refusal::MethodNotAllowed { .. } => 405,
         Refusal::Paused => 503,
         Refusal::BodyTooLarge { .. } => 413,
         Refusal::ContractIdMissing => 400,
-        Refusal::Contract(fault, _) => contract_status(*fault),
+        Refusal::Contract(error, _) => contract_status(*error),
         Refusal::Input(
             InputError::NotJson
             | InputError::NotAnObject
@@ -47,7 +46,7 @@ pub(crate) const fn status(refusal: &Refusal) -> u16 {
         Refusal::IdentifierReused | Refusal::PaymentReused => 409,
         Refusal::PaymentInvalid { .. } => 402,
         Refusal::FacilitatorUnavailable => 503,
-        Refusal::Claude(fault) => claude_status(*fault),
+        Refusal::Claude(error) => model_status(*error),
         Refusal::SettlementRejected { .. } => 402,
         Refusal::SettlementUnknown => 503,
         Refusal::Interrupted => 503,
@@ -57,9 +56,9 @@ pub(crate) const fn status(refusal: &Refusal) -> u16 {
     }
 }
 
-/// 400: it is no signed contract. 422: it is one, on other terms than ours.
-const fn contract_status(fault: ContractError) -> u16 {
-    match fault {
+/// 400: it is no signed contract. 422: it is one, on terms that we do not accept.
+const fn contract_status(error: ContractError) -> u16 {
+    match error {
         ContractError::Malformed | ContractError::HashMismatch => 400,
         ContractError::WorkerSignature | ContractError::SeekerSignature => 400,
         ContractError::UnknownWorker | ContractError::UnknownCapability => 404,
@@ -69,8 +68,8 @@ const fn contract_status(fault: ContractError) -> u16 {
     }
 }
 
-const fn claude_status(fault: ModelError) -> u16 {
-    match fault {
+const fn model_status(error: ModelError) -> u16 {
+    match error {
         ModelError::KeyInvalid | ModelError::Permission | ModelError::Billing => 503,
         ModelError::ModelRetired | ModelError::Overloaded => 503,
         ModelError::TooLong => 413,
@@ -84,24 +83,21 @@ const fn claude_status(fault: ModelError) -> u16 {
     }
 }
 
-/// What an answer is that is no refusal.
+/// The kinds of responses that are no refusals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Success {
-    /// All there is to say.
     Done,
-    /// Something new is there.
     Created,
-    /// It is being worked on.
+    /// It is still being worked on.
     Pending,
     /// A range of a file.
     Part,
-    /// The caller has it already.
+    /// The caller has the current version already.
     Unchanged,
-    /// The file has no such range.
+    /// The file does not have the range that was asked for.
     NoSuchRange,
 }
 
-/// An answer that is no refusal.
 pub(crate) fn succeed(response: Response, success: Success) -> Response {
     response.with_status(match success {
         Success::Done => 200,
@@ -113,22 +109,35 @@ pub(crate) fn succeed(response: Response, success: Success) -> Response {
     })
 }
 
-/// An answer about what was refused, in words of its own.
+/// Gives a response, whose body tells of the refusal already, its status.
 pub(crate) fn fail(response: Response, refusal: &Refusal) -> Response {
     response.with_status(status(refusal))
 }
 
-/// A refusal as a response.
-pub(crate) fn response(refusal: &Refusal) -> Result<Response> {
-    build(refusal, &error_of(refusal))
+/// Whether the refusal is a 402.
+pub(crate) const fn asks_for_payment(refusal: &Refusal) -> bool {
+    status(refusal) == 402
 }
 
-/// A refusal of a run: with the run's id and, where a settlement was refused, its `PAYMENT-RESPONSE`.
+#[derive(Serialize)]
+struct Problem<'a> {
+    error: ErrorBody<'a>,
+}
+
+/// A refusal as a response.
+pub(crate) fn response(refusal: &Refusal) -> Result<Response> {
+    respond(refusal, &Problem { error: ErrorBody::new(refusal) })
+}
+
+/// A refusal of a run: with the run's id and, where a settlement was rejected, its `PAYMENT-RESPONSE`.
 pub(crate) fn of_run(refused: &Refused, quote: Option<&Quote>) -> Result<Response> {
     let refusal = &refused.refusal;
-    let response = match quote.filter(|_| status(refusal) == 402) {
+    let response = match quote.filter(|_| asks_for_payment(refusal)) {
         Some(quote) => challenge(refusal, quote)?,
-        None => build(refusal, &error_of_run(refused))?,
+        None => {
+            let error = ErrorBody::of_run(refusal, refused.run.as_deref(), refused.charged);
+            respond(refusal, &Problem { error })?
+        }
     };
     let headers = response.headers();
     if let Some(run) = &refused.run {
@@ -141,106 +150,21 @@ pub(crate) fn of_run(refused: &Refused, quote: Option<&Quote>) -> Result<Respons
     Ok(response)
 }
 
-/// A refusal in HIRE's form.
-pub(crate) fn of_contract(refusal: &Refusal, contract_id: &str) -> Result<Response> {
-    build(refusal, &task::refusal_document(refusal, contract_id))
-}
-
-/// A refusal of a contract's execution. A 402 is HIRE's and x402's at once.
-pub(crate) fn of_execution(
-    refused: &Refused,
-    contract_id: &str,
-    quote: &Quote,
-    price: &ContractPrice,
-) -> Result<Response> {
-    let refusal = &refused.refusal;
-    if status(refusal) != 402 {
-        let response = of_contract(refusal, contract_id)?;
-        if let Some(run) = &refused.run {
-            response.headers().set("x-run-id", run)?;
-        }
-        return Ok(response);
-    }
-    let (mut body, challenge) = challenge_of(refusal, quote)?;
-    if let (Some(map), Value::Object(members)) = (body.as_object_mut(), task::refusal_document(refusal, contract_id)) {
-        // x402 v1 fixes `error` to a text; HIRE's stands beside it.
-        let error = members.get("error").cloned().unwrap_or_default();
-        map.insert("status".to_owned(), "failed".into());
-        map.insert("contract_id".to_owned(), contract_id.into());
-        map.insert("details".to_owned(), error);
-    }
-    let response = build(refusal, &body)?;
-    let headers = response.headers();
-    headers.set("payment-required", &challenge)?;
-    let pay_to = quote.offers().first().map(|offer| offer.v2.pay_to.as_str());
-    headers.set("x-payment-address", pay_to.unwrap_or_default())?;
-    headers.set("x-payment-amount", &price.amount)?;
-    headers.set("x-payment-currency", &price.currency)?;
-    headers.set("x-payment-network", &price.network)?;
-    for (name, value) in &refused.settlement {
-        headers.set(name, value)?;
-    }
-    Ok(response)
-}
-
 /// A 402: v2's terms in the header, v1's in the body.
 pub(crate) fn challenge(refusal: &Refusal, quote: &Quote) -> Result<Response> {
-    let (body, header) = challenge_of(refusal, quote)?;
-    let response = build(refusal, &body)?;
+    let (body, header) = quote.challenge_of(refusal);
+    let response = respond(refusal, &body)?;
     response.headers().set("payment-required", &header)?;
     Ok(response)
 }
 
-/// The body and the header of a 402.
-fn challenge_of(refusal: &Refusal, quote: &Quote) -> Result<(Value, String)> {
-    let reason = match refusal {
-        Refusal::PaymentRequired => "Payment required".to_owned(),
-        other => other.x402_reason(),
-    };
-    let mut body = serde_json::to_value(quote.challenge_v1(reason.clone()))?;
-    if let Some(map) = body.as_object_mut() {
-        // v1 fixes `error` to a text, so what other errors say there stands beside it.
-        map.insert("code".to_owned(), refusal.code().into());
-        map.insert("message".to_owned(), refusal.message().into());
-    }
-    Ok((body, x402::encode_header(&quote.challenge(Some(reason)))))
-}
-
-fn error_of_run(refused: &Refused) -> Value {
-    let mut body = error_of(&refused.refusal);
-    if let Some(error) = body.get_mut("error").and_then(Value::as_object_mut) {
-        error.insert("run".to_owned(), json!(refused.run));
-        error.insert("runUrl".to_owned(), json!(refused.run.as_deref().map(run_path)));
-        let charged = refused.refusal.knows_charge().then_some(refused.charged);
-        error.insert("charged".to_owned(), json!(charged));
-        error.insert("message".to_owned(), refused.refusal.message_when(refused.charged).into());
-    }
-    body
-}
-
-/// Where the holder of a run's id sees what became of it.
-fn run_path(run: &str) -> String {
-    format!("/runs/{run}")
-}
-
-/// 204: to an event stream, the word that there is nothing more to come back for.
+/// 204: an `EventSource` that gets it does not come back.
 pub(crate) fn ended() -> Result<Response> {
     Ok(Response::empty()?.with_status(204))
 }
 
-fn error_of(refusal: &Refusal) -> Value {
-    let mut error = json!({"code": refusal.code(), "message": refusal.message()});
-    if let Some(map) = error.as_object_mut() {
-        if let Some(detail) = refusal.detail() {
-            map.insert("details".to_owned(), json!(detail));
-        }
-        let retryable = matches!(refusal.retry(), Retry::After(_));
-        map.insert("retryable".to_owned(), retryable.into());
-    }
-    json!({ "error": error })
-}
-
-fn build(refusal: &Refusal, body: &Value) -> Result<Response> {
+/// A refusal as a response with this body.
+pub(crate) fn respond(refusal: &Refusal, body: &impl Serialize) -> Result<Response> {
     let headers = Headers::new();
     headers.set("content-type", "application/json")?;
     headers.set("cache-control", "no-store")?;
@@ -253,6 +177,6 @@ fn build(refusal: &Refusal, body: &Value) -> Result<Response> {
     if matches!(refusal, Refusal::TokenMissing | Refusal::TokenInvalid) {
         headers.set("www-authenticate", "Bearer")?;
     }
-    let response = Response::from_bytes(body.to_string().into_bytes())?;
+    let response = Response::from_bytes(serde_json::to_vec(body)?)?;
     Ok(response.with_status(status(refusal)).with_headers(headers))
 }

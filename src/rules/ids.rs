@@ -11,6 +11,11 @@ pub fn run_id(object: &str, random: &str) -> String {
     format!("run_{object}_{random}")
 }
 
+/// The path at which the holder of a run's id sees the run.
+pub fn run_path(run_id: &str) -> String {
+    format!("/runs/{run_id}")
+}
+
 /// The object that an id leads to; `None` where it is no run's id.
 pub fn object_of(run_id: &str) -> Option<&str> {
     let (object, random) = run_id.strip_prefix("run_")?.rsplit_once('_')?;

@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 
 const HEX: &str = "0123456789abcdef0123456789abcdef";
 
-fn payment() -> Payment {
+pub fn payment() -> Payment {
     let address = |text| Address::parse(text).unwrap();
     Payment {
         x402_version: 2,

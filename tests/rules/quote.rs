@@ -9,20 +9,21 @@ use coinslot::testing::rules::run::Release;
 use coinslot::testing::rules::secret::Secret;
 use coinslot::testing::rules::template::{Parameter, Template};
 use coinslot::testing::wire::amount::Amount;
+use coinslot::testing::wire::base64;
 use coinslot::testing::wire::evm::Address;
 use coinslot::testing::wire::x402::encode_header;
 use serde_json::{json, Value};
 use std::collections::BTreeMap;
 
-const URL: &str = "https://coinslot.example/@alice/haiku";
-const WALLET: &str = "0x209693Bc6afc0C5328bA36FaF03C514EF312287C";
-const PAYER: &str = "0x857b06519E91e3A54538791bDbb0E22373e36b66";
-const BASE: &str = "eip155:8453";
-const SEPOLIA: &str = "eip155:84532";
+pub const URL: &str = "https://coinslot.example/@alice/haiku";
+pub const WALLET: &str = "0x209693Bc6afc0C5328bA36FaF03C514EF312287C";
+pub const PAYER: &str = "0x857b06519E91e3A54538791bDbb0E22373e36b66";
+pub const BASE: &str = "eip155:8453";
+pub const SEPOLIA: &str = "eip155:84532";
 const NOW: u64 = 1_740_672_100;
 const PERMIT2: &str = include_str!("../golden/x402_exact_evm_permit2.json");
 
-fn template(wallets: &[(&str, &str)]) -> Template {
+pub fn template(wallets: &[(&str, &str)]) -> Template {
     let parameter = |name: &str, required, default: Option<&str>| Parameter {
         name: name.to_owned(),
         description: Some(format!("the {name}")),
@@ -433,6 +434,26 @@ fn the_proof_changes_with_whatever_was_signed_and_with_the_signature() {
     }
     assert_eq!(present(&with(payment(), "/resource/url", json!("https://x"))).unwrap().proof, first);
     assert_eq!(present(&payment_v1("base-sepolia")).unwrap().proof, first, "either version proves the same");
+}
+
+#[test]
+fn the_order_of_the_members_changes_neither_the_name_nor_the_proof() {
+    let written = |payload: &str| {
+        let accepted = serde_json::to_string(&both().offers()[1].v2).unwrap();
+        let text = format!(r#"{{"payload":{payload},"accepted":{accepted},"x402Version":2}}"#);
+        let presented = read_payment(Some(&base64::encode(text.as_bytes())), None).unwrap().unwrap();
+        match_payment(&presented, &both(), &Limits::default(), NOW).unwrap()
+    };
+    let (signature, nonce) = (format!("0x{}", "1b".repeat(65)), format!("0x{}", "ab".repeat(32)));
+    let forward = format!(
+        r#"{{"signature":"{signature}","authorization":{{"from":"{PAYER}","to":"{WALLET}","value":"10000","validAfter":"0","validBefore":"1740672400","nonce":"{nonce}"}}}}"#
+    );
+    let backward = format!(
+        r#"{{"authorization":{{"nonce":"{nonce}","validBefore":"1740672400","validAfter":"0","value":"10000","to":"{WALLET}","from":"{PAYER}"}},"signature":"{signature}"}}"#
+    );
+    let (first, other) = (written(&forward), written(&backward));
+    assert_eq!((&first.name, &first.proof), (&other.name, &other.proof));
+    assert_eq!(first.proof, present(&payment()).unwrap().proof);
 }
 
 /// One that has bought a run finds it again when its time is up or the terms have changed since.

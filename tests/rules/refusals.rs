@@ -111,7 +111,7 @@ fn row(refusal: &Refusal) -> Row {
 const UPSTREAM: &str = "insufficient_funds";
 
 /// One of each, in the order of precedence. `every_code_of_the_table_is_in_the_list` sees that none is missing.
-fn all() -> Vec<Refusal> {
+pub fn all() -> Vec<Refusal> {
     use InputError as I;
     use ModelError as C;
     let detail =

@@ -196,7 +196,7 @@ fn the_end_comes_after_the_text_with_the_id_after_it() {
     sample.transcript.push("b");
     sample.handle(Event::Ended);
     let chunk = sample.next(&mut position);
-    let done = sample.record.done_event(&sample.stats, sample.run.receipt());
+    let done: Value = serde_json::from_str(&sample.record.done_event(&sample.stats, sample.run.receipt())).unwrap();
     assert_eq!((done["type"].as_str(), done["receipt"]["transaction"].as_str()), (Some("done"), Some("0x1")));
     assert_eq!((read(&chunk), chunk.is_last), (vec![text(2, "b"), (Some(3), done)], true));
 }
@@ -229,7 +229,7 @@ fn the_error_event_has_exactly_these_bytes() {
     let chunk = sample.next(&mut sample.start(Some(1)));
     let message = Refusal::Claude(ModelError::CutOff).message_when(true);
     let expected = format!(
-        "data: {{\"charged\":true,\"code\":\"{}\",\"message\":\"{message}\",\"run\":\"run_0123\",\"type\":\"error\"}}\n\n",
+        "data: {{\"type\":\"error\",\"code\":\"{}\",\"message\":\"{message}\",\"run\":\"run_0123\",\"charged\":true}}\n\n",
         ModelError::CutOff.code(),
     );
     assert_eq!(String::from_utf8(chunk.bytes).unwrap(), expected);

@@ -46,7 +46,7 @@ fn the_position_is_the_number_of_pieces_and_becomes_the_id() {
     assert_eq!((transcript.len(), transcript.text()), (3, "Hello!"));
     let (bytes, next) = transcript.events(0);
     assert_eq!(next, 3);
-    let expected = "id: 1\ndata: {\"content\":\"Hel\",\"type\":\"text\"}\n\n";
+    let expected = "id: 1\ndata: {\"type\":\"text\",\"content\":\"Hel\"}\n\n";
     assert!(String::from_utf8(bytes.clone()).unwrap().starts_with(expected));
     assert_eq!(read(&bytes), [(1, "Hel".to_owned()), (2, "lo".to_owned()), (3, "!".to_owned())]);
 }

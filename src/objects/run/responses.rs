@@ -12,7 +12,6 @@ use crate::rules::record::replay;
 use crate::rules::record::replay::{next_chunk, ReadPosition, Start, Viewer};
 use crate::rules::refusal::Refusal;
 use crate::rules::run::{Ending, Policy, Run, View};
-use serde_json::Value;
 use std::rc::Rc;
 use worker::{Headers, Response, ResponseBody, Result};
 
@@ -99,11 +98,11 @@ pub(super) fn status(session: &Session) -> Outcome {
     Ok(response)
 }
 
-fn json_response(session: &Session, document: impl FnOnce(&RunData) -> Option<Value>) -> Outcome {
+fn json_response(session: &Session, document: impl FnOnce(&RunData) -> Option<String>) -> Outcome {
     let internal = |e: &str| refused(session, fault("caller's document")(e));
     let json = document(&session.data.borrow()).ok_or_else(|| internal("no record"))?;
     let headers = headers(session, "application/json").map_err(|e| internal(&e.to_string()))?;
-    let response = Response::from_bytes(json.to_string().into_bytes()).map_err(|e| internal(&e.to_string()))?;
+    let response = Response::from_bytes(json.into_bytes()).map_err(|e| internal(&e.to_string()))?;
     Ok(response.with_headers(headers))
 }
 

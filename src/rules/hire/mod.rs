@@ -4,6 +4,7 @@ pub mod capability;
 pub mod context;
 pub mod contract;
 pub mod deliverables;
+pub mod execution;
 pub mod instructions;
 pub mod manifest;
 pub mod output;

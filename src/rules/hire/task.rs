@@ -3,6 +3,7 @@
 use super::context::{is_truncated, ContractContext};
 use super::deliverables::Deliverable;
 use super::output::OutputType;
+use crate::rules::refusal::body::ErrorBody;
 use crate::rules::refusal::{ModelError, Refusal, Retry};
 use crate::rules::run::{Ending, Millis, Run, State, View};
 use crate::wire::anthropic::{StopReason, Usage};
@@ -146,21 +147,17 @@ fn failed(contract_context: &ContractContext, run: &Run, refusal: &Refusal, now:
         true => 0,
         false => contract_context.attempts.saturating_sub(contract_context.execution),
     };
-    let mut document = refusal_document(refusal, &contract_context.contract_id);
-    if let Some(members) = document.as_object_mut() {
-        members.insert("task_id".to_owned(), contract_context.task_id.clone().into());
-        members.insert("attempts_left".to_owned(), attempts_left.into());
-        members.insert("refund".to_owned(), refund(contract_context, run, refusal));
-    }
     let late = matches!(refusal, Refusal::Claude(ModelError::DeadlineMissed));
     let may_succeed_later = late || matches!(refusal.retry(), Retry::After(_));
-    if let Some(error) = document.get_mut("error").and_then(Value::as_object_mut) {
-        let retryable = may_succeed_later && attempts_left > 0 && now < contract_context.deadline;
-        error.insert("retryable".to_owned(), retryable.into());
-        error.insert("message".to_owned(), refusal.message_when(charged).into());
-        error.insert("charged".to_owned(), json!(refusal.knows_charge().then_some(charged)));
-    }
-    document
+    let retryable = may_succeed_later && attempts_left > 0 && now < contract_context.deadline;
+    json!({
+        "status": "failed",
+        "contract_id": contract_context.contract_id,
+        "error": ErrorBody::of_task(refusal, charged, retryable),
+        "task_id": contract_context.task_id,
+        "attempts_left": attempts_left,
+        "refund": refund(contract_context, run, refusal),
+    })
 }
 
 /// Which of HIRE's refund conditions is met, and what comes of it. Payment is settled on delivery, so for most
@@ -173,6 +170,20 @@ fn refund(contract_context: &ContractContext, run: &Run, refusal: &Refusal) -> V
         "charged": run.receipt().is_some(),
         "reported": matches!(run.state(), State::Reported(_)),
     })
+}
+
+/// A refusal as the document that HIRE has for failures.
+#[derive(Debug, Serialize)]
+pub struct RefusalDocument<'a> {
+    status: &'static str,
+    contract_id: &'a str,
+    error: ErrorBody<'a>,
+}
+
+impl<'a> RefusalDocument<'a> {
+    pub fn new(refusal: &Refusal, contract_id: &'a str) -> Self {
+        Self { status: "failed", contract_id, error: ErrorBody::new(refusal) }
+    }
 }
 
 fn refund_condition(refusal: &Refusal) -> Option<RefundCondition> {

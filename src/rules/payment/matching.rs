@@ -68,6 +68,27 @@ pub fn read_payment(v2: Option<&str>, v1: Option<&str>) -> Result<Option<Present
     Ok(Some(Presented { raw, chosen, authorization, payload, identifier, by_key: false }))
 }
 
+/// What a payment is against a quote.
+#[derive(Clone, Debug, PartialEq)]
+pub enum PaymentCheck {
+    Matches(Payment),
+    /// Its signature cannot be the payer's, so nobody is troubled with it.
+    Forged(Refusal),
+    /// It is for other terms, or for another time. It may have bought a run when it did match; then it has a name.
+    Differs(Refusal, Option<Payment>),
+}
+
+/// Checks a payment against a quote at `now` (Unix seconds).
+pub fn check_payment(presented: &mut Presented, quote: &Quote, limits: &Limits, now: u64) -> PaymentCheck {
+    if let Err(refusal) = check_signature(presented, quote) {
+        return PaymentCheck::Forged(refusal);
+    }
+    match match_payment(presented, quote, limits, now) {
+        Ok(payment) => PaymentCheck::Matches(payment),
+        Err(refusal) => PaymentCheck::Differs(refusal, identify(presented, quote)),
+    }
+}
+
 /// Whether the signature can be the payer's: asked before anybody is troubled with the payment. A payment
 /// for a network that is not offered has other faults, which [`match_payment`] tells.
 pub fn check_signature(presented: &mut Presented, quote: &Quote) -> Result<(), Refusal> {
@@ -144,6 +165,8 @@ impl Presented {
         let Authorization { from, nonce, valid_before, .. } = &self.authorization;
         let terms = &offer.v2;
         let identity = format!("{}|{}|{from}|{nonce}", terms.network, terms.asset);
+        // The map is sorted by name, so the order in which the payer wrote the members does not matter. Not RFC 8785:
+        // it rounds whole numbers above 2^53, and two payloads could prove the same.
         let proof = format!("{}|{}", terms.network, Value::Object(signed));
         Payment {
             x402_version,

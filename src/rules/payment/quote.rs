@@ -5,12 +5,15 @@
 
 use super::identifier;
 use crate::rules::config::{Config, Network};
+use crate::rules::refusal::body::ErrorBody;
 use crate::rules::refusal::Refusal;
-use crate::rules::template::Template;
+use crate::rules::template::{Parameter, Template, USER_MESSAGE};
+use crate::wire::amount::Price;
 use crate::wire::evm::{Address, Domain};
 use crate::wire::x402;
 use crate::wire::x402::{PaymentRequirements, Resource};
 use crate::wire::x402_v1;
+use serde::Serialize;
 use serde_json::{json, Map, Value};
 
 /// The one scheme that is offered.
@@ -30,7 +33,51 @@ pub struct Offer {
     pub domain: Domain,
 }
 
-/// What a run of a template costs, on each network its creator takes money on.
+/// The body of a 402: v1's terms, and our own error. v1 fixes `error` to a text, so the error's members stand beside it.
+#[derive(Clone, Debug, Serialize)]
+pub struct ChallengeBody {
+    #[serde(flatten)]
+    terms: x402_v1::PaymentRequired,
+    #[serde(flatten)]
+    error: ErrorBody<'static>,
+}
+
+/// What is sold, and on which terms. A template and a contract each have their own.
+#[derive(Clone, Debug)]
+pub struct QuoteTerms<'a> {
+    /// The networks that money is taken on, in order of preference, each with the wallet that is paid there.
+    pub payees: Vec<(&'a Network, Address)>,
+    pub price: &'a Price,
+    /// How long a payment stays valid: until the answer has been made and settled.
+    pub max_timeout_seconds: u64,
+    /// The media type of the paid answer.
+    pub mime: &'static str,
+    pub description: String,
+    /// The members of the request's body, as v1 describes them to indexers.
+    pub body_fields: Map<String, Value>,
+    pub require_identifier: bool,
+}
+
+impl<'a> QuoteTerms<'a> {
+    /// The terms of a run of a template: its creator is paid wherever they have a wallet.
+    pub fn of_template(template: &'a Template, config: &'a Config) -> Self {
+        let payee = |network: &'a Network| {
+            let wallet = template.wallets.get(&network.id)?;
+            Some((network, Address::parse(wallet)?))
+        };
+        Self {
+            payees: config.networks.iter().filter_map(payee).collect(),
+            price: &template.price,
+            max_timeout_seconds: config.limits.max_timeout_seconds,
+            mime: MIME,
+            description: format!("{}: {}", template.name, template.description),
+            body_fields: body_fields(template),
+            require_identifier: config.require_payment_identifier,
+        }
+    }
+}
+
+/// What a call costs, on each network that money is taken on.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Quote {
     resource: Resource,
@@ -38,56 +85,40 @@ pub struct Quote {
     require_identifier: bool,
 }
 
-/// Makes the quote of a template for a call of `url`.
+/// Makes the quote of a run of a template for a call of `url`.
 pub fn quote(template: &Template, config: &Config, url: &str) -> Result<Quote, Refusal> {
-    quote_as(template, config, url, MIME)
+    Quote::new(QuoteTerms::of_template(template, config), url)
 }
 
-/// The same, of an answer of another media type.
-pub fn quote_as(template: &Template, config: &Config, url: &str, mime: &str) -> Result<Quote, Refusal> {
-    let (networks, limits) = (&config.networks, &config.limits);
-    let mut description = format!("{}: {}", template.name, template.description);
-    if let Some((cut, _)) = description.char_indices().nth(MAX_DESCRIPTION) {
-        description.truncate(cut);
-    }
-    let resource =
-        Resource { url: url.to_owned(), description: Some(description.clone()), mime_type: Some(mime.to_owned()) };
-    let offer = |network: &Network| {
-        let pay_to = Address::parse(template.wallets.get(&network.id)?)?.to_string();
-        let amount = template.price.to_amount(network.decimals).ok().filter(|a| a.0 > 0)?;
-        let extra = Some(extra_of(network));
-        let asset = network.asset.to_string();
-        Some(Offer {
-            domain: network.domain(),
-            v2: PaymentRequirements {
-                scheme: SCHEME.to_owned(),
-                network: network.id.clone(),
-                amount,
-                asset: asset.clone(),
-                pay_to: pay_to.clone(),
-                max_timeout_seconds: limits.max_timeout_seconds,
-                extra: extra.clone(),
-            },
-            v1: x402_v1::PaymentRequirements {
-                scheme: SCHEME.to_owned(),
-                network: network.v1.clone(),
-                max_amount_required: amount,
-                resource: url.to_owned(),
-                description: description.clone(),
-                mime_type: mime.to_owned(),
-                pay_to,
-                max_timeout_seconds: limits.max_timeout_seconds,
-                asset,
-                output_schema: Some(output_schema(template)),
-                extra,
-            },
-        })
-    };
-    let offers: Vec<Offer> = networks.iter().filter_map(offer).collect();
-    if offers.is_empty() {
-        return Err(Refusal::NotForSale);
-    }
-    Ok(Quote { resource, offers, require_identifier: config.require_payment_identifier })
+fn offer(terms: &QuoteTerms<'_>, network: &Network, pay_to: Address, resource: &Resource) -> Option<Offer> {
+    let amount = terms.price.to_amount(network.decimals).ok().filter(|a| a.0 > 0)?;
+    let extra = Some(extra_of(network));
+    let (asset, pay_to) = (network.asset.to_string(), pay_to.to_string());
+    Some(Offer {
+        domain: network.domain(),
+        v2: PaymentRequirements {
+            scheme: SCHEME.to_owned(),
+            network: network.id.clone(),
+            amount,
+            asset: asset.clone(),
+            pay_to: pay_to.clone(),
+            max_timeout_seconds: terms.max_timeout_seconds,
+            extra: extra.clone(),
+        },
+        v1: x402_v1::PaymentRequirements {
+            scheme: SCHEME.to_owned(),
+            network: network.v1.clone(),
+            max_amount_required: amount,
+            resource: resource.url.clone(),
+            description: resource.description.clone().unwrap_or_default(),
+            mime_type: terms.mime.to_owned(),
+            pay_to,
+            max_timeout_seconds: terms.max_timeout_seconds,
+            asset,
+            output_schema: Some(output_schema(&terms.body_fields)),
+            extra,
+        },
+    })
 }
 
 fn extra_of(network: &Network) -> Map<String, Value> {
@@ -99,26 +130,55 @@ fn extra_of(network: &Network) -> Map<String, Value> {
 }
 
 /// How to call the resource, in the form that v1 indexers read.
-fn output_schema(template: &Template) -> Value {
-    let field = |p: &crate::rules::template::Parameter| {
-        let mut field = json!({"type": "string", "required": p.required && p.default.is_none()});
-        if let (Some(text), Some(map)) = (&p.description, field.as_object_mut()) {
-            map.insert("description".to_owned(), text.clone().into());
-        }
-        (p.name.clone(), field)
-    };
-    let mut fields: Map<String, Value> = template.parameters.iter().map(field).collect();
-    if template.allow_user_message {
-        let field = json!({"type": "string", "required": false});
-        fields.insert(crate::rules::template::USER_MESSAGE.to_owned(), field);
-    }
+fn output_schema(body_fields: &Map<String, Value>) -> Value {
     json!({
-        "input": {"type": "http", "method": "POST", "bodyType": "json", "bodyFields": fields},
+        "input": {"type": "http", "method": "POST", "bodyType": "json", "bodyFields": body_fields},
         "output": {"type": "string"},
     })
 }
 
+fn body_fields(template: &Template) -> Map<String, Value> {
+    let field = |parameter: &Parameter| {
+        let mut field = Map::new();
+        field.insert("type".to_owned(), "string".into());
+        field.insert("required".to_owned(), (parameter.required && parameter.default.is_none()).into());
+        if let Some(text) = &parameter.description {
+            field.insert("description".to_owned(), text.clone().into());
+        }
+        (parameter.name.clone(), Value::Object(field))
+    };
+    let user_message = (USER_MESSAGE.to_owned(), json!({"type": "string", "required": false}));
+    let parameters = template.parameters.iter().map(field);
+    parameters.chain(template.allow_user_message.then_some(user_message)).collect()
+}
+
 impl Quote {
+    /// Makes the quote of what is sold for a call of `url`.
+    pub fn new(terms: QuoteTerms<'_>, url: &str) -> Result<Self, Refusal> {
+        let mut description = terms.description.clone();
+        if let Some((cut, _)) = description.char_indices().nth(MAX_DESCRIPTION) {
+            description.truncate(cut);
+        }
+        let resource =
+            Resource { url: url.to_owned(), description: Some(description), mime_type: Some(terms.mime.to_owned()) };
+        let offers = terms.payees.iter().filter_map(|(network, pay_to)| offer(&terms, network, *pay_to, &resource));
+        let offers: Vec<Offer> = offers.collect();
+        if offers.is_empty() {
+            return Err(Refusal::NotForSale);
+        }
+        Ok(Self { resource, offers, require_identifier: terms.require_identifier })
+    }
+
+    /// The body and the header of a 402.
+    pub fn challenge_of(&self, refusal: &Refusal) -> (ChallengeBody, String) {
+        let reason = match refusal {
+            Refusal::PaymentRequired => "Payment required".to_owned(),
+            other => other.x402_reason(),
+        };
+        let body = ChallengeBody { terms: self.challenge_v1(reason.clone()), error: ErrorBody::of_challenge(refusal) };
+        (body, x402::encode_header(&self.challenge(Some(reason))))
+    }
+
     /// The offers.
     pub fn offers(&self) -> &[Offer] {
         &self.offers

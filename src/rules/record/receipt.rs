@@ -1,43 +1,40 @@
-//! Receipts as x402 writes them: in JSON, and in the headers `PAYMENT-RESPONSE` and `X-PAYMENT-RESPONSE`.
+//! Receipts as x402 writes them (v2, 5.3): in JSON, and in the headers `PAYMENT-RESPONSE` and `X-PAYMENT-RESPONSE`.
 
 use crate::rules::payment::Payment;
 use crate::rules::run::Receipt;
-use crate::wire::x402::encode_header;
-use serde_json::{json, Value};
+use crate::wire::x402::{encode_header, SettleResponse};
 
-/// The headers that tell of a settlement: v2's and v1's, each with the network in its own words.
-fn payment_response(settlement: &Value, network_v1: &str) -> Vec<(String, String)> {
-    let mut v1 = settlement.clone();
-    if let Some(map) = v1.as_object_mut() {
-        map.insert("network".to_owned(), network_v1.into());
+/// What callers read of a settlement that was made.
+pub fn settled(receipt: &Receipt) -> SettleResponse {
+    SettleResponse {
+        success: true,
+        error_reason: None,
+        transaction: receipt.transaction.clone(),
+        network: receipt.network.clone(),
+        payer: Some(receipt.payer.clone()),
     }
-    let header = |name: &str, json: &Value| (name.to_owned(), encode_header(json));
-    vec![header("payment-response", settlement), header("x-payment-response", &v1)]
 }
 
-/// The headers of a settlement that was made.
 pub fn settled_headers(receipt: &Receipt) -> Vec<(String, String)> {
-    payment_response(&receipt_json(receipt), &receipt.network_v1)
+    headers(settled(receipt), &receipt.network_v1)
 }
 
-/// The headers of a settlement that was refused, with x402's code for why.
+/// The headers of a settlement that was rejected. `reason` is x402's code for why.
 pub fn rejected_headers(payment: &Payment, reason: String) -> Vec<(String, String)> {
-    let settlement = json!({
-        "success": false,
-        "errorReason": reason,
-        "transaction": "",
-        "network": payment.network,
-        "payer": payment.payer,
-    });
-    payment_response(&settlement, &payment.network_v1)
+    let settlement = SettleResponse {
+        success: false,
+        error_reason: Some(reason),
+        transaction: String::new(),
+        network: payment.network.clone(),
+        payer: Some(payment.payer.to_string()),
+    };
+    headers(settlement, &payment.network_v1)
 }
 
-/// A receipt as x402 v2 says it (5.3).
-pub fn receipt_json(receipt: &Receipt) -> Value {
-    json!({
-        "success": true,
-        "transaction": receipt.transaction,
-        "network": receipt.network,
-        "payer": receipt.payer,
-    })
+/// The headers of both versions: v1 has another name for the same network.
+fn headers(settlement: SettleResponse, network_v1: &str) -> Vec<(String, String)> {
+    let header = |name: &str, settlement: &SettleResponse| (name.to_owned(), encode_header(settlement));
+    let v2 = header("payment-response", &settlement);
+    let v1 = header("x-payment-response", &SettleResponse { network: network_v1.to_owned(), ..settlement });
+    vec![v2, v1]
 }

@@ -1,13 +1,13 @@
 //! Replay: what a caller who follows a run is sent next. A position goes in, bytes come out; the caller of
 //! [`next_chunk`] writes them to whoever follows.
 
+use super::events;
 use super::run_record::{RunRecord, RunStats};
 use super::run_request::RequestIdentity;
 use super::transcript::Transcript;
 use crate::rules::refusal::Refusal;
 use crate::rules::run::{Ending, Run, View};
 use crate::wire::sse;
-use serde_json::{json, Value};
 
 /// A run at one moment, as far as its followers are shown it.
 #[derive(Clone, Copy)]
@@ -117,19 +117,18 @@ pub fn next_chunk(snapshot: Snapshot<'_>, position: &mut ReadPosition) -> Chunk 
     }
     let mut bytes = Vec::new();
     if std::mem::take(&mut position.restart) {
-        let event = json!({"type": "restart", "run": run_id});
-        sse::write(&mut bytes, transcript.event_id(0), &event.to_string());
+        sse::write(&mut bytes, transcript.event_id(0), &events::restart(run_id));
     }
     let last = if transcript.edition != position.edition {
         // The answer is being written anew, and this follower has read part of the old one.
-        Some(error_event(&Refusal::Interrupted, charged, run_id))
+        Some(events::error(&Refusal::Interrupted, run_id, charged))
     } else {
         let (text, next) = transcript.events(position.pieces);
         bytes.extend(text);
         position.pieces = next;
         match run.ending().filter(|_| next >= transcript.len()) {
             Some(Ending::Done) => record.map(|record| record.done_event(stats, run.receipt())),
-            Some(Ending::Error(refusal)) => Some(error_event(&refusal, charged, run_id)),
+            Some(Ending::Error(refusal)) => Some(events::error(&refusal, run_id, charged)),
             None => None,
         }
     };
@@ -137,17 +136,10 @@ pub fn next_chunk(snapshot: Snapshot<'_>, position: &mut ReadPosition) -> Chunk 
         // Only an end that stays has an id: a follower who comes back after any other gets what has come since.
         Some(event) if run.is_final() && transcript.edition == position.edition => {
             let id = transcript.event_id(position.pieces.saturating_add(1));
-            sse::write(&mut bytes, id, &event.to_string());
+            sse::write(&mut bytes, id, event);
         }
-        Some(event) => sse::write_unnumbered(&mut bytes, &event.to_string()),
+        Some(event) => sse::write_unnumbered(&mut bytes, event),
         None => {}
     }
     Chunk { bytes, is_last: last.is_some() }
-}
-
-/// The event that ends an answer which is not whole. `charged` is null where it is in doubt.
-fn error_event(refusal: &Refusal, charged: bool, run_id: Option<&str>) -> Value {
-    let message = refusal.message_when(charged);
-    let known = refusal.knows_charge().then_some(charged);
-    json!({"type": "error", "code": refusal.code(), "message": message, "charged": known, "run": run_id})
 }

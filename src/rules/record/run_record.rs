@@ -1,16 +1,20 @@
 //! What a run carries with it: what the front door hands to the run object, and what the object keeps.
 
-use super::receipt::receipt_json;
+use super::events;
+use super::events::json_text;
+use super::receipt::settled;
 use super::run_request::{RequestIdentity, RunRequest};
 use crate::rules::hire::context::ContractContext;
 use crate::rules::hire::task::TaskFacts;
+use crate::rules::ids::run_path;
 use crate::rules::payment::Payment;
 use crate::rules::record::ledger_row::{row, Facts, Row};
-use crate::rules::refusal::{Refusal, Retry};
+use crate::rules::refusal::body::ErrorBody;
+use crate::rules::refusal::Refusal;
 use crate::rules::run::{Ending, Millis, Receipt, Run, View};
 use crate::wire::anthropic::{StopReason, Usage};
+use crate::wire::x402::SettleResponse;
 use serde::{Deserialize, Serialize};
-use serde_json::{json, Value};
 
 /// What the object keeps of a run in clear: nothing secret.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -125,59 +129,81 @@ impl RunRecord {
     }
 
     /// The event that ends a whole answer.
-    pub fn done_event(&self, stats: &RunStats, receipt: Option<&Receipt>) -> Value {
-        json!({
-            "type": "done",
-            "usage": stats.usage,
-            "stop_reason": stats.stop_reason,
-            "run": self.run_id,
-            "receipt": receipt.map(receipt_json),
+    pub fn done_event(&self, stats: &RunStats, receipt: Option<&Receipt>) -> String {
+        events::done(stats.usage, stats.stop_reason.as_ref(), &self.run_id, receipt)
+    }
+
+    /// The whole answer as one JSON document.
+    pub fn document(&self, text: &str, stats: &RunStats, receipt: Option<&Receipt>) -> String {
+        json_text(&RunDocument {
+            run: &self.run_id,
+            status: "delivered",
+            model: &self.model,
+            output: text,
+            stop_reason: stats.stop_reason.as_ref(),
+            usage: stats.usage,
+            receipt: receipt.map(settled),
         })
     }
 
-    /// The whole answer as one document.
-    pub fn document(&self, text: &str, stats: &RunStats, receipt: Option<&Receipt>) -> Value {
-        json!({
-            "run": self.run_id,
-            "status": "delivered",
-            "model": self.model,
-            "output": text,
-            "stop_reason": stats.stop_reason,
-            "usage": stats.usage,
-            "receipt": receipt.map(receipt_json),
-        })
-    }
-}
-
-impl RunRecord {
-    /// Where the run stands, for who holds its id.
-    pub fn status(&self, run: &Run, stats: &RunStats, text: &str) -> Value {
+    /// Where the run stands, as a JSON document for whoever has its id.
+    pub fn status(&self, run: &Run, stats: &RunStats, text: &str) -> String {
         let charged = run.receipt().is_some();
         let refusal = match (run.view(), run.ending()) {
             (_, Some(Ending::Error(refusal))) | (View::Refuse(refusal), _) => Some(refusal),
             _ => None,
         };
-        let known = refusal.as_ref().is_none_or(Refusal::knows_charge) && !run.is_settling();
-        let error = refusal.map(|refusal| {
-            let retryable = matches!(refusal.retry(), Retry::After(_));
-            json!({"code": refusal.code(), "message": refusal.message_when(charged), "retryable": retryable})
-        });
+        let charge_is_known = refusal.as_ref().is_none_or(Refusal::knows_charge) && !run.is_settling();
         let row = self.row(run, stats, self.started_at);
-        json!({
-            "run": self.run_id,
-            "status": row.status,
-            "model": self.model,
-            "startedAt": self.started_at,
-            "charged": known.then_some(charged),
-            "amount": row.amount,
-            "asset": row.asset,
-            "network": row.network,
-            "receipt": run.receipt().map(receipt_json),
-            "output": (run.ending() == Some(Ending::Done)).then_some(text),
-            "stop_reason": stats.stop_reason,
-            "usage": stats.usage,
-            "error": error,
-            "stream": format!("/runs/{}/stream", self.run_id),
+        json_text(&RunStatus {
+            run: &self.run_id,
+            status: row.status,
+            model: &self.model,
+            started_at: self.started_at,
+            charged: charge_is_known.then_some(charged),
+            amount: &row.amount,
+            asset: row.asset.as_deref(),
+            network: row.network.as_deref(),
+            receipt: run.receipt().map(settled),
+            output: (run.ending() == Some(Ending::Done)).then_some(text),
+            stop_reason: stats.stop_reason.as_ref(),
+            usage: stats.usage,
+            error: refusal.map(|refusal| ErrorBody::in_status(&refusal, charged)),
+            stream: format!("{}/stream", run_path(&self.run_id)),
         })
     }
+}
+
+/// A whole answer. Callers read the members in this order.
+#[derive(Serialize)]
+struct RunDocument<'a> {
+    run: &'a str,
+    status: &'static str,
+    model: &'a str,
+    output: &'a str,
+    stop_reason: Option<&'a StopReason>,
+    usage: Usage,
+    receipt: Option<SettleResponse>,
+}
+
+/// Where a run stands. Callers read the members in this order.
+#[derive(Serialize)]
+struct RunStatus<'a> {
+    run: &'a str,
+    status: &'static str,
+    model: &'a str,
+    #[serde(rename = "startedAt")]
+    started_at: Millis,
+    /// `None` while it is in doubt.
+    charged: Option<bool>,
+    amount: &'a str,
+    asset: Option<&'a str>,
+    network: Option<&'a str>,
+    receipt: Option<SettleResponse>,
+    /// `None` until the answer is whole.
+    output: Option<&'a str>,
+    stop_reason: Option<&'a StopReason>,
+    usage: Usage,
+    error: Option<ErrorBody<'a>>,
+    stream: String,
 }

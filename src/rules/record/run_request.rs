@@ -1,6 +1,6 @@
 //! What the front door hands to the run object.
 
-use crate::rules::config::Limits;
+use crate::rules::config::{Config, Limits};
 use crate::rules::hire::context::ContractContext;
 use crate::rules::hire::instructions::{instructions, structured_output_schema};
 use crate::rules::hire::output::OutputType;
@@ -9,7 +9,7 @@ use crate::rules::refusal::Refusal;
 use crate::rules::run::{Millis, Policy, Release, Terms};
 use crate::rules::secret::Secret;
 use crate::rules::template::input::Input;
-use crate::rules::template::{render, NEUTRAL_MESSAGE};
+use crate::rules::template::{render, Template, NEUTRAL_MESSAGE};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -85,7 +85,37 @@ impl RequestIdentity {
     }
 }
 
+/// What a caller asks of a template.
+pub struct CallerRequest {
+    pub object: String,
+    pub input: Input,
+    pub payment: Option<Payment>,
+    pub digest: String,
+    pub representation: Representation,
+    pub begin_refusal: Option<Refusal>,
+}
+
 impl RunRequest {
+    /// A request for a run of `template`, under no contract.
+    pub fn new(template: Template, config: &Config, caller: CallerRequest) -> Self {
+        Self {
+            max_tokens: config.max_tokens(&template.model, template.max_tokens),
+            template_id: template.id,
+            creator_id: template.creator_id,
+            model: template.model,
+            prompt: template.prompt,
+            release: template.release,
+            input: caller.input,
+            payment: caller.payment,
+            object: caller.object,
+            digest: caller.digest,
+            representation: caller.representation,
+            begin_refusal: caller.begin_refusal,
+            contract_context: None,
+            answer_by: 0,
+        }
+    }
+
     /// See [`RequestIdentity`].
     pub fn identity(&self) -> RequestIdentity {
         RequestIdentity::of(&self.payment, &self.digest, &self.contract_context)

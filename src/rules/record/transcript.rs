@@ -2,8 +2,8 @@
 //! pieces that were appended. With the edition in front they become the `id:` of their events, by which a caller who
 //! comes back says how far they have read.
 
+use super::events;
 use crate::wire::sse;
-use serde_json::json;
 
 /// How much [`Transcript::events`] renders in one call, in bytes. The last piece may exceed it.
 const BATCH: usize = 64 * 1024;
@@ -76,8 +76,7 @@ impl Transcript {
         let mut next = position;
         for piece in self.pieces(position) {
             next += 1;
-            let event = json!({"type": "text", "content": piece});
-            sse::write(&mut out, self.event_id(next), &event.to_string());
+            sse::write(&mut out, self.event_id(next), &events::text(piece));
             if out.len() > BATCH {
                 break;
             }

@@ -9,6 +9,7 @@ pub use contract::ContractError;
 pub use model::ModelError;
 use serde::{Deserialize, Serialize};
 
+pub mod body;
 mod contract;
 mod model;
 

@@ -1,18 +1,20 @@
 //! `/integrations/claude/config`: the creator's Claude key. It goes in and never comes out.
 
-use super::{Answer, RequestContext};
+use super::reply;
+use super::reply::{Reply, NO_STORE};
+use super::request::RequestContext;
 use crate::edge::http::claude;
 use crate::edge::kv::claude_keys;
 use crate::edge::kv::claude_keys::KeyRecord;
 use crate::edge::kv::config;
-use crate::edge::{clock, fault, jwt};
+use crate::edge::{clock, fault};
 use crate::rules::config::Config;
 use crate::rules::refusal::{InputError, Refusal};
+use crate::rules::run::Millis;
 use crate::rules::secret::Secret;
-use serde::Deserialize;
-use serde_json::{json, Value};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use std::rc::Rc;
-use worker::Response;
 
 /// Largest body read here, in bytes.
 const BODY_LIMIT: usize = 4 * 1024;
@@ -29,20 +31,30 @@ struct Change {
     is_enabled: Option<bool>,
 }
 
+/// What is shown of a key.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct KeyState<'a> {
+    has_api_key: bool,
+    is_enabled: bool,
+    fingerprint: Option<&'a str>,
+    updated_at: Option<Millis>,
+}
+
 /// `GET`: whether there is a key, and which.
-pub(crate) async fn show(context: RequestContext<'_>) -> Answer {
-    let (creator, _) = owner(&context).await?;
-    told(claude_keys::load(context.env, &creator).await?.as_ref())
+pub(crate) async fn show(context: RequestContext<'_>) -> Reply {
+    let (creator, _) = signed_in(&context).await?;
+    respond(claude_keys::load(context.env, &creator).await?.as_ref())
 }
 
 /// `PUT`: stores a key, or switches the stored one on and off. `?verify=true` asks Anthropic first.
-pub(crate) async fn store(mut context: RequestContext<'_>) -> Answer {
-    let (creator, config) = owner(&context).await?;
+pub(crate) async fn store(mut context: RequestContext<'_>) -> Reply {
+    let (creator, config) = signed_in(&context).await?;
     let change = read_change(&mut context).await?;
     let record = match change.api_key {
         Some(key) => {
             check_form(&key)?;
-            if asks_for_verification(&context.request.inner().url()) {
+            if context.query().split('&').any(|pair| pair == "verify=true") {
                 claude::accepts(&config, &key).await?;
             }
             let enabled = change.is_enabled.unwrap_or(true);
@@ -53,35 +65,32 @@ pub(crate) async fn store(mut context: RequestContext<'_>) -> Answer {
         None => {
             let mut stored = claude_keys::load(context.env, &creator).await?.ok_or_else(|| missing("apiKey"))?;
             let is_enabled = change.is_enabled.ok_or_else(|| missing("apiKey or isEnabled"))?;
-            // Always later than the key it is about, whatever the clocks of two colos say.
+            // Later than the key that it is about, also where the clocks of two data centers differ.
             stored.updated_at = clock::now().max(stored.updated_at.saturating_add(1));
             stored.is_enabled = is_enabled;
             claude_keys::switch(context.env, &creator, is_enabled, stored.updated_at).await?;
             stored
         }
     };
-    told(Some(&record))
+    respond(Some(&record))
 }
 
 /// `DELETE`: forgets the key. Doing it twice is no error.
-pub(crate) async fn delete(context: RequestContext<'_>) -> Answer {
-    let (creator, _) = owner(&context).await?;
+pub(crate) async fn delete(context: RequestContext<'_>) -> Reply {
+    let (creator, _) = signed_in(&context).await?;
     claude_keys::delete(context.env, &creator).await?;
-    told(None)
+    respond(None)
 }
 
-async fn owner(context: &RequestContext<'_>) -> Result<(String, Rc<Config>), Refusal> {
+async fn signed_in(context: &RequestContext<'_>) -> Result<(String, Rc<Config>), Refusal> {
     let config = config::load(context.env).await?;
-    let header = context.request.headers().get("authorization").map_err(fault("headers"))?;
-    let creator = jwt::bearer(context.env, &config, header.as_deref()).await?;
-    Ok((creator, config))
+    Ok((context.creator(&config).await?, config))
 }
 
 async fn read_change(context: &mut RequestContext<'_>) -> Result<Change, Refusal> {
-    let bytes = crate::routes::read_limited(&mut context.request, BODY_LIMIT).await?;
-    let bytes = bytes.ok_or(Refusal::BodyTooLarge { limit: BODY_LIMIT })?;
-    // serde's own words could quote the body, and the body holds a key: they are not passed on.
-    let fields: Result<serde_json::Map<String, Value>, _> = serde_json::from_slice(&bytes);
+    let bytes = context.read_body(BODY_LIMIT).await?;
+    // serde's error text could quote the body, which holds a key, so it is not passed on.
+    let fields: Result<Map<String, Value>, _> = serde_json::from_slice(&bytes);
     let change = fields.and_then(|fields| serde_json::from_value(Value::Object(fields)));
     change.map_err(|_| {
         let expected = "{\"apiKey\": string, \"isEnabled\"?: boolean}";
@@ -103,19 +112,12 @@ fn missing(field: &str) -> Refusal {
     Refusal::input(InputError::MissingParameter, field, "a value", "nothing")
 }
 
-fn asks_for_verification(url: &str) -> bool {
-    let query = url.split_once('?').map_or("", |(_, query)| query);
-    query.split('&').any(|pair| pair == "verify=true")
-}
-
-fn told(record: Option<&KeyRecord>) -> Answer {
-    let body: Value = json!({
-        "hasApiKey": record.is_some(),
-        "isEnabled": record.is_some_and(|r| r.is_enabled),
-        "fingerprint": record.map(|r| &r.fingerprint),
-        "updatedAt": record.map(|r| r.updated_at),
-    });
-    let response = Response::from_json(&body).map_err(fault("key state"))?;
-    response.headers().set("cache-control", "no-store").map_err(fault("key state"))?;
-    Ok(response)
+fn respond(record: Option<&KeyRecord>) -> Reply {
+    let state = KeyState {
+        has_api_key: record.is_some(),
+        is_enabled: record.is_some_and(|record| record.is_enabled),
+        fingerprint: record.map(|record| record.fingerprint.as_str()),
+        updated_at: record.map(|record| record.updated_at),
+    };
+    reply::json(&state, NO_STORE)
 }

@@ -1,7 +1,6 @@
 //! `/contracts`: HIRE's contracts, proposed, registered, shown and verified.
 
-use super::problem;
-use super::{Answer, RequestContext};
+use super::reply;
 use crate::edge::d1::contracts;
 use crate::edge::d1::contracts::{NewContract, Registered};
 use crate::edge::d1::templates;
@@ -12,30 +11,44 @@ use crate::edge::objects::runs;
 use crate::edge::vault::Vault;
 use crate::edge::{clock, fault, files};
 use crate::routes::problem::Success;
+use crate::routes::reply::Reply;
+use crate::routes::request::{json_object, RequestContext};
 use crate::rules::config::Config;
 use crate::rules::hire::capability::{Capability, PLATFORM_AGENT};
 use crate::rules::hire::contract;
 use crate::rules::hire::contract::{AgreedTerms, ContractState};
 use crate::rules::hire::webhook::SECRET_PREFIX;
 use crate::rules::ids::task_id;
+use crate::rules::refusal::body::ErrorBody;
 use crate::rules::refusal::{ContractError, Refusal};
 use crate::wire::canonical::canonical;
 use crate::wire::hire;
 use crate::wire::hire::Contract;
-use crate::wire::{base64, strict, timestamp};
-use serde_json::{json, Map, Value};
-use worker::{Env, Response};
+use crate::wire::{base64, timestamp};
+use serde::Serialize;
+use serde_json::Value;
+use worker::Env;
 
 /// Largest contract, in bytes.
 const BODY_LIMIT: usize = 64 * 1024;
 
-/// `POST /contracts/proposals`: a seeker's draft, completed, hashed, and signed by the worker. Nothing is stored.
-pub(crate) async fn propose(mut context: RequestContext<'_>) -> Answer {
-    let answer = answer_draft(&mut context).await;
-    hire(answer, "", Success::Done)
+#[derive(Serialize)]
+struct Proposal {
+    contract: Value,
+    hash: String,
+    next: &'static str,
 }
 
-async fn answer_draft(context: &mut RequestContext<'_>) -> Result<Value, Refusal> {
+const NEXT: &str = "Sign `hash` with the seeker's wallet (EIP-191), put it into contract.signatures.seeker, and POST \
+                    the contract to /contracts.";
+
+/// `POST /contracts/proposals`: a seeker's draft, completed, hashed, and signed by the worker. Nothing is stored.
+pub(crate) async fn propose(mut context: RequestContext<'_>) -> Reply {
+    let proposal = proposal(&mut context).await;
+    reply::of_contract(proposal, "", |_| Success::Done)
+}
+
+async fn proposal(context: &mut RequestContext<'_>) -> Result<Proposal, Refusal> {
     let config = config::load(context.env).await?;
     let mut draft = read_body(context).await?;
     for member in ["parties", "task"] {
@@ -46,11 +59,12 @@ async fn answer_draft(context: &mut RequestContext<'_>) -> Result<Value, Refusal
     let capability = capability_of(context.env, &draft).await?;
     if let Some(id) = draft.get("contract_id").and_then(Value::as_str) {
         if contracts::find(context.env, id).await?.is_some() {
-            return Err(taken());
+            return Err(id_is_taken());
         }
     }
     if matches!(agent_of(&draft).as_deref(), None | Some(PLATFORM_AGENT)) {
-        // The house speaks for its creators; who signs is one of them, under the name they have for it.
+        // The platform's agent speaks for all creators. One of them signs, under their own agent and the name that the
+        // capability has there.
         if let Some(worker) = draft.pointer_mut("/parties/worker").and_then(Value::as_object_mut) {
             worker.remove("agent_id");
         }
@@ -71,33 +85,56 @@ async fn answer_draft(context: &mut RequestContext<'_>) -> Result<Value, Refusal
     if let Some(signatures) = document.get_mut("signatures").and_then(Value::as_object_mut) {
         signatures.remove("seeker");
     }
-    Ok(json!({
-        "contract": document,
-        "hash": hash,
-        "next": "Sign `hash` with the seeker's wallet (EIP-191), put it into contract.signatures.seeker, and POST \
-                 the contract to /contracts.",
-    }))
+    Ok(Proposal { contract: document, hash, next: NEXT })
+}
+
+/// A registered contract as both parties see it.
+#[derive(Serialize)]
+struct ContractView {
+    contract_id: Value,
+    state: String,
+    hash: Value,
+    contract: Value,
+    /// Shown when the contract is registered, and never again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    webhook_secret: Option<String>,
+}
+
+impl ContractView {
+    fn new(document: &Value, state: &str) -> Self {
+        let member = |name: &str| document.get(name).cloned().unwrap_or_default();
+        Self {
+            contract_id: member("contract_id"),
+            state: state.to_owned(),
+            hash: member("hash"),
+            contract: document.clone(),
+            webhook_secret: None,
+        }
+    }
 }
 
 /// `POST /contracts`: registers a contract that both have signed. Doing it twice is no error.
-pub(crate) async fn register(mut context: RequestContext<'_>) -> Answer {
+pub(crate) async fn register(mut context: RequestContext<'_>) -> Reply {
     let mut id = String::new();
-    let answer = take(&mut context, &mut id).await;
-    let is_new = answer.as_ref().is_ok_and(|body| body.get("webhook_secret").is_some());
-    hire(answer, &id, if is_new { Success::Created } else { Success::Done })
+    let view = store(&mut context, &mut id).await;
+    reply::of_contract(view, &id, |view| match view.webhook_secret {
+        Some(_) => Success::Created,
+        None => Success::Done,
+    })
 }
 
-async fn take(context: &mut RequestContext<'_>, id: &mut String) -> Result<Value, Refusal> {
+/// Stores the contract of the body. `id` becomes the one that it claims, for the answer.
+async fn store(context: &mut RequestContext<'_>, id: &mut String) -> Result<ContractView, Refusal> {
     let config = config::load(context.env).await?;
     let document = read_body(context).await?;
-    // For the answer, also where it is too long for ours.
+    // Bounded, for a refusal repeats it: it has not been checked yet.
     let claimed = document.get("contract_id").and_then(Value::as_str).unwrap_or_default();
     *id = claimed.chars().take(100).filter(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
     let contract = contract::read(&document)?;
     contract::check_signed(&document, &contract)?;
-    // What is registered stays so, whatever the template has come to.
+    // A registered contract stays registered, whatever has become of the template.
     if let Some(before) = contracts::find(context.env, id).await? {
-        return again(&before, &document);
+        return registered_before(&before, &document);
     }
     let capability = capability_of(context.env, &document).await?;
     let agreed = check(context.env, &config, &contract, &capability)?;
@@ -116,65 +153,77 @@ async fn take(context: &mut RequestContext<'_>, id: &mut String) -> Result<Value
     };
     if !contracts::insert(context.env, new).await? {
         let before = contracts::find(context.env, id).await?.ok_or(Refusal::Internal)?;
-        return again(&before, &document);
+        return registered_before(&before, &document);
     }
-    let mut body = shown(&document, ContractState::Signed.as_str());
-    // Told this once.
-    body.insert("webhook_secret".to_owned(), secret.into());
-    Ok(Value::Object(body))
+    let view = ContractView::new(&document, ContractState::Signed.as_str());
+    Ok(ContractView { webhook_secret: Some(secret), ..view })
 }
 
-/// The same contract again, or another of the same id.
-fn again(before: &Registered, document: &Value) -> Result<Value, Refusal> {
+/// The same contract may be registered again; another one of the same id may not.
+fn registered_before(before: &Registered, document: &Value) -> Result<ContractView, Refusal> {
     match canonical(&before.document) == canonical(document) {
-        true => Ok(Value::Object(shown(document, state_of(before)))),
-        false => Err(taken()),
+        true => Ok(ContractView::new(document, state_of(before))),
+        false => Err(id_is_taken()),
     }
 }
 
-fn taken() -> Refusal {
+fn id_is_taken() -> Refusal {
     Refusal::contract(ContractError::Exists, "contract_id", "an id of its own", "one that is taken")
 }
 
-/// `GET /contracts/{id}`: the contract, and how it stands.
-pub(crate) async fn show(context: RequestContext<'_>, id: &str) -> Answer {
+/// `GET /contracts/{id}`: the contract, and its state.
+pub(crate) async fn show(context: RequestContext<'_>, id: &str) -> Reply {
     let found = contracts::find(context.env, id).await;
-    let answer = found.and_then(|found| {
+    let view = found.and_then(|found| {
         let registered = found.ok_or(Refusal::NotFound)?;
-        Ok(Value::Object(shown(&registered.document, state_of(&registered))))
+        Ok(ContractView::new(&registered.document, state_of(&registered)))
     });
-    hire(answer, id, Success::Done)
+    reply::of_contract(view, id, |_| Success::Done)
+}
+
+#[derive(Serialize)]
+struct Verification<'a> {
+    contract_id: &'a str,
+    valid: bool,
+    /// Whether the document is the registered contract.
+    registered: bool,
+    hash: Hashes,
+    error: Option<ErrorBody<'a>>,
+    state: String,
+}
+
+#[derive(Serialize)]
+struct Hashes {
+    claimed: Option<Value>,
+    computed: String,
 }
 
 /// `POST /contracts/{id}/verify`: whether the registered contract, or the one in the body, is what was signed.
-pub(crate) async fn verify(mut context: RequestContext<'_>, id: &str) -> Answer {
-    let answer = verified(&mut context, id).await;
-    hire(answer, id, Success::Done)
+pub(crate) async fn verify(mut context: RequestContext<'_>, id: &str) -> Reply {
+    let verification = verification(&mut context, id).await;
+    reply::of_contract(verification, id, |_| Success::Done)
 }
 
-async fn verified(context: &mut RequestContext<'_>, id: &str) -> Result<Value, Refusal> {
+async fn verification<'a>(context: &mut RequestContext<'_>, id: &'a str) -> Result<Verification<'a>, Refusal> {
     let registered = contracts::find(context.env, id).await?.ok_or(Refusal::NotFound)?;
-    let bytes = crate::routes::read_limited(&mut context.request, BODY_LIMIT).await?;
-    let bytes = bytes.ok_or(Refusal::BodyTooLarge { limit: BODY_LIMIT })?;
+    let bytes = context.read_body(BODY_LIMIT).await?;
     let document = match bytes.trim_ascii().is_empty() {
         true => registered.document.clone(),
         false => parse(&bytes)?,
     };
-    let fault = contract::read(&document).and_then(|contract| contract::check_signed(&document, &contract)).err();
+    let signed = contract::read(&document).and_then(|contract| contract::check_signed(&document, &contract));
     let same = canonical(&document) == canonical(&registered.document);
-    let valid = fault.is_none() && same;
-    let error = fault.map(|fault| json!({"code": fault.code(), "message": fault.message(), "details": fault.detail()}));
-    Ok(json!({
-        "contract_id": id,
-        "valid": valid,
-        "registered": same,
-        "hash": {"claimed": document.get("hash"), "computed": hire::hash(&document)},
-        "error": error,
-        "state": state_of(&registered),
-    }))
+    Ok(Verification {
+        contract_id: id,
+        valid: signed.is_ok() && same,
+        registered: same,
+        hash: Hashes { claimed: document.get("hash").cloned(), computed: hire::hash(&document) },
+        error: signed.err().as_ref().map(ErrorBody::of_verification),
+        state: state_of(&registered).to_owned(),
+    })
 }
 
-/// What is said no to by name, of a contract or a draft.
+/// Checks the terms of a contract or a draft.
 fn check(env: &Env, config: &Config, contract: &Contract, capability: &Capability) -> Result<AgreedTerms, Refusal> {
     let network = config.hire_network().ok_or(Refusal::NotForSale)?;
     let agreed = contract::check_terms(contract, capability, network, clock::now())?;
@@ -194,46 +243,36 @@ fn check(env: &Env, config: &Config, contract: &Contract, capability: &Capabilit
 /// The capability that a contract or draft is about.
 async fn capability_of(env: &Env, document: &Value) -> Result<Capability, Refusal> {
     let name = document.pointer("/task/capability").and_then(Value::as_str);
-    let agent = agent_of(document);
-    let (found, wanted) = match (agent.as_deref(), name) {
-        (None | Some(PLATFORM_AGENT), Some(name)) => {
-            (templates::capabilities(env, CapabilityQuery::Full { name }).await?, name)
-        }
-        (None | Some(PLATFORM_AGENT), None) => (templates::capabilities(env, CapabilityQuery::All).await?, "a name"),
-        (Some(agent_id), Some(name)) => {
-            (templates::capabilities(env, CapabilityQuery::Named { agent_id, name }).await?, name)
-        }
-        (Some(agent_id), None) => {
-            (templates::capabilities(env, CapabilityQuery::OfAgent { agent_id }).await?, "a name")
-        }
+    // The platform's agent offers the capabilities of all creators.
+    let agent = agent_of(document).filter(|agent| agent != PLATFORM_AGENT);
+    let query = match (agent.as_deref(), name) {
+        (None, Some(name)) => CapabilityQuery::Full { name },
+        (None, None) => CapabilityQuery::All,
+        (Some(agent_id), Some(name)) => CapabilityQuery::Named { agent_id, name },
+        (Some(agent_id), None) => CapabilityQuery::OfAgent { agent_id },
     };
-    // One's own name goes before another's full one.
-    let exact = found.iter().find(|(capability, _)| agent.is_some() && capability.slug == wanted);
-    if let (Some((capability, _)), _) | (None, [(capability, _)]) = (exact, found.as_slice()) {
+    let found = templates::capabilities(env, query).await?;
+    // An agent's own name for a capability goes before another capability's full name.
+    let own = found.iter().find(|(capability, _)| agent.is_some() && Some(capability.slug.as_str()) == name);
+    if let (Some((capability, _)), _) | (None, [(capability, _)]) = (own, found.as_slice()) {
         return Ok(capability.clone());
     }
-    let known = match agent.as_deref() {
-        None | Some(PLATFORM_AGENT) => true,
-        Some(agent_id) => !templates::capabilities(env, CapabilityQuery::OfAgent { agent_id }).await?.is_empty(),
-    };
-    match known {
-        false => {
+    if let Some(agent_id) = agent.as_deref() {
+        if templates::capabilities(env, CapabilityQuery::OfAgent { agent_id }).await?.is_empty() {
             let (field, expected) = ("parties.worker.agent_id", "an agent of /.well-known/hire.json");
-            Err(Refusal::contract(ContractError::UnknownWorker, field, expected, "another"))
-        }
-        true => {
-            let expected = "the name of one of the agent's capabilities (/.well-known/hire.json)";
-            let received = if wanted == "a name" { "none" } else { "another" };
-            Err(Refusal::contract(ContractError::UnknownCapability, "task.capability", expected, received))
+            return Err(Refusal::contract(ContractError::UnknownWorker, field, expected, "another"));
         }
     }
+    let expected = "the name of one of the agent's capabilities (/.well-known/hire.json)";
+    let received = if name.is_some() { "another" } else { "none" };
+    Err(Refusal::contract(ContractError::UnknownCapability, "task.capability", expected, received))
 }
 
 fn agent_of(document: &Value) -> Option<String> {
     document.pointer("/parties/worker/agent_id").and_then(Value::as_str).map(str::to_owned)
 }
 
-/// A contract that was never executed in time has come to nothing.
+/// A contract that was not executed by its deadline is rejected, though nobody has written that down.
 fn state_of(registered: &Registered) -> &str {
     let deadline = timestamp::parse(&registered.contract.terms.deadline).unwrap_or_default();
     match registered.state == ContractState::Signed.as_str() && deadline <= clock::now() {
@@ -242,38 +281,12 @@ fn state_of(registered: &Registered) -> &str {
     }
 }
 
-fn shown(document: &Value, state: &str) -> Map<String, Value> {
-    let mut body = Map::new();
-    body.insert("contract_id".to_owned(), document.get("contract_id").cloned().unwrap_or_default());
-    body.insert("state".to_owned(), state.into());
-    body.insert("hash".to_owned(), document.get("hash").cloned().unwrap_or_default());
-    body.insert("contract".to_owned(), document.clone());
-    body
-}
-
 async fn read_body(context: &mut RequestContext<'_>) -> Result<Value, Refusal> {
-    let bytes = crate::routes::read_limited(&mut context.request, BODY_LIMIT).await?;
-    parse(&bytes.ok_or(Refusal::BodyTooLarge { limit: BODY_LIMIT })?)
+    parse(&context.read_body(BODY_LIMIT).await?)
 }
 
 fn parse(bytes: &[u8]) -> Result<Value, Refusal> {
-    let malformed = |received: &str| Refusal::contract(ContractError::Malformed, "body", "a JSON object", received);
-    let value = strict::from_slice(bytes).map_err(|error| malformed(&error.to_string()))?;
-    match value.is_object() {
-        true => Ok(value),
-        false => Err(malformed("another value")),
-    }
-}
-
-/// A document, or a refusal in HIRE's form.
-fn hire(answer: Result<Value, Refusal>, contract_id: &str, success: Success) -> Answer {
-    let body = match answer {
-        Ok(body) => body,
-        Err(refusal) => return problem::of_contract(&refusal, contract_id).map_err(fault("problem")),
-    };
-    let response = Response::from_bytes(body.to_string().into_bytes()).map_err(fault("contract"))?;
-    let headers = response.headers();
-    headers.set("content-type", "application/json").map_err(fault("contract"))?;
-    headers.set("cache-control", "private, no-store").map_err(fault("contract"))?;
-    Ok(problem::succeed(response, success))
+    json_object(bytes).map_err(|not_an_object| {
+        Refusal::contract(ContractError::Malformed, "body", "a JSON object", &not_an_object.received)
+    })
 }

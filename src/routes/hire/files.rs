@@ -1,25 +1,23 @@
 //! `/files/…`: deliverables, for whoever has a link to one.
 
-use super::{Answer, RequestContext};
 use crate::edge::{clock, fault, files};
-use crate::routes::execute::header;
 use crate::routes::problem::{succeed, Success};
+use crate::routes::reply::Reply;
+use crate::routes::request::RequestContext;
 use crate::wire::range;
 use crate::wire::range::RangeRequest;
 use worker::Response;
 
 /// Hands out a file, or a range of it.
-pub(crate) async fn show(context: RequestContext<'_>, key: &str) -> Answer {
-    let url = context.request.inner().url();
-    let query = url.split_once('?').map_or("", |(_, query)| query);
-    let file = files::open(context.env, key, query, clock::seconds()).await?;
+pub(crate) async fn show(context: RequestContext<'_>, key: &str) -> Reply {
+    let file = files::open(context.env, key, &context.query(), clock::seconds()).await?;
     let etag = format!("\"{}\"", file.checksum);
     let length = file.bytes.len();
-    let same = |name: &str| header(&context.request, name).map(|value| value.is_none_or(|value| value == etag));
-    let known = header(&context.request, "if-none-match")?.unwrap_or_default();
+    let same = |name: &str| context.header(name).map(|value| value.is_none_or(|value| value == etag));
+    let known = context.header("if-none-match")?.unwrap_or_default();
     let mut known = known.split(',').map(|tag| tag.trim().trim_start_matches("W/"));
     let unchanged = known.any(|tag| tag == etag || tag == "*");
-    let wanted = match header(&context.request, "range")? {
+    let wanted = match context.header("range")? {
         Some(range) if same("if-range")? => range::read(&range, length),
         _ => RangeRequest::Whole,
     };
@@ -46,7 +44,7 @@ pub(crate) async fn show(context: RequestContext<'_>, key: &str) -> Answer {
         ("accept-ranges", "bytes"),
         ("etag", &etag),
         ("cache-control", "private, max-age=3600"),
-        // Claude's words on our host: never a page of ours.
+        // Claude wrote the file: a browser must not show it as a page of this host.
         ("content-disposition", &format!("attachment; filename=\"{name}\"")),
         ("content-security-policy", "sandbox; default-src 'none'"),
     ] {

@@ -1,0 +1,157 @@
+//! `POST /@{user}/{slug}`: run a template.
+//!
+//! The order of the checks is the promise "nothing wrong is ever charged": the template, the input, the owner, what the
+//! creator lacks, and only then money.
+
+use super::problem;
+use super::reply;
+use super::reply::Reply;
+use super::request::{RequestContext, RequestHead};
+use crate::edge::d1::templates;
+use crate::edge::fault;
+use crate::edge::kv::config;
+use crate::edge::objects::{payers, runs};
+use crate::routes::paid_run::{check_payment, check_readiness, send};
+use crate::rules::config::Config;
+use crate::rules::payment::identifier;
+use crate::rules::payment::identifier::Claim;
+use crate::rules::payment::matching::PaymentCheck;
+use crate::rules::payment::quote;
+use crate::rules::payment::Payment;
+use crate::rules::record::run_request::{CallerRequest, RunRequest};
+use crate::rules::refusal::Refusal;
+use crate::rules::template::input;
+use crate::rules::template::input::{Body, Input};
+use crate::rules::template::Template;
+use crate::wire::canonical::digest;
+use serde_json::{json, Map, Value};
+use worker::{Env, Response};
+
+/// Runs the template, for a payer or for its owner.
+pub(crate) async fn create(context: RequestContext<'_>, user: &str, slug: &str) -> Reply {
+    let config = config::load(context.env).await?;
+    let head = RequestHead::read(&context)?;
+
+    let template = templates::find(context.env, user, slug).await?.ok_or(Refusal::NotFound)?;
+    if template.published || (head.owner_test && check_owner(&context, &config, &template).await.is_ok()) {
+        return run(context, &config, &head, template).await;
+    }
+    // To anyone but its owner a draft does not exist, token or no token. But whoever paid for a run before it was
+    // withdrawn has a right to that run, and to nothing else.
+    let paid_before = match head.has_payment() {
+        true => run(context, &config, &head, template).await.ok(),
+        false => None,
+    };
+    let is_of_a_run = |response: &Response| response.headers().has("x-run-id").unwrap_or_default();
+    paid_before.filter(is_of_a_run).ok_or(Refusal::NotFound)
+}
+
+/// Runs a template that the caller may see, or sends its terms.
+async fn run(mut context: RequestContext<'_>, config: &Config, head: &RequestHead, template: Template) -> Reply {
+    let body = Body::read(&context.read_body(config.limits.body_bytes).await?);
+    let input = input::validate(&body, &template, &config.limits);
+    if head.owner_test {
+        return owner_test(&context, config, head, template, body, input?).await;
+    }
+    // Who sends nothing asks for the terms; indexers list only what answers 402.
+    let asks_for_terms = body == Body::Empty && !head.has_payment();
+    if !asks_for_terms && !head.has_payment() {
+        input.clone()?;
+    }
+    let ready = check_readiness(&context, config, &template).await;
+    // Of a wrong input and a payment that cannot be read, the caller hears of the input.
+    let presented = head.read_payment().or_else(|refusal| input.clone().and(Err(refusal)))?;
+    if presented.is_none() {
+        ready.clone()?;
+    }
+    let quote = quote::quote(&template, config, &context.url())?;
+    let challenge = |refusal: &Refusal| problem::challenge(refusal, &quote).map_err(fault("challenge"));
+    let Some(mut presented) = presented else {
+        return challenge(&Refusal::PaymentRequired);
+    };
+    // A request that cannot begin a run goes to the object all the same where its payment has a name: it may have
+    // bought a run before, when the template had other parameters or another price.
+    let (payment, begin_refusal) = match (check_payment(&mut presented, &quote, config), input.clone().err()) {
+        // A forged payment costs nobody anything: no object, and no call of the facilitator. (Only the facilitator can
+        // tell a contract wallet's signature from a forged one.)
+        (PaymentCheck::Forged(_) | PaymentCheck::Differs(_, None), Some(wrong_input)) => return Err(wrong_input),
+        (PaymentCheck::Forged(refusal) | PaymentCheck::Differs(refusal, None), None) => return challenge(&refusal),
+        (PaymentCheck::Matches(payment), _) if !template.published => (payment, Some(Refusal::NotFound)),
+        (PaymentCheck::Matches(payment), wrong_input) => (payment, wrong_input.or(ready.err())),
+        (PaymentCheck::Differs(refusal, Some(payment)), wrong_input) => (payment, Some(wrong_input.unwrap_or(refusal))),
+    };
+    let request_digest = digest_of(&context, body);
+    let request_digest = match &presented.identifier {
+        // The payment's signature is public once it is on the chain; its identifier is not.
+        Some(identifier) => digest(&json!([request_digest, identifier])),
+        None => request_digest,
+    };
+    let in_header = identifier::of_header(head.idempotency_key.as_deref())?;
+    let identifiers: Vec<String> = presented.identifier.into_iter().chain(in_header).collect();
+    if begin_refusal.is_none() {
+        claim_identifiers(context.env, config, &identifiers, &request_digest, &payment).await?;
+    }
+    let caller = CallerRequest {
+        object: payment.name.clone(),
+        input: input.unwrap_or_default(),
+        payment: Some(payment),
+        digest: request_digest,
+        representation: head.representation,
+        begin_refusal,
+    };
+    let answer = send(&context, &RunRequest::new(template, config, caller)).await?;
+    reply::of_run(answer, Some(&quote))
+}
+
+async fn owner_test(
+    context: &RequestContext<'_>,
+    config: &Config,
+    head: &RequestHead,
+    template: Template,
+    body: Body,
+    input: Input,
+) -> Reply {
+    check_owner(context, config, &template).await?;
+    check_readiness(context, config, &template).await?;
+    let caller = CallerRequest {
+        object: format!("test_{}", runs::random_hex()?),
+        input,
+        payment: None,
+        digest: digest_of(context, body),
+        representation: head.representation,
+        begin_refusal: None,
+    };
+    reply::of_run(send(context, &RunRequest::new(template, config, caller)).await?, None)
+}
+
+async fn check_owner(context: &RequestContext<'_>, config: &Config, template: &Template) -> Result<(), Refusal> {
+    let creator = context.creator(config).await?;
+    (creator == template.creator_id).then_some(()).ok_or(Refusal::NotOwner)
+}
+
+/// An identifier stands for one payment of one request. It is claimed before anything is verified. What has been bought
+/// already needs no claim.
+async fn claim_identifiers(
+    env: &Env,
+    config: &Config,
+    identifiers: &[String],
+    digest: &str,
+    payment: &Payment,
+) -> Result<(), Refusal> {
+    if identifiers.is_empty() && config.require_payment_identifier {
+        return Err(Refusal::IdentifierMissing);
+    }
+    for identifier in identifiers {
+        payers::claim(env, payment, &Claim::new(identifier, digest, payment)).await?;
+    }
+    Ok(())
+}
+
+/// The digest of method, path, query and body.
+fn digest_of(context: &RequestContext<'_>, body: Body) -> String {
+    let body = match body {
+        Body::Json(value) => value,
+        Body::Empty | Body::Malformed => Value::Object(Map::new()),
+    };
+    digest(&json!(["POST", context.target(), body]))
+}

@@ -1,0 +1,156 @@
+//! What callers of a run read: the events of its stream, the whole answer, its status, its receipt. Each is written
+//! byte for byte here, for people read the members in this order.
+
+use crate::identifier::payment;
+use coinslot::testing::rules::record::events;
+use coinslot::testing::rules::record::receipt::{rejected_headers, settled_headers};
+use coinslot::testing::rules::record::run_record::{RunRecord, RunStats};
+use coinslot::testing::rules::refusal::{ModelError, Refusal};
+use coinslot::testing::rules::run::{Event, Moment, Policy, Receipt, Run, Terms};
+use coinslot::testing::wire::anthropic::{StopReason, Usage};
+use coinslot::testing::wire::base64;
+use serde_json::Value;
+
+const RUN: &str = "run_0123456789abcdef0123456789abcdef_fedcba9876543210fedcba9876543210";
+const RECEIPT: &str = r#"{"success":true,"transaction":"0xt","network":"eip155:84532","payer":"0xp"}"#;
+const USAGE: &str =
+    r#"{"input_tokens":11,"output_tokens":7,"cache_creation_input_tokens":0,"cache_read_input_tokens":0}"#;
+
+fn receipt() -> Receipt {
+    let text = str::to_owned;
+    Receipt {
+        transaction: text("0xt"),
+        network: text("eip155:84532"),
+        network_v1: text("base-sepolia"),
+        payer: text("0xp"),
+    }
+}
+
+fn stats() -> RunStats {
+    let usage = Usage { input_tokens: 11, output_tokens: 7, ..Usage::default() };
+    RunStats { usage, stop_reason: Some(StopReason::EndTurn), ..RunStats::default() }
+}
+
+fn record() -> RunRecord {
+    RunRecord {
+        run_id: RUN.to_owned(),
+        template_id: "t1".to_owned(),
+        creator_id: "c1".to_owned(),
+        model: "claude-haiku-5-5".to_owned(),
+        max_tokens: 100,
+        payment: Some(payment()),
+        digest: "d".to_owned(),
+        started_at: 1_740_672_000_000,
+        contract_context: None,
+    }
+}
+
+fn run_after(events: impl IntoIterator<Item = Event>) -> Run {
+    let mut run = Run::new(Terms { policy: Policy::OnStart, valid_until: u64::MAX, ..Terms::free() });
+    events.into_iter().for_each(|event| drop(run.handle(event, Moment { now: 0, jitter: 0 })));
+    run
+}
+
+fn settled() -> [Event; 5] {
+    [Event::Presented, Event::Verified, Event::Began, Event::FirstText, Event::Settled(receipt())]
+}
+
+#[test]
+fn an_event_begins_with_its_type() {
+    assert_eq!(events::text("\"Grüße\"\n🦀"), r#"{"type":"text","content":"\"Grüße\"\n🦀"}"#);
+    assert_eq!(events::restart(Some(RUN)), format!(r#"{{"type":"restart","run":"{RUN}"}}"#));
+    let declined = Refusal::Claude(ModelError::Declined);
+    let message = "Claude declined to answer this input. Nothing was charged.";
+    assert_eq!(
+        events::error(&declined, Some(RUN), false),
+        format!(r#"{{"type":"error","code":"CLAUDE_REFUSED","message":"{message}","run":"{RUN}","charged":false}}"#)
+    );
+    assert_eq!(
+        record().done_event(&stats(), Some(&receipt())),
+        format!(r#"{{"type":"done","usage":{USAGE},"stop_reason":"end_turn","run":"{RUN}","receipt":{RECEIPT}}}"#)
+    );
+    assert_eq!(
+        record().done_event(&RunStats { stop_reason: None, ..stats() }, None),
+        format!(r#"{{"type":"done","usage":{USAGE},"stop_reason":null,"run":"{RUN}","receipt":null}}"#)
+    );
+}
+
+#[test]
+fn an_error_names_whom_it_concerns_only_where_that_is_known() {
+    let event = events::error(&Refusal::SettlementUnknown, None, false);
+    assert!(event.ends_with(r#","run":null,"charged":null}"#), "{event}");
+}
+
+#[test]
+fn the_whole_answer_is_one_document() {
+    let expected =
+        format!(r#"{{"run":"{RUN}","status":"delivered","model":"claude-haiku-5-5","output":"Quiet \"pond\"","#)
+            + &format!(r#""stop_reason":"end_turn","usage":{USAGE},"receipt":{RECEIPT}}}"#);
+    assert_eq!(record().document("Quiet \"pond\"", &stats(), Some(&receipt())), expected);
+    let free = record().document("", &stats(), None);
+    assert!(free.ends_with(r#","receipt":null}"#), "{free}");
+}
+
+#[test]
+fn the_status_of_a_delivered_run_has_its_output_and_its_receipt() {
+    let run = run_after(settled().into_iter().chain([Event::Ended]));
+    let expected = format!(
+        r#"{{"run":"{RUN}","status":"delivered","model":"claude-haiku-5-5","startedAt":1740672000000,"charged":true,"#
+    ) + r#""amount":"10000","asset":"0x036CbD53842c5426634e7929541eC2318f3dCF7e","network":"eip155:84532","#
+        + &format!(r#""receipt":{RECEIPT},"output":"Quiet pond","stop_reason":"end_turn","usage":{USAGE},"#)
+        + &format!(r#""error":null,"stream":"/runs/{RUN}/stream"}}"#);
+    assert_eq!(record().status(&run, &stats(), "Quiet pond"), expected);
+}
+
+#[test]
+fn the_status_of_a_run_without_an_answer_says_why_and_shows_no_text() {
+    let broke = Event::Broke { error: ModelError::Declined, no_text: true };
+    let run = run_after([Event::Presented, Event::Verified, Event::Began, broke]);
+    let status = record().status(&run, &stats(), "half of");
+    let expected = r#""output":null,"stop_reason":"end_turn","#;
+    assert!(status.contains(r#""status":"failed""#) && status.contains(expected), "{status}");
+    assert!(status.contains(r#""charged":false,"amount":"0","asset":"#), "{status}");
+    let message = "Claude declined to answer this input. Nothing was charged.";
+    let error = format!(r#""error":{{"code":"CLAUDE_REFUSED","message":"{message}","retryable":false}},"stream":"#);
+    assert!(status.contains(&error), "{status}");
+}
+
+/// While the money may be moving, nobody is told that it has or that it has not.
+#[test]
+fn the_status_of_a_run_that_is_being_settled_leaves_the_charge_open() {
+    let [presented, verified, began, text, settled] = settled();
+    let settling = run_after([presented.clone(), verified.clone(), began.clone(), text.clone()]);
+    let status = record().status(&settling, &stats(), "half of");
+    assert!(status.contains(r#""status":"running""#) && status.contains(r#""charged":null,"amount":"0""#), "{status}");
+    let streaming = run_after([presented, verified, began, text, settled]);
+    let status = record().status(&streaming, &stats(), "half of");
+    assert!(status.contains(r#""charged":true"#) && status.contains(r#""output":null"#), "{status}");
+}
+
+fn decoded(headers: &[(String, String)]) -> Vec<(&str, String)> {
+    let text = |value: &String| String::from_utf8(base64::decode(value).unwrap()).unwrap();
+    headers.iter().map(|(name, value)| (name.as_str(), text(value))).collect()
+}
+
+/// x402 v2, 5.3; v1 has the same members, and names networks in its own words.
+#[test]
+fn a_settlement_is_told_in_the_headers_of_both_versions() {
+    let settled = settled_headers(&receipt());
+    let v1 = RECEIPT.replace("eip155:84532", "base-sepolia");
+    assert_eq!(decoded(&settled), [("payment-response", RECEIPT.to_owned()), ("x-payment-response", v1)]);
+
+    let rejected = rejected_headers(&payment(), "insufficient_funds".to_owned());
+    let v2 = r#"{"success":false,"errorReason":"insufficient_funds","transaction":"","network":"eip155:84532","#
+        .to_owned()
+        + r#""payer":"0x857b06519E91e3A54538791bDbb0E22373e36b66"}"#;
+    let v1 = v2.replace("eip155:84532", "base-sepolia");
+    assert_eq!(decoded(&rejected), [("payment-response", v2), ("x-payment-response", v1)]);
+}
+
+/// See `serde_json` in Cargo.toml: a payment's proof, the schema validator's first mismatch and its `uniqueItems` go by
+/// this order.
+#[test]
+fn a_json_object_that_is_no_type_of_ours_is_kept_in_the_order_of_its_names() {
+    let read: Value = serde_json::from_str(r#"{"b":1,"type":2,"a":3}"#).unwrap();
+    assert_eq!(read.to_string(), r#"{"a":3,"b":1,"type":2}"#);
+}
