@@ -2,22 +2,14 @@
 // not get.
 import assert from 'node:assert/strict';
 import net from 'node:net';
-import { after, before, beforeEach, describe, test } from 'node:test';
+import { describe, test } from 'node:test';
 import { apiError, cut, delta, encode, end, errorEvent, every, hang, head, open, ping, say, shut, start, stop } from '../support/claude.mjs';
-import { HAIKU, HAIKU_PRICE, INPUT, decodeReceipt, gate, readSse, sleep, sse, startStack, until } from '../support/stack.mjs';
+import { WHOLE, asked, hello, payer, payerStack, stack } from '../support/file_stack.mjs';
+import { HAIKU, HAIKU_PRICE, INPUT, decodeReceipt, gate, readSse, sleep, sse, until } from '../support/stack.mjs';
 
-const WHOLE = 1_000_000n;
 const THEIRS = 'req_011 upstream words of Anthropic';
 const LIMITS = { claudeBeginSeconds: 1, claudeIdleSeconds: 1, startAttempts: 1, paidAttempts: 2 };
-let stack;
-let payer;
-before(async () => { stack = await startStack({ config: { revision: 'failures', limits: LIMITS } }); });
-after(() => stack?.close());
-const hello = () => say('Hello', ', ', 'world');
-beforeEach(async () => {
-  stack.reset(hello);
-  payer = await stack.payer();
-});
+payerStack({ config: { revision: 'failures', limits: LIMITS } });
 
 const api = (status, message = '', headers) => () => apiError(status, { message: `${message} ${THEIRS}`, headers });
 const typed = (status, type) => () => apiError(status, { type, message: THEIRS });

@@ -1,30 +1,23 @@
 // `release = 'verified'`: the text of a stream is shown as it is written, before its payment is settled. The creator
 // bears the risk, and limits.outstandingPerPayer says for how many runs of one payer at once.
 import assert from 'node:assert/strict';
-import { after, before, beforeEach, describe, test } from 'node:test';
+import { describe, test } from 'node:test';
 import { drop } from '../../dev/facilitator.mjs';
 import { cut, delta, hang, open, say, start } from '../support/claude.mjs';
-import { HAIKU_PRICE, INPUT, NETWORK, decodeReceipt, gate, readSse, sleep, sse, startStack, until } from '../support/stack.mjs';
+import { WHOLE, asked, payer, payerStack, settles, stack } from '../support/file_stack.mjs';
+import { HAIKU_PRICE, INPUT, NETWORK, decodeReceipt, gate, readSse, sleep, sse, until } from '../support/stack.mjs';
 
-const WHOLE = 1_000_000n;
 const PARAMETERS = [{ name: 'topic', required: true }];
-let stack;
-let payer;
 let path;
 let careful;
-before(async () => {
-  stack = await startStack({ vars: { LIMITS: JSON.stringify({ outstandingPerPayer: 1 }) } });
-  path = await stack.addTemplate('early', { prompt: 'early {topic}{/topic}', parameters: PARAMETERS, release: 'verified' });
-  careful = await stack.addTemplate('careful', { prompt: 'careful {topic}{/topic}', parameters: PARAMETERS });
-});
-after(() => stack?.close());
-beforeEach(async () => {
-  stack.reset(() => say('Hello', ', ', 'world'));
-  payer = await stack.payer();
+payerStack({
+  vars: { LIMITS: JSON.stringify({ outstandingPerPayer: 1 }) },
+  async prepare() {
+    path = await stack.addTemplate('early', { prompt: 'early {topic}{/topic}', parameters: PARAMETERS, release: 'verified' });
+    careful = await stack.addTemplate('careful', { prompt: 'careful {topic}{/topic}', parameters: PARAMETERS });
+  },
 });
 
-const asked = () => stack.claude.requests.length;
-const settles = () => stack.facilitator.count('settle');
 const spent = async (account = payer) => WHOLE - (await stack.balance(account));
 const buy = async ({ where = path, headers = {}, account = payer, init } = {}) => stack.post(where, INPUT, { ...headers, ...(await stack.signPayment(where, INPUT, account)) }, init);
 const refusal = () => ({ success: false, errorReason: 'insufficient_funds', transaction: '', network: NETWORK, payer: payer.address });

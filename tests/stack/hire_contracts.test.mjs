@@ -1,4 +1,5 @@
-// HIRE/1.0: what is offered, what is proposed, what is registered, and what is said no to, each by its name.
+// HIRE/1.0: what is offered, proposed and registered, on the real stack. The tables of contracts that are refused are
+// in tests/rules/hire/; here is one case of each kind, for its route, its status, and what is stored.
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { readFileSync } from 'node:fs';
@@ -8,15 +9,15 @@ import addFormats from 'ajv-formats';
 import { verifyMessage } from 'viem';
 import { generatePrivateKey, privateKeyToAccount } from 'viem/accounts';
 import { storeSigningKey, templates } from '../../dev/seed.mjs';
-import { contractId, countersign, draft, hashOf, seekerOf, signBoth } from '../support/hire.mjs';
-import { INPUT, NETWORK, ada, grace, root, sleep, startStack, until } from '../support/stack.mjs';
+import { contractId, countersign, draft, hashOf, signBoth } from '../support/hire.mjs';
+import { agents, closeStack, openStack, seeker, stack } from '../support/seeker_stack.mjs';
+import { INPUT, ada, grace, root, sleep, until } from '../support/stack.mjs';
 
 const json = (path) => JSON.parse(readFileSync(`${root}${path}`, 'utf8'));
 const ajv = addFormats(new Ajv({ strict: false, allErrors: true }));
 const isManifest = ajv.compile(json('tests/hire/agent-manifest.schema.json'));
 const isContract = ajv.compile(json('src/wire/hire/contract.schema.json'));
 const valid = (check, document) => assert.ok(check(document), JSON.stringify(check.errors));
-// The last block needs the real src/rules/schema.rs: it enables itself when the stub is gone.
 
 const MINUTE = 60_000;
 const DAY = 24 * 60 * MINUTE;
@@ -24,16 +25,13 @@ const ahead = (ms) => new Date(Date.now() + ms).toISOString();
 const without = ({ hash, signatures, ...rest }) => rest;
 const HAIKU_ID = 'template_ada_haiku';
 
-let stack;
-let seeker;
 let account; // the seeker's
 const worker = privateKeyToAccount(ada.privateKey);
-const agents = {};
 const responses = []; // of the Worker, all of them
 const nativeFetch = globalThis.fetch;
 
 before(async () => {
-  stack = await startStack();
+  await openStack();
   globalThis.fetch = async (...args) => {
     const response = await nativeFetch(...args);
     const url = String(args[0].url ?? args[0]);
@@ -43,13 +41,11 @@ before(async () => {
     }
     return response;
   };
-  seeker = seekerOf(stack, agents);
   account = seeker.account();
-  for (const { handle } of [ada, grace]) agents[handle] = (await manifest(handle)).body.agent.id;
 });
 after(() => {
   globalThis.fetch = nativeFetch;
-  return stack?.close();
+  return closeStack();
 });
 
 const manifest = (handle) => seeker.get(`${handle ? `/@${handle}` : ''}/.well-known/hire.json`);
@@ -60,7 +56,7 @@ const show = (id) => seeker.get(`/contracts/${id}`);
 const verify = (id, body) => seeker.post(`/contracts/${id}/verify`, body);
 const signatureOf = (text, by) => by.signMessage({ message: text });
 
-/** Does `work` while D1 is as `change` makes it, then undoes that. */
+/** Runs the statements of `change`, then `work`, then the statements of `undo`. */
 async function meanwhile(change, undo, work) {
   for (const [sql, ...values] of change) await run(sql, ...values);
   try {
@@ -70,7 +66,7 @@ async function meanwhile(change, undo, work) {
   }
 }
 
-/** Another creator who can be hired, with one template, for the time of `work`. */
+/** Adds a creator who can be hired, with one template, for the time of `work`. */
 async function withCreator({ handle, name = 'Somebody', slug = 'task', privateKey = generatePrivateKey() }, work) {
   const creator = { id: `creator_${handle}`, handle, privateKey };
   await run('INSERT INTO creators (id, handle, name) VALUES (?1, ?2, ?3)', creator.id, handle, name);
@@ -97,11 +93,11 @@ async function registered(document) {
   return { contract, id: contract.contract_id, answer };
 }
 
-/** A contract of ada's that `edit` has changed before both have signed it, as the worker itself might not. */
-let plain;
+/** A contract of ada's that `edit` has changed before both have signed it. The worker itself would not sign most of these. */
+let proposed;
 async function signed(edit = () => {}, { by = worker, at } = {}) {
-  plain ??= without(await agreed());
-  const contract = { ...structuredClone(plain), contract_id: contractId() };
+  proposed ??= without(await agreed());
+  const contract = { ...structuredClone(proposed), contract_id: contractId() };
   return signBoth(edit(contract) ?? contract, by, account, { at });
 }
 
@@ -112,7 +108,7 @@ const STATUS = {
   CONTRACT_EXISTS: 409, BODY_TOO_LARGE: 413,
 };
 
-/** A refusal in HIRE's form: this code, its status, this field. */
+/** A refusal in HIRE's form, with this code, its status and this field. */
 function isRefusal({ status, body }, code, field) {
   const { error = {} } = body ?? {};
   assert.deepEqual({ code: error.code, field: error.details?.field, status }, { code, field, status: STATUS[code] }, JSON.stringify(body));
@@ -122,7 +118,7 @@ function isRefusal({ status, body }, code, field) {
   if (field) assert.ok(error.details.expected && error.details.received, JSON.stringify(error));
 }
 
-/** Registering this (a contract, or a body's text) is refused so, and nothing is stored. */
+/** Registering this (a contract, or a body's text) is refused with this code and field, and nothing is stored. */
 async function refused(contract, code, field) {
   const before = await stored();
   const answer = await seeker.register(contract);
@@ -137,7 +133,7 @@ async function refused(contract, code, field) {
   return answer;
 }
 
-/** A table of `name: [edit, code, field]`, each refused though both have signed. */
+/** A test for each row of `name: [edit, code, field]`: it is refused although both have signed it. */
 function refusals(table, { each = refused } = {}) {
   for (const [name, [edit, code, field]] of Object.entries(table)) {
     test(`${name}: ${code}`, async () => {
@@ -147,7 +143,7 @@ function refusals(table, { each = refused } = {}) {
 }
 
 describe('manifests', () => {
-  test("a creator's: valid, with all that a seeker needs to know", async () => {
+  test("a creator's: valid, with everything that a seeker needs", async () => {
     const { status, body } = await manifest('ada');
     assert.equal(status, 200);
     valid(isManifest, body);
@@ -166,7 +162,7 @@ describe('manifests', () => {
     assert.deepEqual((await seeker.get('/%40ada/.well-known/hire.json')).body, body);
   });
 
-  test('the house speaks for all, under full names, each with its own agent and wallet', async () => {
+  test('the platform offers the capabilities of all, under full names, each with its own agent and wallet', async () => {
     const { status, body } = await manifest();
     assert.equal(status, 200);
     valid(isManifest, body);
@@ -175,7 +171,7 @@ describe('manifests', () => {
     assert.deepEqual(body.capabilities.map(({ agent_id, wallet }) => [agent_id, wallet]), [
       [agents.ada, ada.address], [agents.ada, ada.address], [agents.grace, grace.address],
     ]);
-    // Nobody's wallet is given out as that of all.
+    // No creator's wallet is named as the owner of all.
     assert.ok(![ada.address, grace.address].includes(body.agent.owner.wallet));
   });
 
@@ -192,7 +188,7 @@ describe('manifests', () => {
     assert.ok(ajv.compile(commit.input_schema)({ summary: 'x', user_message: 'a diff' }));
   });
 
-  test('input_schema takes no input that the worker refuses: a required parameter is not empty', async () => {
+  test('input_schema refuses what the worker refuses: an empty value of a required parameter', async () => {
     const [, haiku] = (await manifest('ada')).body.capabilities;
     const { id } = await registered();
     const answer = await seeker.execute(id, { topic: '' });
@@ -200,7 +196,7 @@ describe('manifests', () => {
     assert.equal(ajv.compile(haiku.input_schema)({ topic: '' }), false);
   });
 
-  test('never the prompt', async () => {
+  test('no manifest has a line of a prompt', async () => {
     for (const handle of [undefined, 'ada', 'grace']) {
       const text = JSON.stringify((await manifest(handle)).body);
       for (const { prompt } of templates) {
@@ -209,7 +205,7 @@ describe('manifests', () => {
     }
   });
 
-  test('no drafts, nothing of who is gone, and no name that a manifest cannot have', async () => {
+  test('without drafts, without deleted creators, and without names that are no capability names', async () => {
     await meanwhile([['UPDATE templates SET published = 0 WHERE id = ?1', HAIKU_ID]], [['UPDATE templates SET published = 1 WHERE id = ?1', HAIKU_ID]], async () => {
       assert.deepEqual(names(await manifest('ada')), ['commit-message']);
       assert.deepEqual(names(await manifest()), ['ada-commit-message', 'grace-explain-error']);
@@ -229,29 +225,25 @@ describe('manifests', () => {
     }
   });
 
-  for (const [handle, name] of [['2fast', 'Too Fast'], ['Linus_T', 'Linus'], ['---', 'Nobody'], ['éva', 'é'.repeat(600)], ['mute', '']]) {
-    test(`a creator called @${handle} does not spoil the manifest of all`, async () => {
+  test('whatever a creator is called, the manifest of all stays valid, and theirs is valid or there is none', async () => {
+    for (const [handle, name] of [['2fast', 'Too Fast'], ['éva', 'é'.repeat(600)]]) {
       await withCreator({ handle, name }, async () => {
-        const house = await manifest();
-        valid(isManifest, house.body);
-        assert.ok(names(house).includes('ada-haiku'));
-      });
-    });
-    test(`a creator called @${handle} has a valid manifest, or none`, async () => {
-      await withCreator({ handle, name }, async () => {
+        const platform = await manifest();
+        valid(isManifest, platform.body);
+        assert.ok(names(platform).includes('ada-haiku'));
         const own = await manifest(encodeURIComponent(handle));
         if (own.status !== 404) valid(isManifest, own.body);
       });
-    });
-  }
+    }
+  });
 
-  test("one creator's unreadable row does not take the others off the market", async () => {
+  test("one creator's unreadable row does not hide the others' capabilities", async () => {
     const id = 'template_grace_explain-error';
     await meanwhile([["UPDATE templates SET parameters = '[' WHERE id = ?1", id]], [["UPDATE templates SET parameters = ?2 WHERE id = ?1", id, JSON.stringify(templates.find((t) => t.id === id).parameters)]], async () => {
       assert.equal((await manifest('ada')).status, 200);
-      const house = await manifest();
-      assert.equal(house.status, 200, JSON.stringify(house.body));
-      assert.deepEqual(names(house), ['ada-commit-message', 'ada-haiku']);
+      const platform = await manifest();
+      assert.equal(platform.status, 200, JSON.stringify(platform.body));
+      assert.deepEqual(names(platform), ['ada-commit-message', 'ada-haiku']);
     });
   });
 
@@ -276,7 +268,7 @@ describe('manifests', () => {
     }
   });
 
-  test("a capability's row: what it promises is told, and held to", async () => {
+  test("what a capability's row promises is in the manifest, and is what a contract is held to", async () => {
     const output_schema = { type: 'object', required: ['lines'], properties: { lines: { type: 'array' } } };
     const insert = ['INSERT INTO capabilities (template_id, output, output_schema, max_latency_ms) VALUES (?1, ?2, ?3, ?4)', HAIKU_ID, 'json', JSON.stringify(output_schema), 30_000];
     await meanwhile([insert], [['DELETE FROM capabilities']], async () => {
@@ -307,7 +299,7 @@ describe('manifests', () => {
 });
 
 describe('what is offered can be hired as it is offered', () => {
-  /** Every capability of the manifest of all, by the house and by its own agent, at its price. */
+  /** Proposes every capability of the manifest of all, to the platform and to its own agent, at its price. */
   async function all() {
     const { body } = await manifest();
     for (const { name, agent_id, wallet, pricing } of body.capabilities) {
@@ -320,21 +312,19 @@ describe('what is offered can be hired as it is offered', () => {
     }
     return body.capabilities.map(({ name }) => name);
   }
-  test('as it comes', async () => {
+  test('every capability of the seed', async () => {
     assert.equal((await all()).length, 3);
   });
-  for (const price of ['0', '0.0000001']) {
-    test(`a template at ${price} is not offered: it has no price that anyone could pay`, async () => {
-      await stack.changeTemplate(HAIKU_ID, { price });
-      try {
-        assert.notEqual((await seeker.propose(draft(agents.ada, account))).status, 200);
-        assert.deepEqual(await all(), ['ada-commit-message', 'grace-explain-error']);
-      } finally {
-        await stack.changeTemplate(HAIKU_ID, { price: '0.01' });
-      }
-    });
-  }
-  test('two creators whose templates come to one full name: it does not stand twice, and each can be hired', async () => {
+  test('a template that is free is not offered: nobody could pay for it', async () => {
+    await stack.changeTemplate(HAIKU_ID, { price: '0' });
+    try {
+      assert.notEqual((await seeker.propose(draft(agents.ada, account))).status, 200);
+      assert.deepEqual(await all(), ['ada-commit-message', 'grace-explain-error']);
+    } finally {
+      await stack.changeTemplate(HAIKU_ID, { price: '0.01' });
+    }
+  });
+  test('two creators whose templates have the same full name: it is not offered twice, and each can be hired', async () => {
     await stack.addTemplate('x-haiku', { prompt: 'x' });
     try {
       await withCreator({ handle: 'ada-x', slug: 'haiku' }, async () => {
@@ -351,7 +341,7 @@ describe('what is offered can be hired as it is offered', () => {
 });
 
 describe('proposals', () => {
-  test('a draft of two lines is completed, hashed, and signed by the worker; nothing is stored', async () => {
+  test('a short draft is completed, hashed, and signed by the worker; nothing is stored', async () => {
     const before = await stored();
     const task = { capability: 'ada-haiku', description: 'One haiku about a coin' };
     const parties = { seeker: { agent_id: 'agent_seeker', wallet: account.address } };
@@ -409,23 +399,23 @@ describe('proposals', () => {
   });
 
   const asked = {
-    'the house, by full name': () => ['agent_coinslot', 'ada-haiku'],
+    'the platform, by full name': () => ['agent_coinslot', 'ada-haiku'],
     "the creator's own agent, by its own name": () => [agents.ada, 'haiku'],
     "the creator's own agent, by full name": () => [agents.ada, 'ada-haiku'],
   };
   for (const [name, ask] of Object.entries(asked)) {
-    test(`whom to ask: ${name}`, async () => {
+    test(`the agent that is asked: ${name}`, async () => {
       const [agent, capability] = ask();
       const { contract, id } = await registered(draft(agent, account, { capability }));
       assert.equal(contract.parties.worker.agent_id, agents.ada);
-      // The house may name it as its creator does: the contract is with the creator's agent.
+      // The contract is with the creator's agent, so the platform puts the agent's own name for it.
       assert.ok([capability, agent === 'agent_coinslot' ? 'haiku' : capability].includes(contract.task.capability));
       const { template_id } = await stack.DB.prepare('SELECT template_id FROM contracts WHERE id = ?').bind(id).first();
       assert.equal(template_id, HAIKU_ID);
     });
   }
 
-  test('who has one capability only need not name it', async () => {
+  test('an agent with one capability: the draft need not name it', async () => {
     const document = draft(agents.grace, account);
     delete document.task.capability;
     assert.equal((await agreed(document)).task.capability, 'explain-error');
@@ -451,24 +441,16 @@ describe('proposals', () => {
   const bad = {
     'an unknown agent': [(d) => void (d.parties.worker.agent_id = 'agent_nobody'), 'WORKER_UNKNOWN', 'parties.worker.agent_id'],
     'an unknown capability': [(d) => void (d.task.capability = 'sonnet'), 'CAPABILITY_UNKNOWN', 'task.capability'],
-    'an unknown capability of the house': [(d) => void ((d.parties.worker.agent_id = 'agent_coinslot'), (d.task.capability = 'haiku')), 'CAPABILITY_UNKNOWN', 'task.capability'],
+    'an unknown capability of the platform': [(d) => void ((d.parties.worker.agent_id = 'agent_coinslot'), (d.task.capability = 'haiku')), 'CAPABILITY_UNKNOWN', 'task.capability'],
     'no capability, of several': [(d) => void delete d.task.capability, 'CAPABILITY_UNKNOWN', 'task.capability'],
     'a draft of a template': [(d) => void (d.task.capability = 'release-notes'), 'CAPABILITY_UNKNOWN', 'task.capability'],
     "another's capability": [(d) => void (d.task.capability = 'grace-explain-error'), 'CAPABILITY_UNKNOWN', 'task.capability'],
-    'another wallet for the worker': [(d) => void (d.parties.worker.wallet = account.address), 'WORKER_UNKNOWN', 'parties.worker.wallet'],
     'too little': [(d) => void (d.terms.price = { amount: '0.0099', currency: 'USDC', network: 'base' }), 'PRICE_NOT_ACCEPTED', 'terms.price.amount'],
-    'escrow': [(d) => void (d.terms.payment_trigger = 'escrow'), 'PAYMENT_TRIGGER_UNSUPPORTED', 'terms.payment_trigger'],
-    'a deadline that is over': [(d) => void (d.terms.deadline = ahead(-DAY)), 'DEADLINE_NOT_ACCEPTED', 'terms.deadline'],
-    'retries as it pleases': [(d) => void (d.sla = { retry_policy: 'as often as it takes' }), 'SLA_NOT_OFFERED', 'sla.retry_policy'],
-    'a video': [(d) => void (d.task.output_type = 'video'), 'OUTPUT_NOT_OFFERED', 'task.output_type'],
-    'a webhook in the office': [(d) => void (d.parties.seeker.webhook_url = 'https://10.0.0.1/'), 'WEBHOOK_REFUSED', 'parties.seeker.webhook_url'],
-    'another version': [(d) => void (d.version = 'HIRE/2.0'), 'CONTRACT_MALFORMED', 'version'],
-    'an id that is none': [(d) => void (d.contract_id = 'ctr_ABC'), 'CONTRACT_MALFORMED', 'contract_id'],
+    'a webhook in a private network': [(d) => void (d.parties.seeker.webhook_url = 'https://10.0.0.1/'), 'WEBHOOK_REFUSED', 'parties.seeker.webhook_url'],
     'no parties': [(d) => void (delete d.parties, (d.task.capability = 'ada-haiku')), 'CONTRACT_MALFORMED', 'parties'],
-    'a worker that is a text': [(d) => void ((d.parties.worker = agents.ada), (d.task.capability = 'ada-haiku')), 'CONTRACT_MALFORMED', 'parties.worker'],
-    "a seeker's wallet that is none": [(d) => void (d.parties.seeker.wallet = '0x12'), 'CONTRACT_MALFORMED', 'parties.seeker.wallet'],
+    "a seeker's wallet that is no address": [(d) => void (d.parties.seeker.wallet = '0x12'), 'CONTRACT_MALFORMED', 'parties.seeker.wallet'],
     'an array': [(d) => [d], 'CONTRACT_MALFORMED', 'body'],
-    'half of it': [(d) => JSON.stringify(d).slice(0, -1), 'CONTRACT_MALFORMED', 'body'],
+    'half of a document': [(d) => JSON.stringify(d).slice(0, -1), 'CONTRACT_MALFORMED', 'body'],
     'too much': [(d) => void (d.more = 'x'.repeat(65_536)), 'BODY_TOO_LARGE', undefined],
   };
   for (const [name, [edit, code, field]] of Object.entries(bad)) {
@@ -497,7 +479,7 @@ describe('registration', () => {
     assert.deepEqual([found.status, found.body], [200, rest]);
     valid(isContract, found.body.contract);
     assert.match(found.headers.get('cache-control'), /private|no-store/);
-    // It is stored, but not in clear.
+    // The secret is stored encrypted.
     const row = JSON.stringify(await stack.DB.prepare('SELECT * FROM contracts WHERE id = ?').bind(id).first());
     assert.ok(row.includes(contract.hash) && !row.includes(secret) && !row.includes(Buffer.from(secret, 'base64').toString()));
     assert.notEqual((await registered()).answer.body.webhook_secret, webhook_secret);
@@ -510,26 +492,18 @@ describe('registration', () => {
   });
 
   // RFC 8785 has one spelling for a number, and the signatures are over that one. Python writes 1.0.
-  for (const [name, value, spelling] of [['1.0 for 1', 1, '1.0'], ['1e0 for 1', 1, '1e0'], ['-0.0 for 0', 0, '-0.0'], ['a fraction', 1.5, '15e-1']]) {
-    test(`a number in another spelling is the same contract: ${name}`, async () => {
-      const contract = await signed((c) => void (c.terms.platform_fee.percentage = value));
-      const text = JSON.stringify(contract).replace(/("percentage":)[^,}]+/, `$1${spelling}`);
-      assert.ok(text.includes(`:${spelling}`));
-      assert.equal((await seeker.register(text)).status, 201);
-      const check = await verify(contract.contract_id, text);
-      assert.deepEqual([check.body.valid, check.body.registered], [true, true], JSON.stringify(check.body));
-      const again = await seeker.register(text);
-      assert.equal(again.status, 200, JSON.stringify(again.body));
-    });
-  }
-
-  test('a whole number of milliseconds is an integer to JSON Schema, as 30000.0 too', async () => {
-    const contract = await signed((c) => void (c.sla = { max_latency_ms: 30_000 }));
-    const answer = await seeker.register(JSON.stringify(contract).replace(':30000', ':30000.0'));
-    assert.equal(answer.status, 201, JSON.stringify(answer.body));
+  test('a number in another spelling is the same contract', async () => {
+    const contract = await signed((c) => void (c.terms.platform_fee.percentage = 1));
+    const text = JSON.stringify(contract).replace('"percentage":1', '"percentage":1.0');
+    assert.ok(text.includes(':1.0'));
+    assert.equal((await seeker.register(text)).status, 201);
+    const check = await verify(contract.contract_id, text);
+    assert.deepEqual([check.body.valid, check.body.registered], [true, true], JSON.stringify(check.body));
+    const again = await seeker.register(text);
+    assert.equal(again.status, 200, JSON.stringify(again.body));
   });
 
-  test('at the same moment, from several: one has the secret', async () => {
+  test('registered four times at the same moment: one response has the secret', async () => {
     const contract = await agreed();
     const all = await Promise.all([1, 2, 3, 4].map(() => seeker.register(contract)));
     assert.deepEqual(all.map(({ status }) => status).sort(), [200, 200, 200, 201]);
@@ -548,7 +522,7 @@ describe('registration', () => {
     assert.deepEqual(answers.map(({ status }) => status).sort(), [201, 409]);
   });
 
-  test('what is registered stays so when the template is withdrawn or costs more; what is not, is not', async () => {
+  test('a registered contract stays valid when the template is withdrawn or costs more; one that is not registered yet does not', async () => {
     const { contract, id } = await registered();
     const late = await agreed();
     for (const [columns, back, code, field] of [
@@ -567,32 +541,32 @@ describe('registration', () => {
     assert.equal((await seeker.register(late)).status, 201);
   });
 
-  test('/verify tells of the registered contract, and of the one that is sent', async () => {
+  test('/verify checks the registered contract, or the one in the body', async () => {
     const { contract, id } = await registered();
     const hash = { claimed: contract.hash, computed: contract.hash };
     for (const body of [contract, undefined, ' \n']) {
-      const { status, body: told } = await verify(id, body);
+      const { status, body: result } = await verify(id, body);
       assert.equal(status, 200);
-      assert.deepEqual(told, { contract_id: id, valid: true, registered: true, hash, error: null, state: 'SIGNED' });
+      assert.deepEqual(result, { contract_id: id, valid: true, registered: true, hash, error: null, state: 'SIGNED' });
     }
     const changed = structuredClone(contract);
     changed.task.description += '!';
-    let told = (await verify(id, changed)).body;
-    assert.deepEqual([told.valid, told.registered, told.error.code, told.error.details.field], [false, false, 'CONTRACT_HASH_MISMATCH', 'hash']);
-    assert.deepEqual(told.hash, { claimed: contract.hash, computed: hashOf(changed) });
-    told = (await verify(id, { ...contract, signatures: { ...contract.signatures, worker: contract.signatures.seeker } })).body;
-    assert.deepEqual([told.valid, told.registered, told.error.code], [false, false, 'WORKER_SIGNATURE_INVALID']);
-    told = (await verify(id, { ...contract, parties: { ...contract.parties, seeker: { agent_id: 'x', wallet: 'y' } } })).body;
-    assert.deepEqual([told.valid, told.error.code, told.error.details.field], [false, 'CONTRACT_MALFORMED', 'parties.seeker.wallet']);
+    let result = (await verify(id, changed)).body;
+    assert.deepEqual([result.valid, result.registered, result.error.code, result.error.details.field], [false, false, 'CONTRACT_HASH_MISMATCH', 'hash']);
+    assert.deepEqual(result.hash, { claimed: contract.hash, computed: hashOf(changed) });
+    result = (await verify(id, { ...contract, signatures: { ...contract.signatures, worker: contract.signatures.seeker } })).body;
+    assert.deepEqual([result.valid, result.registered, result.error.code], [false, false, 'WORKER_SIGNATURE_INVALID']);
+    result = (await verify(id, { ...contract, parties: { ...contract.parties, seeker: { agent_id: 'x', wallet: 'y' } } })).body;
+    assert.deepEqual([result.valid, result.error.code, result.error.details.field], [false, 'CONTRACT_MALFORMED', 'parties.seeker.wallet']);
     // Signed by both, and still not the one that is registered.
-    told = (await verify(id, await signed())).body;
-    assert.deepEqual([told.contract_id, told.valid, told.registered, told.error], [id, false, false, null]);
+    result = (await verify(id, await signed())).body;
+    assert.deepEqual([result.contract_id, result.valid, result.registered, result.error], [id, false, false, null]);
     for (const body of ['{', '[]', `${JSON.stringify(contract)}x`]) isRefusal(await verify(id, body), 'CONTRACT_MALFORMED', 'body');
     isRefusal(await verify(id, ' '.repeat(65_537)), 'BODY_TOO_LARGE');
     assert.deepEqual((await show(id)).body.contract, contract, 'verifying changes nothing');
   });
 
-  test('an id that is not there is a 404', async () => {
+  test('an unknown id: 404', async () => {
     const contract = await agreed();
     for (const id of [contract.contract_id, 'ctr_0', 'CTR_X', '%27%20OR%201=1', 'x'.repeat(3000)]) {
       for (const answer of [await show(id), await verify(id), await verify(id, contract)]) {
@@ -610,7 +584,7 @@ describe('registration', () => {
     assert.deepEqual((await show(id)).body.contract, contract);
   });
 
-  test('where contracts have no network, nothing can be hired, by name', async () => {
+  test('without a network for contracts: no manifest, and NOT_FOR_SALE', async () => {
     const contract = await agreed();
     await stack.restart({ HIRE: JSON.stringify({ network: 'eip155:1' }) });
     try {
@@ -627,7 +601,7 @@ describe('registration', () => {
   });
 });
 
-/** A draft that has every member there is, and some of its own. */
+/** A draft that has every member of the schema, and some that no schema knows. */
 function rich() {
   return {
     version: 'HIRE/1.0',
@@ -655,97 +629,27 @@ function rich() {
   };
 }
 
-const leaves = (value, path = []) => (value && typeof value === 'object' && Object.keys(value).length ? Object.entries(value).flatMap(([key, inner]) => leaves(inner, [...path, key])) : [[path, value]]);
-const members = (value, path = []) => (value && typeof value === 'object' ? Object.entries(value).flatMap(([key, inner]) => [[...path, key], ...members(inner, [...path, key])]) : []);
-const at = (document, path) => path.reduce((value, key) => value[key], document);
-const change = (document, path, edit) => {
-  const copy = structuredClone(document);
-  const parent = at(copy, path.slice(0, -1));
-  edit(parent, path.at(-1));
-  return copy;
-};
-
 describe('whatever is changed after signing', () => {
-  // One byte, to something that could have stood there just as well.
-  const special = {
-    payment_trigger: () => 'on_acceptance',
-    'refund_conditions.0': () => 'output_schema_invalid',
-    'refund_conditions.1': () => 'output_schema_invalid',
-    created_at: (text) => new Date(Date.parse(text) + 1000).toISOString(),
-    deadline: (text) => new Date(Date.parse(text) + 1000).toISOString(),
-    amount: () => '0.26',
-  };
-  const other = (path, value) => {
-    const [name, pair] = [path.at(-1), path.slice(-2).join('.')];
-    const own = special[name] ?? special[pair];
-    if (own) return own(value);
-    if (typeof value === 'string') return [...value].slice(0, -1).join('') + (value.endsWith('a') ? 'b' : 'a');
-    if (typeof value === 'number') return value + 1;
-    if (typeof value === 'boolean') return !value;
-    return value === null ? false : ['more'];
-  };
-  // What else these could say, the contract's schema does not have (see the last block).
-  const only = ['version', 'terms.price.currency', 'terms.price.network'];
-  const needed = ['version', 'contract_id', 'created_at', 'parties', 'task', 'terms', 'seeker', 'worker', 'agent_id', 'wallet', 'description', 'price', 'deadline', 'payment_trigger', 'platform_fee', 'amount', 'currency', 'network', 'percentage'];
   let contract;
   before(async () => {
     contract = await agreed(rich());
     valid(isContract, contract);
   });
-  const mismatch = async (changed) => {
-    valid(isContract, changed); // the form is not what is wrong with it
+
+  test('a byte of a member that no schema knows: the hash is not that of the text', async () => {
+    const changed = structuredClone(contract);
+    changed.x_invoice.number = 'A-2';
+    valid(isContract, changed);
     const { body } = await refused(changed, 'CONTRACT_HASH_MISMATCH', 'hash');
     assert.equal(body.error.details.expected, hashOf(changed));
-  };
-
-  test('a byte of any member', async () => {
-    const all = leaves(without(contract)).filter(([path]) => !only.includes(path.join('.')));
-    assert.ok(all.length >= 45, `only ${all.length} members`);
-    for (const [path, value] of all) {
-      const changed = change(contract, path, (parent, key) => void (parent[key] = other(path, value)));
-      assert.notEqual(hashOf(changed), contract.hash, path.join('.'));
-      await mismatch(changed);
-    }
   });
 
-  test('a member that is gone', async () => {
-    const all = members(without(contract)).filter((path) => !needed.includes(path.at(-1)) || path[0].startsWith('x_'));
-    assert.ok(all.length > 30, `only ${all.length} members`);
-    for (const path of all) await mismatch(change(contract, path, (parent, key) => void (Array.isArray(parent) ? parent.splice(key, 1) : delete parent[key])));
-  });
-
-  test('a member more, anywhere', async () => {
-    const objects = [[], ...members(without(contract))].filter((path) => at(contract, path)?.constructor === Object);
-    assert.ok(objects.length > 12);
-    for (const path of objects) await mismatch(change({ all: contract }, ['all', ...path], (parent, key) => void (parent[key].x_more = null)).all);
-  });
-
-  test('an order, a type, a null', async () => {
-    for (const edit of [
-      (c) => c.task.requirements.reverse(),
-      (c) => void (c.task.x_priority = '3'),
-      (c) => void (c.terms.x_penalty.steps[3] = 'null'),
-      (c) => void (c.x_invoice.paid = null),
-      (c) => void (c.task.description = c.task.description.normalize('NFD')),
-    ]) {
-      const copy = structuredClone(contract);
-      edit(copy);
-      await mismatch(copy);
-    }
-  });
-
-  test('the hash itself', async () => {
-    for (const hash of [contract.hash.replace(/.$/, (c) => (c === '0' ? '1' : '0')), `sha256:${'0'.repeat(64)}`]) {
-      await refused({ ...contract, hash }, 'CONTRACT_HASH_MISMATCH', 'hash');
-    }
-  });
-
-  test('hash and text together: the signatures are of another one', async () => {
+  test('hash and text together: the signatures are of another hash', async () => {
     const changed = { ...contract, task: { ...contract.task, description: 'Ten haiku' } };
     changed.hash = hashOf(changed);
     await refused(changed, 'WORKER_SIGNATURE_INVALID', 'signatures.worker');
-    // The seeker alone cannot agree to it, nor can the worker.
     const [bySeeker, byWorker] = await Promise.all([account, worker].map((by) => signatureOf(changed.hash, by)));
+    // One signature of the new hash is not enough: neither the seeker's alone, nor the worker's.
     await refused({ ...changed, signatures: { ...changed.signatures, seeker: bySeeker } }, 'WORKER_SIGNATURE_INVALID', 'signatures.worker');
     await refused({ ...changed, signatures: { ...changed.signatures, worker: byWorker } }, 'SEEKER_SIGNATURE_INVALID', 'signatures.seeker');
   });
@@ -755,78 +659,12 @@ describe('whatever is changed after signing', () => {
   });
 });
 
-describe('signatures', () => {
-  const N = 0xfffffffffffffffffffffffffffffffebaaedce6af48a03bbfd25e8cd0364141n;
-  const end = (signature, v) => signature.slice(0, -2) + v;
-  const forms = {
-    'of another wallet': async (_, hash) => signatureOf(hash, privateKeyToAccount(generatePrivateKey())),
-    "the other party's": async (_, __, others) => others,
-    'in capitals': (s) => `0x${s.slice(2).toUpperCase()}`,
-    'with one capital': (s) => s.replace(/[a-f](?=[^a-f]*$)/, (c) => c.toUpperCase()),
-    'without 0x': (s) => s.slice(2),
-    'with v 0 or 1': (s) => end(s, s.endsWith('1b') ? '00' : '01'),
-    'with the other v': (s) => end(s, s.endsWith('1b') ? '1c' : '1b'),
-    'with v 29': (s) => end(s, '1d'),
-    'with a high s': (s) => {
-      const high = (N - BigInt(`0x${s.slice(66, 130)}`)).toString(16).padStart(64, '0');
-      return `${s.slice(0, 66)}${high}${s.endsWith('1b') ? '1c' : '1b'}`;
-    },
-    'cut short': (s) => s.slice(0, -2),
-    'cut by a digit': (s) => s.slice(0, -1),
-    'and more': (s) => `${s}00`,
-    'with a space': (s) => `${s} `,
-    'of zeros': () => `0x${'00'.repeat(64)}1b`,
-    'that is empty': () => '',
-    'of the digest alone, without sha256:': (_, hash, __, by) => signatureOf(hash.slice(7), by),
-    "of the digest's bytes": (_, hash, __, by) => by.signMessage({ message: { raw: `0x${hash.slice(7)}` } }),
-  };
-  for (const [name, form] of Object.entries(forms)) {
-    for (const [party, code] of [['worker', 'WORKER_SIGNATURE_INVALID'], ['seeker', 'SEEKER_SIGNATURE_INVALID']]) {
-      test(`the ${party}'s, ${name}: ${code}`, async () => {
-        const contract = await signed();
-        const { seeker: s, worker: w } = contract.signatures;
-        const [own, others, by] = party === 'worker' ? [w, s, worker] : [s, w, account];
-        const wrong = await form(own, contract.hash, others, by);
-        assert.notEqual(wrong, own);
-        await refused({ ...contract, signatures: { ...contract.signatures, [party]: wrong } }, code, `signatures.${party}`);
-      });
-    }
-  }
-
-  test('of both wrong ones, the worker\'s is told', async () => {
-    const contract = await signed();
-    const { seeker: s, worker: w } = contract.signatures;
-    await refused({ ...contract, signatures: { ...contract.signatures, seeker: w, worker: s } }, 'WORKER_SIGNATURE_INVALID', 'signatures.worker');
-  });
-
-  test('of a wallet written in lower case they are good', async () => {
-    const contract = await signed((c) => {
-      for (const party of Object.values(c.parties)) party.wallet = party.wallet.toLowerCase();
-    });
-    assert.equal((await seeker.register(contract)).status, 201);
-  });
-});
-
-describe('what is no contract', () => {
+describe('documents that are no contracts', () => {
   const text = (edit) => async () => edit(JSON.stringify(await signed()));
   const bodies = {
-    nothing: async () => '',
     'not JSON': async () => 'contract',
-    'half of one': text((t) => t.slice(0, -1)),
-    'text after it': text((t) => `${t} x`),
-    'another after it': text((t) => t + t),
     'an array of one': text((t) => `[${t}]`),
-    'a string of one': text((t) => JSON.stringify(t)),
-    null: async () => 'null',
     'a name twice': text((t) => t.replace('"version":', '"version":"HIRE/1.0","version":')),
-    'a name twice, spelt otherwise': text((t) => t.replace('"version":', '"vers\\u0069on":"HIRE/1.0","version":')),
-    'a name twice, far down': text((t) => t.replace('"amount":', '"amount":"0.01","amount":')),
-    'a name twice in an extension': text((t) => t.replace('"version":', '"x":[{"a":1,"a":1}],"version":')),
-    'a lone surrogate': text((t) => t.replace('"version":', '"x":"\\ud800","version":')),
-    'a number beyond all': text((t) => t.replace('"version":', '"x":1e999,"version":')),
-    'two hundred levels': text((t) => t.replace('"version":', `"x":${'['.repeat(200)}${']'.repeat(200)},"version":`)),
-    'thirty thousand values': text((t) => t.replace('"version":', `"x":[${'0,'.repeat(30_000)}0],"version":`)),
-    'a comment': text((t) => t.replace('"version":', '/* x */"version":')),
   };
   for (const [name, body] of Object.entries(bodies)) {
     test(`${name}: CONTRACT_MALFORMED`, async () => {
@@ -834,7 +672,7 @@ describe('what is no contract', () => {
     });
   }
 
-  test('bytes that are no UTF-8: CONTRACT_MALFORMED', async () => {
+  test('bytes that are not UTF-8: CONTRACT_MALFORMED', async () => {
     const contract = await signed((c) => void (c.task.description = 'caf\u00e9'));
     const before = await stored();
     const response = await fetch(`${stack.url}/contracts`, { method: 'POST', body: Buffer.from(JSON.stringify(contract), 'latin1') });
@@ -842,7 +680,7 @@ describe('what is no contract', () => {
     assert.equal(await stored(), before);
   });
 
-  test('as deep as can be read: what is registered can be shown again', async () => {
+  test('the deepest documents that are accepted can be shown again', async () => {
     const seen = [];
     for (let depth = 90; depth < 100; depth++) {
       const contract = await signed((c) => void (c.x = JSON.parse('['.repeat(depth) + ']'.repeat(depth))));
@@ -870,60 +708,47 @@ describe('what is no contract', () => {
     assert.equal((await seeker.register(whole)).status, 201);
   });
 
-  const wrong = (field, ...values) => Object.fromEntries(values.map((value) => [`${field} ${JSON.stringify(value)}`, [(c) => void (at(c, field.split('.').slice(0, -1))[field.split('.').at(-1)] = value), 'CONTRACT_MALFORMED', field]]));
   refusals({
-    ...wrong('version', 'HIRE/2.0', 'HIRE/1.1', 'hire/1.0', '1.0'),
-    ...wrong('contract_id', 'ctr_', 'ctr_ABC', 'ctr_a-b', 'contract_1', `ctr_${'a'.repeat(65)}`),
-    ...wrong('created_at', 'yesterday', '2025-01-30', '2025-02-30T12:00:00Z', '2025-01-30T12:00:00', '1738238400', '1960-01-01T00:00:00Z'),
-    ...wrong('terms.deadline', 'soon', '2099-13-01T00:00:00Z', '2099-01-01 00:00'),
-    ...wrong('parties.seeker.wallet', '', '0x', 'ada.eth', `0x${'0'.repeat(39)}`, `0x${'g'.repeat(40)}`, 'f'.repeat(40), `0x${'0'.repeat(41)}`),
-    ...wrong('parties.worker.wallet', '0x12', ` ${ada.address}`),
+    'a date that is no date': [(c) => void (c.created_at = 'yesterday'), 'CONTRACT_MALFORMED', 'created_at'],
     'created in ten minutes': [(c) => void (c.created_at = ahead(10 * MINUTE)), 'CONTRACT_MALFORMED', 'created_at'],
+    'a member of ours, of another type': [(c) => void (c.task.output_type = ['text']), 'CONTRACT_MALFORMED', 'task.output_type'],
   });
 
-  for (const [name, time] of [['no date', () => 'now'], ['a time to come', () => ahead(10 * MINUTE)], ['before it was made', () => ahead(-DAY)]]) {
-    test(`signed at ${name}: CONTRACT_MALFORMED`, async () => {
-      await refused(await signed(() => {}, { at: time() }), 'CONTRACT_MALFORMED', 'signatures.timestamp');
-    });
-  }
-
-  // Members that are ours, and not the schema's: only we can say what is wrong with them.
-  refusals({
-    ...wrong('task.capability', 7),
-    ...wrong('task.output_type', ['text']),
-    ...wrong('parties.seeker.webhook_url', 7),
-    'sla.allow_partial "yes"': [(c) => void (c.sla = { allow_partial: 'yes' }), 'CONTRACT_MALFORMED', 'sla.allow_partial'],
+  test('the table of malformed contracts: another implementation of HIRE\'s schema refuses each of them too', async () => {
+    const contract = await signed();
+    valid(isContract, contract);
+    const table = json('tests/hire/malformed_contracts.json');
+    assert.ok(table.length > 100);
+    for (const { path, value } of table) {
+      const changed = structuredClone(contract);
+      changed.sla = {};
+      const keys = path.split('.');
+      const parent = keys.slice(0, -1).reduce((object, key) => object[key], changed);
+      if (value === undefined) delete parent[keys.at(-1)];
+      else parent[keys.at(-1)] = value;
+      assert.equal(isContract(changed), false, `the schema takes ${path}: ${JSON.stringify(value)}`);
+    }
   });
 });
 
-describe('terms that are not ours, signed by both', () => {
-  const price = (amount) => [(c) => void (c.terms.price.amount = amount), 'PRICE_NOT_ACCEPTED', 'terms.price.amount'];
-  const sla = (member, value) => [(c) => void (c.sla = { [member]: value }), 'SLA_NOT_OFFERED', `sla.${member}`];
-  const table = (name, values, row) => Object.fromEntries(values.map((value) => [`${name} ${JSON.stringify(value)}`, row(value)]));
-  const prices = ['0.009999', '0', '0.000000', '0.0100001', '1e3', '1E3', '', '-1', '+1', '.5', '1.', ' 0.02', '0.02 ', '0x10', '1,5', '１', 'NaN', '9'.repeat(60)];
-  const retries = ['as often as you like', '0', '0 attempts', '11', '11 attempts', '3 attempts ', ' 3', '03', '-1', '+3', '3.0', '3  attempts', '3 Attempts', 'attempts', '', 'None', 'two', '3 retries', '99999999999999999999'];
-  const triggers = ['on_acceptance', 'escrow', 'milestone'];
+describe('terms that we do not accept, signed by both', () => {
   refusals({
-    ...table('the price', prices, price),
-    ...table('payment', triggers, (t) => [(c) => void (c.terms.payment_trigger = t), 'PAYMENT_TRIGGER_UNSUPPORTED', 'terms.payment_trigger']),
-    ...table('retry_policy', retries, (text) => sla('retry_policy', text)),
-    ...table('max_latency_ms', [0, 10, 999], (ms) => sla('max_latency_ms', ms)),
-    'a refund for quality': sla('refund_conditions', ['quality_rejected']),
-    'a refund for quality, among others': sla('refund_conditions', ['no_response', 'quality_rejected', 'deadline_missed']),
-    ...Object.fromEntries(
-      [['yesterday', -DAY], ['this very moment', 300], ['after 90 days', 90 * DAY + 60 * MINUTE], ['after a century', 36_500 * DAY]].map(([name, ms]) => [`a deadline ${name}`, [(c) => void (c.terms.deadline = ahead(ms)), 'DEADLINE_NOT_ACCEPTED', 'terms.deadline']]),
-    ),
-    'an agent that is none': [(c) => void (c.parties.worker.agent_id = 'agent_nobody'), 'WORKER_UNKNOWN', 'parties.worker.agent_id'],
-    'the house as a party': [(c) => void ((c.parties.worker.agent_id = 'agent_coinslot'), (c.task.capability = 'ada-haiku')), 'WORKER_UNKNOWN', 'parties.worker.agent_id'],
+    'too little': [(c) => void (c.terms.price.amount = '0.009999'), 'PRICE_NOT_ACCEPTED', 'terms.price.amount'],
+    escrow: [(c) => void (c.terms.payment_trigger = 'escrow'), 'PAYMENT_TRIGGER_UNSUPPORTED', 'terms.payment_trigger'],
+    'retries as often as you like': [(c) => void (c.sla = { retry_policy: 'as often as you like' }), 'SLA_NOT_OFFERED', 'sla.retry_policy'],
+    'a deadline that is over': [(c) => void (c.terms.deadline = ahead(-DAY)), 'DEADLINE_NOT_ACCEPTED', 'terms.deadline'],
+    'a deadline in a century': [(c) => void (c.terms.deadline = ahead(36_500 * DAY)), 'DEADLINE_NOT_ACCEPTED', 'terms.deadline'],
+    'a video': [(c) => void (c.task.output_type = 'video'), 'OUTPUT_NOT_OFFERED', 'task.output_type'],
+    'a schema that cannot be checked': [(c) => void (c.task.input_schema = { properties: { x: { $ref: 'other.json' } } }), 'SCHEMA_UNSUPPORTED', 'task.input_schema.properties.x.$ref'],
+    'an agent that does not exist': [(c) => void (c.parties.worker.agent_id = 'agent_nobody'), 'WORKER_UNKNOWN', 'parties.worker.agent_id'],
+    'the platform as a party': [(c) => void ((c.parties.worker.agent_id = 'agent_coinslot'), (c.task.capability = 'ada-haiku')), 'WORKER_UNKNOWN', 'parties.worker.agent_id'],
     "another creator's agent": [(c) => void (c.parties.worker.agent_id = agents.grace), 'CAPABILITY_UNKNOWN', 'task.capability'],
     "another creator's agent and capability": [(c) => void ((c.parties.worker.agent_id = agents.grace), (c.task.capability = 'explain-error')), 'WORKER_UNKNOWN', 'parties.worker.wallet'],
     "another creator's capability": [(c) => void (c.task.capability = 'explain-error'), 'CAPABILITY_UNKNOWN', 'task.capability'],
     'a capability that is a draft': [(c) => void (c.task.capability = 'release-notes'), 'CAPABILITY_UNKNOWN', 'task.capability'],
     'no capability': [(c) => void delete c.task.capability, 'CAPABILITY_UNKNOWN', 'task.capability'],
-    ...table('output_type', ['video', 'JSON', ''], (type) => [(c) => void (c.task.output_type = type), 'OUTPUT_NOT_OFFERED', 'task.output_type']),
-    ...table('an output_schema of', ['text', 'file', 'multiple', 'stream'], (type) => [(c) => void Object.assign(c.task, { output_type: type, output_schema: { type: 'object' } }), 'OUTPUT_NOT_OFFERED', 'task.output_schema']),
-    // On this machine they may be heard in clear; elsewhere not.
-    ...table('a webhook at', ['http://example.com/', 'https://10.0.0.1/', 'http://192.168.0.1/', 'ftp://127.0.0.1/', '', 'example.com'], (url) => [(c) => void (c.parties.seeker.webhook_url = url), 'WEBHOOK_REFUSED', 'parties.seeker.webhook_url']),
+    // On this machine they may be sent without TLS; elsewhere not.
+    'a webhook over http': [(c) => void (c.parties.seeker.webhook_url = 'http://example.com/'), 'WEBHOOK_REFUSED', 'parties.seeker.webhook_url'],
   });
 
   test("a worker's wallet that is not the agent's, with that wallet's signature", async () => {
@@ -931,63 +756,27 @@ describe('terms that are not ours, signed by both', () => {
     await refused(await signed((c) => void (c.parties.worker.wallet = other.address), { by: other }), 'WORKER_UNKNOWN', 'parties.worker.wallet');
   });
 
-  test('what is refused as too little says what is enough', async () => {
-    const { body } = await refused(await signed((c) => void (c.terms.price.amount = '0.001')), 'PRICE_NOT_ACCEPTED', 'terms.price.amount');
-    assert.match(body.error.details.expected, /0\.01\b/);
-    assert.equal(body.error.details.received, '0.001');
-  });
-
-  const good = {
+  const accepted = {
     'more than it costs': (c) => void (c.terms.price.amount = '3'),
-    'the price with zeros': (c) => void (c.terms.price.amount = '0.010000000'),
-    ...Object.fromEntries(['none', '1', '3', '10', '1 attempt', '10 attempts'].map((text) => [`retry_policy ${text}`, (c) => void (c.sla = { retry_policy: text })])),
-    'a second of latency': (c) => void (c.sla = { max_latency_ms: 1000 }),
-    'refunds that can be promised': (c) => void (c.sla = { refund_conditions: ['deadline_missed', 'output_schema_invalid', 'no_response'] }),
-    'a deadline in five seconds': (c) => void (c.terms.deadline = ahead(5000)),
-    'a deadline in ninety days': (c) => void (c.terms.deadline = ahead(90 * DAY - MINUTE)),
-    'a deadline elsewhere on earth': (c) => void (c.terms.deadline = ahead(DAY).replace('Z', '+02:00')),
-    'a clock two minutes ahead': (c) => void (c.created_at = ahead(2 * MINUTE)),
-    'every output type': (c) => void (c.task.output_type = 'stream'),
-    'a schema, and no type': (c) => void (c.task.output_schema = { type: 'object' }),
+    'a deadline in another time zone': (c) => void (c.terms.deadline = ahead(DAY).replace('Z', '+02:00')),
+    'an output type': (c) => void (c.task.output_type = 'stream'),
+    'an output_schema': (c) => void (c.task.output_schema = { type: 'object' }),
     'a webhook on this machine': (c) => void (c.parties.seeker.webhook_url = 'http://127.0.0.1:9/hook'),
     'a fee for somebody': (c) => void (c.terms.platform_fee = { percentage: 100, wallet: grace.address }),
   };
-  for (const [name, edit] of Object.entries(good)) {
-    test(`and taken: ${name}`, async () => {
+  for (const [name, edit] of Object.entries(accepted)) {
+    test(`accepted: ${name}`, async () => {
       const contract = await signed(edit);
       valid(isContract, contract);
       const answer = await seeker.register(contract);
       assert.equal(answer.status, 201, JSON.stringify(answer.body));
     });
   }
-});
 
-describe('webhooks lead to the public internet only', () => {
-  before(() => stack.restart({ HIRE: JSON.stringify({ network: NETWORK }) }));
-  after(() => stack.restart());
-  const urls = [
-    'http://example.com/', 'ws://example.com/', 'file:///etc/passwd', 'javascript:alert(1)', 'data:text/plain,x', '//example.com/', 'not a url', 'https://',
-    'https://user:password@example.com/', 'https://user@example.com/',
-    'http://127.0.0.1:9/hook', 'https://127.0.0.1/', 'https://127.1/', 'https://127.0.0.1./', 'https://2130706433/', 'https://0x7f.1/', 'https://0177.0.0.1/', 'https://0/',
-    'https://%31%32%37.0.0.1/', 'https://１２７.0.0.1/', 'https://127。0。0。1/',
-    'https://10.0.0.1/', 'https://10.255.255.255:8443/x', 'https://172.16.0.1/', 'https://172.31.255.255/', 'https://192.168.1.1/', 'https://100.64.0.1/', 'https://169.254.169.254/latest/meta-data/',
-    'https://192.0.2.1/', 'https://198.18.0.1/', 'https://198.51.100.1/', 'https://203.0.113.1/', 'https://224.0.0.1/', 'https://240.0.0.1/', 'https://255.255.255.255/',
-    'https://[::1]/', 'https://[::]/', 'https://[::ffff:127.0.0.1]/', 'https://[::ffff:a00:1]/', 'https://[::127.0.0.1]/', 'https://[64:ff9b::7f00:1]/', 'https://[64:ff9b:1::a00:1]/', 'https://[2002:7f00:1::]/',
-    'https://[2001::1]/', 'https://[2001:db8::1]/', 'https://[fe80::1]/', 'https://[fc00::1]/', 'https://[fd12:3456::1]/', 'https://[ff02::1]/', 'https://[fec0::1]/',
-    'https://localhost/', 'https://localhost./', 'https://LOCALHOST:8787/', 'https://localhost%2e/', 'https://ｌocalhost/', 'https://x.localhost/', 'https://a.b.localhost./',
-    'https://intranet/', 'https://redis/', 'https://metadata.google.internal/', 'https://printer.local/', 'https://router.lan/', 'https://box.home.arpa/', 'https://1.0.0.127.in-addr.arpa/', 'https://x.corp/', 'https://x.onion/',
-  ];
-  for (const url of urls) {
-    test(`not to ${url}`, async () => {
-      await refused(await signed((c) => void (c.parties.seeker.webhook_url = url)), 'WEBHOOK_REFUSED', 'parties.seeker.webhook_url');
-      isRefusal(await seeker.propose(draft(agents.ada, account, { party: { webhook_url: url } })), 'WEBHOOK_REFUSED', 'parties.seeker.webhook_url');
+  test("a capability whose own schema cannot be checked cannot be hired", async () => {
+    await meanwhile([['INSERT INTO capabilities (template_id, output_schema) VALUES (?1, ?2)', HAIKU_ID, JSON.stringify({ unevaluatedProperties: false })]], [['DELETE FROM capabilities']], async () => {
+      isRefusal(await seeker.propose(draft(agents.ada, account)), 'SCHEMA_UNSUPPORTED', 'task.output_schema.unevaluatedProperties');
     });
-  }
-  test('but there', async () => {
-    for (const url of ['https://hooks.example.com/coinslot?x=1', 'https://1.1.1.1/', 'https://[2606:4700:4700::1111]:8443/', 'https://localhost.example.com/', 'https://172.32.0.1/', 'https://bücher.example/']) {
-      const answer = await seeker.register(await signed((c) => void (c.parties.seeker.webhook_url = url)));
-      assert.equal(answer.status, 201, `${url}: ${JSON.stringify(answer.body)}`);
-    }
   });
 });
 
@@ -1016,7 +805,7 @@ describe('the signing key', () => {
   const state = (wallet) => ({ hasSigningKey: !!wallet, agentId: wallet ? agents.ada : null, wallet: wallet ?? null });
   after(() => put(ada.privateKey));
 
-  test('needs a token, and is of one creator alone', async () => {
+  test('needs a token, and belongs to one creator', async () => {
     const [before, theirs] = [await record(), (await call('GET', { creator: grace })).body];
     for (const method of ['GET', 'PUT', 'DELETE']) {
       for (const [headers, code] of [[{}, 'TOKEN_MISSING'], [{ authorization: 'Bearer x.y.z' }, 'TOKEN_INVALID'], [{ authorization: `Bearer ${await stack.token(ada, { aud: 'others' })}` }, 'TOKEN_INVALID']]) {
@@ -1036,16 +825,6 @@ describe('the signing key', () => {
   const hex = NEVER.slice(2);
   const bad = {
     'too short': [{ signingKey: `0x${hex.slice(1)}` }, 'signingKey'],
-    'too long': [{ signingKey: `${NEVER}0` }, 'signingKey'],
-    'a byte too long': [{ signingKey: `${NEVER}00` }, 'signingKey'],
-    'no hex': [{ signingKey: `0xg${hex.slice(1)}` }, 'signingKey'],
-    'white space': [{ signingKey: `${NEVER}\n` }, 'signingKey'],
-    'twice 0x': [{ signingKey: `0x${NEVER}` }, 'signingKey'],
-    empty: [{ signingKey: '' }, 'signingKey'],
-    'a mnemonic': [{ signingKey: 'test test test test test test test test test test test junk' }, 'signingKey'],
-    'an address': [{ signingKey: ada.address }, 'signingKey'],
-    zero: [{ signingKey: `0x${'0'.repeat(64)}` }, 'signingKey'],
-    "the curve's order": [{ signingKey: '0xfffffffffffffffffffffffffffffffebaaedce6af48a03bbfd25e8cd0364141' }, 'signingKey'],
     'not a string': [{ signingKey: 7 }, 'body'],
     nothing: [{}, 'body'],
     'an unknown field': [{ signingKey: NEVER, signing_key: NEVER }, 'body'],
@@ -1068,15 +847,15 @@ describe('the signing key', () => {
     assert.equal((await call('PUT', { body: { signingKey: NEVER.repeat(20) } })).status, 413);
   });
 
-  test('of a creator who is not there, it is refused by name and kept nowhere', async () => {
+  test('of a creator who does not exist: refused, and not stored', async () => {
     const answer = await call('PUT', { creator: { id: 'creator_nobody' }, body: { signingKey: NEVER } });
     const kept = await stack.KV.get('signing-key/creator_nobody');
     await stack.KV.delete('signing-key/creator_nobody');
     assert.ok(answer.status >= 400 && answer.status < 500, JSON.stringify(answer.body));
-    assert.equal(kept, null, 'a key of nobody is stored');
+    assert.equal(kept, null, 'the key is stored');
   });
 
-  test('with or without 0x, in capitals: the same wallet; GET tells it and no more', async () => {
+  test('with or without 0x, in capitals: the same wallet, which is all that GET shows', async () => {
     for (const spelling of [K1, K1.slice(2), `0x${K1.slice(2).toUpperCase()}`]) {
       const answer = await put(spelling);
       assert.equal(answer.status, 200);
@@ -1089,7 +868,7 @@ describe('the signing key', () => {
     assert.notEqual(JSON.parse(first).envelope, JSON.parse(await record()).envelope, 'sealed anew');
   });
 
-  test('another key: another wallet in manifests and contracts; what was agreed with the old one and registered stays', async () => {
+  test('another key: another wallet in manifests and new contracts; registered contracts of the old one stay valid', async () => {
     await put(K1);
     const old = await registered();
     const late = await agreed();
@@ -1111,7 +890,7 @@ describe('the signing key', () => {
     assert.equal((await verify(old.id)).body.valid, true);
   });
 
-  test('KV that is behind D1 signs nothing in the wrong name', async () => {
+  test('nothing is signed while KV is behind D1', async () => {
     await put(K1);
     const behind = await record();
     await put(K2);
@@ -1129,7 +908,7 @@ describe('the signing key', () => {
       assert.ok(Number(answer.headers.get('retry-after')) > 0);
       await stack.KV.delete(`signing-key/${ada.id}`);
       await unsigned(['SIGNING_KEY_MISSING']);
-      // Another's envelope, under this name and with this wallet, does not open; nor does a Claude key's.
+      // The envelope of another creator's key, or of a Claude key, cannot be opened under this name.
       for (const name of [`signing-key/${grace.id}`, `claude-key/${ada.id}`]) {
         const { envelope } = JSON.parse(await stack.KV.get(name));
         await stack.KV.put(`signing-key/${ada.id}`, JSON.stringify({ ...JSON.parse(now), envelope }));
@@ -1141,7 +920,7 @@ describe('the signing key', () => {
     assert.equal((await agreed()).parties.worker.wallet, two.address);
   });
 
-  test('a key that is not of the wallet beside it signs nothing', async () => {
+  test('a key that does not belong to the stored wallet signs nothing', async () => {
     await put(K1);
     const { envelope } = JSON.parse(await record());
     await put(K2);
@@ -1155,7 +934,7 @@ describe('the signing key', () => {
     }
   });
 
-  test('deleted: no manifest, no proposal, no new contract; registered ones stay. Stored again, it goes on', async () => {
+  test('deleted: no manifest, no proposal, no new contract; registered ones stay valid. Stored again: new contracts are possible', async () => {
     await put(K1);
     const { contract, id } = await registered();
     const late = await agreed();
@@ -1177,7 +956,7 @@ describe('the signing key', () => {
     assert.equal((await seeker.register(late)).status, 201);
   });
 
-  // In every spelling that a key may be written in.
+  // The spellings in which a key might be stored or sent: raw, hex, decimal, base64 at any offset.
   function spellings(key) {
     const [text, bytes] = [key.slice(2), Buffer.from(key.slice(2), 'hex')];
     const all = [bytes, Buffer.from(text), Buffer.from(text.toUpperCase()), Buffer.from(text, 'utf16le'), Buffer.from(Buffer.from(text).toString('hex')), Buffer.from([...bytes].join()), Buffer.from(BigInt(key).toString())];
@@ -1202,7 +981,7 @@ describe('the signing key', () => {
   }
   const dumpKv = async () => Promise.all((await stack.KV.list()).keys.map(async ({ name }) => ({ name, value: await stack.KV.get(name) })));
 
-  test('is in no response, log, table, KV entry or file; the webhook secrets are told once and stored sealed', async () => {
+  test('is in no response, log, table, KV entry or file; a webhook secret is in one response, and is stored encrypted', async () => {
     await put(K2);
     const [d1, kv] = [await dumpD1(), await dumpKv()];
     assert.ok(d1.agents.length >= 2 && d1.contracts.length > 20 && kv.some(({ name }) => name === `signing-key/${ada.id}`));
@@ -1217,16 +996,16 @@ describe('the signing key', () => {
     for (const { path, bytes } of files) clean(bytes, path);
     for (const { url, status, text } of responses) clean(await text, `${status} ${url}`);
     assert.ok(secrets.length);
-    const told = await Promise.all(responses.map(({ text }) => text));
+    const texts = await Promise.all(responses.map(({ text }) => text));
     for (const secret of secrets) {
-      assert.equal(told.filter((text) => text.includes(secret)).length, 1);
+      assert.equal(texts.filter((text) => text.includes(secret)).length, 1);
       for (const stored of [JSON.stringify(d1), JSON.stringify(kv), stack.log()]) {
         for (const form of [secret.slice(6), Buffer.from(secret.slice(6), 'base64').toString()]) assert.equal(stored.includes(form), false);
       }
     }
   });
 
-  test('would be found', async () => {
+  test('a planted key would be found in each of them', async () => {
     const bytes = Buffer.from(K1.slice(2), 'hex');
     for (const text of [K1, K1.slice(2).toUpperCase(), JSON.stringify({ k: K1 }), bytes.toString('base64'), `-${bytes.toString('base64url')}`, Buffer.from(`{"k":"${K1}"}`).toString('base64'), JSON.stringify([...bytes])]) {
       assert.deepEqual(find(`{"x":"${text}"}`), ['K1'], text);
@@ -1235,101 +1014,5 @@ describe('the signing key', () => {
     assert.deepEqual(find(await dumpKv()), ['K1']);
     assert.ok(await until(() => stack.files().some(({ bytes: file }) => find(file).includes('K1'))));
     await stack.KV.delete('planted');
-  });
-});
-
-// ---------------------------------------------------------------------------------------------------------------------
-// NEEDS src/rules/schema.rs. Skipped as long as that is the stub.
-describe('schemas', () => {
-  /** Refused at registration, and as a proposal, by the same name. */
-  async function twice(contract, code, field) {
-    await refused(contract, code, field);
-    const { contract_id, ...document } = without(contract);
-    isRefusal(await seeker.propose(document), code, field);
-  }
-
-  describe('that cannot be checked in full are refused whole, at the keyword', () => {
-    const unsupported = {
-      $dynamicRef: [{ $dynamicRef: '#node' }, '$dynamicRef'],
-      'a $dynamicAnchor': [{ $dynamicAnchor: 'node', type: 'object' }, '$dynamicAnchor'],
-      unevaluatedProperties: [{ type: 'object', unevaluatedProperties: false }, 'unevaluatedProperties'],
-      'unevaluatedItems, far down': [{ properties: { x: { items: { unevaluatedItems: false } } } }, 'properties.x.items.unevaluatedItems'],
-      'a remote $ref': [{ properties: { x: { $ref: 'https://example.com/schema.json' } } }, 'properties.x.$ref'],
-      'a $ref to a file': [{ $ref: 'other.json#/x' }, '$ref'],
-      'a $ref that leads nowhere': [{ $ref: '#/$defs/none' }, '$ref'],
-      'a typo': [{ properties: { x: { type: 'string', maxLenght: 3 } } }, 'properties.x.maxLenght'],
-      'a keyword of another draft': [{ definitions: { a: true } }, 'definitions'],
-      'another draft': [{ $schema: 'http://json-schema.org/draft-07/schema#' }, '$schema'],
-      'a lookahead': [{ properties: { x: { pattern: '^(?=a)' } } }, 'properties.x.pattern'],
-      'a lookbehind': [{ properties: { x: { pattern: '(?<!a)b' } } }, 'properties.x.pattern'],
-      'a back-reference': [{ properties: { x: { pattern: '^(a)\\1$' } } }, 'properties.x.pattern'],
-      'half a pattern': [{ properties: { x: { pattern: '(' } } }, 'properties.x.pattern'],
-      'a type that is none': [{ properties: { x: { type: 'text' } } }, 'properties.x.type'],
-      'a maxLength that is none': [{ properties: { x: { maxLength: -1 } } }, 'properties.x.maxLength'],
-      'a subschema that is none': [{ properties: { x: 'string' } }, 'properties.x'],
-    };
-    for (const [name, [schema, field]] of Object.entries(unsupported)) {
-      for (const member of ['input_schema', 'output_schema']) {
-        test(`${name}, in ${member}`, async () => {
-          const contract = await signed((c) => void (c.task[member] = schema));
-          valid(isContract, contract);
-          await twice(contract, 'SCHEMA_UNSUPPORTED', `task.${member}.${field}`);
-        });
-      }
-    }
-    test('but what can be checked is taken', async () => {
-      const schema = { $schema: 'https://json-schema.org/draft/2020-12/schema', $defs: { line: { type: 'string', pattern: '^[^\\n]+$', maxLength: 80 } }, type: 'object', properties: { lines: { type: 'array', items: { $ref: '#/$defs/line' }, minItems: 3, maxItems: 3 } }, required: ['lines'], additionalProperties: false };
-      const { answer } = await registered(draft(agents.ada, account, { task: { input_schema: schema, output_schema: schema } }));
-      assert.equal(answer.status, 201);
-    });
-    test('a capability\'s own, that cannot be checked, sells nothing', async () => {
-      await meanwhile([['INSERT INTO capabilities (template_id, output_schema) VALUES (?1, ?2)', HAIKU_ID, JSON.stringify({ unevaluatedProperties: false })]], [['DELETE FROM capabilities']], async () => {
-        isRefusal(await seeker.propose(draft(agents.ada, account)), 'SCHEMA_UNSUPPORTED', 'task.output_schema.unevaluatedProperties');
-      });
-    });
-  });
-
-  describe('the contract is of its own schema\'s form, down to the member', () => {
-    const set = (path, value) => (c) => {
-      if (path.startsWith('sla')) c.sla ??= {};
-      const keys = path.split('.');
-      const parent = at(c, keys.slice(0, -1));
-      if (value === undefined) delete parent[keys.at(-1)];
-      else parent[keys.at(-1)] = value;
-    };
-    const cases = [
-      ...['version', 'contract_id', 'created_at', 'parties', 'parties.seeker', 'parties.worker', 'parties.seeker.agent_id', 'parties.seeker.wallet', 'parties.worker.agent_id', 'parties.worker.wallet',
-        'task', 'task.description', 'terms', 'terms.price', 'terms.price.amount', 'terms.price.currency', 'terms.price.network', 'terms.deadline', 'terms.payment_trigger', 'terms.platform_fee', 'terms.platform_fee.percentage', 'terms.platform_fee.wallet',
-      ].flatMap((path) => [[path, undefined], [path, null], [path, 7.5]]).filter(([path, value]) => !(path.endsWith('percentage') && value)),
-      ['terms.price.currency', 'EUR'], ['terms.price.currency', 'usdc'], ['terms.price.network', 'ethereum'], ['terms.price.network', NETWORK], ['terms.price.amount', 0.01],
-      ['terms.payment_trigger', 'monthly'], ['terms.platform_fee.percentage', -1], ['terms.platform_fee.percentage', 101], ['terms.platform_fee.percentage', '1'],
-      ['task.requirements', 'three lines'], ['task.requirements', [1], 'task.requirements[0]'], ['task.input_schema', true], ['task.input_schema', 'string'], ['task.output_schema', []], ['task.output_schema', null],
-      ['sla', []], ['sla', null], ['sla.max_latency_ms', -1], ['sla.max_latency_ms', 1000.5], ['sla.max_latency_ms', '1000'], ['sla.retry_policy', 3], ['sla.retry_policy', null],
-      ['sla.refund_conditions', 'no_response'], ['sla.refund_conditions', ['no_response', 'bad_mood'], 'sla.refund_conditions[1]'],
-      ['parties', []], ['terms.price', ['0.01', 'USDC', 'base']], ['parties.seeker', ['agent_seeker', '0x0000000000000000000000000000000000000001']],
-    ];
-    for (const [path, value, field = path] of cases) {
-      test(`${path}: ${value === undefined ? 'missing' : JSON.stringify(value)}`, async () => {
-        const contract = await signed(set(path, value));
-        assert.equal(isContract(contract), false, 'the schema itself takes it');
-        await refused(contract, 'CONTRACT_MALFORMED', field);
-      });
-    }
-    const signatures = [['hash', undefined], ['hash', '0'.repeat(64)], ['hash', `sha256:${'A'.repeat(64)}`], ['signatures', undefined], ['signatures', ['a', 'b', ahead(0)]], ['signatures.seeker', undefined], ['signatures.worker', undefined], ['signatures.timestamp', undefined], ['signatures.seeker', 7]];
-    for (const [path, value] of signatures) {
-      test(`${path}: ${value === undefined ? 'missing' : JSON.stringify(value)}`, async () => {
-        const contract = structuredClone(await signed());
-        set(path, value)(contract);
-        assert.equal(isContract(contract), false, 'the schema itself takes it');
-        await refused(contract, 'CONTRACT_MALFORMED', path);
-      });
-    }
-    for (const [path, value] of [['parties.seeker', undefined], ['parties.seeker.wallet', undefined], ['parties.seeker.agent_id', undefined], ['task.description', undefined], ['terms.price.network', undefined], ['terms.price.currency', 'EUR'], ['sla.refund_conditions', 'no_response']]) {
-      test(`a draft's ${path}: ${value ?? 'missing'}`, async () => {
-        const document = draft(agents.ada, account, { terms: { price: { amount: '0.01', currency: 'USDC', network: 'base' } } });
-        set(path, value)(document);
-        isRefusal(await seeker.propose(document), 'CONTRACT_MALFORMED', path);
-      });
-    }
   });
 });

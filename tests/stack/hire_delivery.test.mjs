@@ -1,49 +1,28 @@
-// What a contract's seeker is handed (HIRE, "Execution"): the forms of output, JSON, files, streams.
+// What a contract's seeker gets (HIRE, "Execution"): the output types, JSON, files, streams.
 import assert from 'node:assert/strict';
 import { createHmac } from 'node:crypto';
-import { after, before, beforeEach, describe, test } from 'node:test';
+import { describe, test } from 'node:test';
 import { delta, end, open, say, shut, start, stop } from '../support/claude.mjs';
-import { WHOLE, bookkeeping, canonical, countersign, draft, seekerOf, sha256 } from '../support/hire.mjs';
-import { HAIKU_PRICE, INPUT, ada, gate, readSse, sleep, sse, startStack, until, vaultKey } from '../support/stack.mjs';
+import { canonical, countersign, draft, sha256 } from '../support/hire.mjs';
+import { ASYNC, PAID, TEXT, WHOLE, account, agents, asked, books, ended, gated, hello, hire, newAccount, refused, seeker, seekerStack, settles, stack } from '../support/seeker_stack.mjs';
+import { HAIKU_PRICE, INPUT, ada, gate, readSse, sleep, sse, until, vaultKey } from '../support/stack.mjs';
 
 const VAULT_KEYS = vaultKey('k1');
-const TEXT = 'Coin falls, light rings';
-const hello = () => say('Coin falls,', ' light rings');
 const wrote = (text, options = {}) => () => say(text, options);
-// The page's request, and a template that takes it.
+// The request of HIRE's page "Execution".
 const BRIEF = { brief: 'Create a minimalist logo for TechStartup Inc', colors: ['#FF5733', '#333333'], style_references: ['https://example.com/style1.png'] };
 const DATE = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$/;
-let stack;
-let seeker;
-let account;
-let earned;
-const agents = {};
 
-before(async () => {
-  stack = await startStack({ script: hello, vars: { VAULT_KEYS } });
-  seeker = seekerOf(stack, agents);
-  agents.ada = (await seeker.get('/@ada/.well-known/hire.json')).body.agent.id;
-  const parameters = ['brief', 'colors', 'style_references'].map((name) => ({ name, required: true }));
-  const prompt = 'Draw {brief}{/brief} in {colors}{/colors} like {style_references}{/style_references}';
-  await stack.addTemplate('logo', { price: '5', prompt, parameters });
-  await stack.addTemplate('report', { prompt: 'Report on {topic}{/topic}', parameters: [{ name: 'topic', required: true }] });
-  await stack.DB.prepare("INSERT INTO capabilities (template_id, output, file_name, mime) VALUES ('template_ada_report', 'file', 'report.md', 'text/markdown; charset=utf-8')").run();
+seekerStack({
+  vars: { VAULT_KEYS },
+  async prepare() {
+    const parameters = ['brief', 'colors', 'style_references'].map((name) => ({ name, required: true }));
+    const prompt = 'Draw {brief}{/brief} in {colors}{/colors} like {style_references}{/style_references}';
+    await stack.addTemplate('logo', { price: '5', prompt, parameters });
+    await stack.addTemplate('report', { prompt: 'Report on {topic}{/topic}', parameters: [{ name: 'topic', required: true }] });
+    await stack.DB.prepare("INSERT INTO capabilities (template_id, output, file_name, mime) VALUES ('template_ada_report', 'file', 'report.md', 'text/markdown; charset=utf-8')").run();
+  },
 });
-after(() => stack?.close());
-beforeEach(async () => {
-  stack.reset(hello);
-  account = await stack.payer();
-  earned = await stack.balance(ada);
-});
-
-const { asked, settles, books, gated: gatedBy, refused } = bookkeeping(() => ({ stack, seeker, account, earned }));
-const gated = () => gatedBy(hello);
-const PAID = { paid: HAIKU_PRICE, calls: 1, state: 'COMPLETED' };
-const hire = (task = {}, options = {}) => seeker.hire(account, { ...options, task });
-const ASYNC = { prefer: 'respond-async' };
-/** The end of a task, by polling. */
-const ended = (taskId, id, timeout = 10_000) =>
-  until(async () => { const told = await seeker.task(taskId, id); return told.body.status !== 'pending' && told; }, { timeout, what: 'the end of the task' });
 
 /** Size and checksum are those of the bytes: of a file as it is fetched, of JSON as RFC 8785 has it. */
 async function intact(item) {
@@ -58,14 +37,14 @@ async function intact(item) {
   return found;
 }
 
-describe("the page's examples", () => {
+describe("the examples of HIRE's page", () => {
   const SVG = (n) => `<svg xmlns="http://www.w3.org/2000/svg"><!-- ${n} é --></svg>`;
   const items = [1, 2, 3].map((n) => ({ name: `logo_v${n}.svg`, type: 'file', mime: 'image/svg+xml', content: SVG(n) }));
   const notes = { name: 'notes.json', type: 'json', mime: 'application/json', content: '{"notes": "Option 1 is recommended"}' };
 
-  test('a contract of their id, its request, pending, polling, completed', async () => {
+  test('completed: its contract id, its request, pending, polled', async () => {
     const rich = await stack.payer(10_000_000n);
-    const more = gatedBy(wrote(JSON.stringify({ items: [...items, notes] })));
+    const more = gated(wrote(JSON.stringify({ items: [...items, notes] })));
     const hired = await seeker.hire(rich, { capability: 'logo', task: { output_type: 'multiple' }, contract_id: 'ctr_xyz789' });
     assert.equal(hired.id, 'ctr_xyz789');
     const asks = await seeker.execute('ctr_xyz789', BRIEF);
@@ -110,7 +89,7 @@ describe("the page's examples", () => {
   });
 });
 
-describe('forms', () => {
+describe('output types', () => {
   test('text: inline, in bytes of UTF-8', async () => {
     stack.claude.script = wrote('Münze fällt, 🎉');
     const hired = await hire({ output_type: 'text' });
@@ -147,7 +126,7 @@ describe('forms', () => {
     await books(hired, PAID);
   });
 
-  test('a form that the capability does not have, or that is none: refused before anything is signed', async () => {
+  test('an output type that the capability does not have, or that HIRE does not: refused before anything is signed', async () => {
     for (const [capability, output_type] of [['report', 'text'], ['haiku', 'hologram']]) {
       const answer = await seeker.propose(draft(agents.ada, account, { capability, task: { output_type } }));
       assert.deepEqual([answer.status, answer.body.error.code, answer.body.error.details.field], [422, 'OUTPUT_NOT_OFFERED', 'task.output_type']);
@@ -160,7 +139,7 @@ describe('forms', () => {
     ['a name that leads elsewhere', [{ name: '../a', type: 'file', mime: 'text/plain', content: '1' }]],
     ['a mime that would be a header of its own', [{ name: 'a', type: 'file', mime: 'text/plain\r\nx: y', content: '1' }]],
   ]) {
-    test(`multiple, with ${name}: mended once, else failed and not charged`, async () => {
+    test(`multiple, with ${name}: Claude may correct it once, else it failed and is not charged`, async () => {
       stack.claude.script = wrote(JSON.stringify({ items }));
       const hired = await hire({ output_type: 'multiple' });
       refused(await seeker.buy(hired, INPUT), 502, 'OUTPUT_SCHEMA_MISMATCH');
@@ -171,7 +150,7 @@ describe('forms', () => {
 
 describe('JSON', () => {
   for (const [name, text] of [['as it is', '{"score": 8}'], ['in a fence', '```json\n{"score": 8}\n```'], ['in a fence without a word', '```\n{"score": 8}\n```\n'], ['between blanks', '\n  {"score": 8}\n\n']]) {
-    test(`${name}: taken, with one call`, async () => {
+    test(`${name}: accepted, with one call`, async () => {
       stack.claude.script = wrote(text);
       const hired = await hire({ output_type: 'json' });
       const { body } = await seeker.buy(hired, INPUT);
@@ -182,7 +161,7 @@ describe('JSON', () => {
   }
 
   for (const [name, wrong] of [['no JSON', 'The score is 8.'], ['two values', '{"score": 8} {"score": 9}'], ['a member twice', '{"score": 8, "score": 9}'], ['cut', '{"score": ']]) {
-    test(`${name}: Claude is shown its answer and what is wrong, once; the mended answer is delivered, charged once`, async () => {
+    test(`${name}: Claude is shown its answer and what is wrong, once; the corrected answer is delivered, charged once`, async () => {
       stack.claude.script = (_, n) => say(n === 1 ? wrong : '{"score": 8}');
       const hired = await hire({ output_type: 'json' });
       const { body } = await seeker.buy(hired, INPUT);
@@ -211,7 +190,7 @@ describe('JSON', () => {
   });
 
   const SCORE = { type: 'object', required: ['score'], properties: { score: { type: 'number', minimum: 0, maximum: 10 }, issues: { type: 'array', items: { type: 'string', maxLength: 9 } } } };
-  test("Claude's structured output is asked for as far as the schema can be said there; the rest is told in words", async () => {
+  test("Claude's structured output is asked for as far as it can express the schema; the instructions have all of it", async () => {
     stack.claude.script = wrote('{"score": 8}');
     const hired = await hire({ output_schema: SCORE });
     assert.equal((await seeker.buy(hired, INPUT)).body.output.type, 'json');
@@ -232,7 +211,7 @@ describe('JSON', () => {
     ['a schema that is no object’s', { output_schema: { type: 'array', items: { type: 'number' } } }, '[]'],
     ['a schema of other members than it names', { output_schema: { type: 'object', patternProperties: { '^x': { type: 'number' } } } }, '{}'],
   ]) {
-    test(`it is not asked for with ${name}`, async () => {
+    test(`structured output is not asked for with ${name}`, async () => {
       stack.claude.script = wrote(text);
       const hired = await hire(task);
       assert.equal((await seeker.buy(hired, INPUT)).body.status, 'completed');
@@ -241,7 +220,7 @@ describe('JSON', () => {
     });
   }
 
-  test('an answer that does not satisfy the output_schema is mended, or fails and is not charged', async () => {
+  test('an answer that does not satisfy the output_schema is corrected, or fails and is not charged', async () => {
     stack.claude.script = (_, n) => say(n === 1 ? '{"score": 11}' : '{"score": 10}');
     const hired = await hire({ output_schema: SCORE });
     assert.deepEqual((await seeker.buy(hired, INPUT)).body.output.content, { score: 10 });
@@ -250,14 +229,13 @@ describe('JSON', () => {
     await books(hired, { ...PAID, calls: 2 });
 
     stack.reset(wrote('{"issues": []}'));
-    account = await stack.payer();
-    earned = await stack.balance(ada);
+    await newAccount();
     const worse = await hire({ output_schema: SCORE });
     refused(await seeker.buy(worse, INPUT), 502, 'OUTPUT_SCHEMA_MISMATCH');
     await books(worse, { calls: 2, state: 'SIGNED' });
   });
 
-  test('a schema of something that cannot be checked is refused before anything is signed', async () => {
+  test('a schema with a keyword that cannot be checked is refused before anything is signed', async () => {
     const answer = await seeker.propose(draft(agents.ada, account, { task: { output_schema: { type: 'object', $ref: 'https://example.com/schema' } } }));
     assert.deepEqual([answer.status, answer.body.error.code], [422, 'SCHEMA_UNSUPPORTED']);
   });
@@ -278,7 +256,7 @@ describe('JSON', () => {
     });
   }
 
-  test('JSON that is cut is no part of anything, with allow_partial either', async () => {
+  test('JSON that is cut is no partial result, even with allow_partial', async () => {
     stack.claude.script = wrote('{"a": [1, 2', { stop_reason: 'max_tokens' });
     const hired = await hire({ output_type: 'json' }, { sla: { allow_partial: true } });
     refused(await seeker.buy(hired, INPUT), 502, 'OUTPUT_TRUNCATED');
@@ -300,7 +278,7 @@ describe('files', () => {
     return { status: response.status, headers: response.headers, text: await response.text() };
   };
 
-  test('a link needs nothing else; what it leads to is never a page of ours', async () => {
+  test('a link needs no other credentials; the file is served as an attachment, never as a page of our origin', async () => {
     const { url, checksum } = await file('<script>alert(1)</script>');
     const got = await get(url);
     assert.deepEqual([got.status, got.text], [200, '<script>alert(1)</script>']);
@@ -335,7 +313,7 @@ describe('files', () => {
     assert.equal((await get(url, { range: 'bytes=2-4', 'if-range': '"another"' })).status, 200);
   });
 
-  test('who has it already is told so: 304 to its tag, in a list, as a weak one, and to any', async () => {
+  test('If-None-Match with its tag, in a list, as a weak one, or with *: 304', async () => {
     const { url } = await file();
     const tag = (await get(url)).headers.get('etag');
     for (const header of [tag, `"another", ${tag}`, `W/${tag}`, '*']) {
@@ -345,7 +323,7 @@ describe('files', () => {
     assert.equal((await get(url, { 'if-none-match': '"another"' })).status, 200);
   });
 
-  test('a link that was changed anywhere leads to nothing: 403 LINK_INVALID', async () => {
+  test('a link that was changed in any part: 403 LINK_INVALID', async () => {
     const { url } = await file();
     const other = await file('another', 1n);
     const good = new URL(url);
@@ -367,7 +345,7 @@ describe('files', () => {
     assert.equal((await get(good)).text, CONTENT);
   });
 
-  test('a link whose time is up: 403', async () => {
+  test('an expired link: 403', async () => {
     const { url } = await file();
     const good = new URL(url);
     const key = good.pathname.replace('/files/', '');
@@ -382,7 +360,7 @@ describe('files', () => {
     assert.deepEqual([(await get(old)).status], [403]);
   });
 
-  test('a stored file that was altered is never handed out: FILE_DAMAGED', async () => {
+  test('a stored file that was altered is not served: FILE_DAMAGED', async () => {
     const { url } = await file();
     const key = new URL(url).pathname.replace('/files/', '');
     const bucket = await stack.mf.getR2Bucket('FILES', 'coinslot');
@@ -397,7 +375,7 @@ describe('files', () => {
     assert.equal((await get(url)).status, 404);
   });
 
-  test('a file of what was never settled is no deliverable', async () => {
+  test('a file of a run that was not settled is no deliverable', async () => {
     stack.claude.script = wrote(CONTENT);
     stack.facilitator.onSettle = () => ({ success: false, errorReason: 'insufficient_funds', transaction: '', network: 'eip155:84532', payer: account.address });
     const hired = await hire({}, { capability: 'report' });
@@ -435,27 +413,27 @@ describe('streams', () => {
     const resumed = await readSse(await fetch(answer.body.output.url, { headers: { 'last-event-id': first.id } }));
     assert.deepEqual([resumed.text, resumed.done.run], [' two', done.run]);
     assert.equal((await fetch(answer.body.output.url, { headers: { 'last-event-id': done.id } })).status, 204);
-    const told = await ended(answer.body.task_id, hired.id);
-    assert.deepEqual([told.body.status, told.body.output.type, told.body.output.url], ['completed', 'stream', answer.body.output.url]);
-    assert.equal(told.body.output.checksum, sha256('one two'));
+    const report = await ended(answer.body.task_id, hired.id);
+    assert.deepEqual([report.body.status, report.body.output.type, report.body.output.url], ['completed', 'stream', answer.body.output.url]);
+    assert.equal(report.body.output.checksum, sha256('one two'));
     await books(hired, PAID);
     assert.equal((await fetch(`${stack.url}/stream/task_${'0'.repeat(32)}_${'0'.repeat(32)}`)).status, 404);
   });
 
-  test('paid, and broken off at last: the seeker is told of the refund, and the contract is DISPUTED', async () => {
+  test('paid, and given up: the report says that it is marked for refund, and the contract is DISPUTED', async () => {
     await stack.restart({ LIMITS: JSON.stringify({ paidAttempts: 1 }) });
     stack.claude.script = () => [start(), open(), delta('one'), 400];
     const hired = await hire({ output_type: 'stream' });
     const answer = await seeker.buy(hired, INPUT);
-    const told = await ended(answer.body.task_id, hired.id);
-    assert.deepEqual([told.body.status, told.body.error.code, told.body.refund.charged], ['failed', 'RUN_REFUNDABLE', true]);
+    const report = await ended(answer.body.task_id, hired.id);
+    assert.deepEqual([report.body.status, report.body.error.code, report.body.refund.charged], ['failed', 'RUN_REFUNDABLE', true]);
     await books(hired, { paid: HAIKU_PRICE, calls: 1, state: 'DISPUTED' });
     refused(await seeker.execute(hired.id, { topic: 'another' }), 409, 'CONTRACT_INPUT_DIFFERS');
     await books(hired, { paid: HAIKU_PRICE, calls: 1, state: 'DISPUTED' });
     await stack.restart();
   });
 
-  test('of a text nothing is shown before it is settled, and all of it afterwards', async () => {
+  test('a text is not shown before it is settled, and is shown in full afterwards', async () => {
     const [more, settled] = [gate(), gate()];
     stack.claude.script = slowly(more);
     stack.facilitator.onSettle = async (call, next) => (await settled.opened, next());
@@ -474,17 +452,17 @@ describe('streams', () => {
   });
 });
 
-// Last: without the bucket.
+// The last suite, for it restarts the stack without the bucket.
 describe('without a bucket', () => {
-  test('it is gone when the file is to be stored: failed, not charged; it is back: delivered with the same payment', async () => {
+  test('it is missing when the file is to be stored: failed, not charged; with it again: delivered with the same payment', async () => {
     gated();
     const hired = await hire({}, { capability: 'report' });
     const { body: { task_id } } = await seeker.buy(hired, INPUT, ASYNC);
     await until(asked);
     stack.claude.script = hello;
     await stack.restart({}, { without: ['FILES'] });
-    const told = await ended(task_id, hired.id, 40_000);
-    assert.deepEqual([told.body.status, told.body.error.code, told.body.error.charged], ['failed', 'FILE_STORE_UNAVAILABLE', false]);
+    const report = await ended(task_id, hired.id, 40_000);
+    assert.deepEqual([report.body.status, report.body.error.code, report.body.error.charged], ['failed', 'FILE_STORE_UNAVAILABLE', false]);
     await books(hired, { state: 'SIGNED' });
     await stack.restart();
     const done = await seeker.execute(hired.id, INPUT);

@@ -3,41 +3,21 @@ import assert from 'node:assert/strict';
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
-import { after, before, beforeEach, describe, test } from 'node:test';
+import { after, before, describe, test } from 'node:test';
 import { drop, reply } from '../../dev/facilitator.mjs';
 import { apiError, say } from '../support/claude.mjs';
-import { WHOLE, bookkeeping, seekerOf } from '../support/hire.mjs';
-import { HAIKU_PRICE, INPUT, NETWORK, USDC, ada, decodeHeader, decodeReceipt, decodeTerms, encodeHeader, sleep, startStack, until } from '../support/stack.mjs';
+import { NOTHING, PAID, TEXT, WHOLE, account, asked, books, gated, hello, refused, seeker, seekerStack, settles, stack } from '../support/seeker_stack.mjs';
+import { INPUT, NETWORK, USDC, ada, decodeHeader, decodeReceipt, decodeTerms, encodeHeader, sleep, until } from '../support/stack.mjs';
 
-const TEXT = 'Coin falls, light rings';
-const hello = () => say('Coin falls,', ' light rings');
-let stack;
-let seeker;
-let account;
-let earned;
-const agents = {};
-
-before(async () => {
-  stack = await startStack({ script: hello });
-  seeker = seekerOf(stack, agents);
-  agents.ada = (await seeker.get('/@ada/.well-known/hire.json')).body.agent.id;
-  const optional = ['brief', 'colors', 'style_references'].map((name) => ({ name }));
-  await stack.addTemplate('logo', { prompt: 'brief: {brief}{/brief}\ncolors: {colors}{/colors}\nstyle: {style_references}{/style_references}', parameters: optional });
+seekerStack({
+  async prepare() {
+    const optional = ['brief', 'colors', 'style_references'].map((name) => ({ name }));
+    await stack.addTemplate('logo', { prompt: 'brief: {brief}{/brief}\ncolors: {colors}{/colors}\nstyle: {style_references}{/style_references}', parameters: optional });
+  },
 });
-after(() => stack?.close());
-beforeEach(async () => {
-  stack.reset(hello);
-  account = await stack.payer();
-  earned = await stack.balance(ada);
-});
-
-const { asked, settles, books, gated: gatedBy, refused } = bookkeeping(() => ({ stack, seeker, account, earned }));
-const gated = () => gatedBy(hello);
-const PAID = { paid: HAIKU_PRICE, calls: 1, state: 'COMPLETED' };
-const NOTHING = { paid: 0n, calls: 0, state: 'SIGNED' };
 
 describe('402', () => {
-  test("asks in HIRE's headers, in x402's of v2, and in a body of v1: for the contract's amount, in its own words", async () => {
+  test("asks for the contract's amount as the contract writes it: in HIRE's headers, in x402's of v2, and in a body of v1", async () => {
     const price = { amount: '0.0200', currency: 'USDC', network: 'base' };
     const hired = await seeker.hire(account, { terms: { price } });
     const response = await stack.post('/execute', INPUT, { 'x-contract-id': hired.id });
@@ -65,13 +45,13 @@ describe('402', () => {
     assert.deepEqual([body.status, body.contract_id, body.details.code], ['failed', hired.id, 'PAYMENT_REQUIRED']);
     await books(hired, NOTHING);
 
-    // And that is what is charged, whatever the template costs.
+    // This amount is charged, and not the template's price.
     const done = await seeker.buy(hired, INPUT);
     assert.equal(done.body.status, 'completed');
     await books(hired, { ...PAID, paid: 20_000n });
   });
 
-  test('what the terms say of the answer is so: JSON', async () => {
+  test('the terms announce an answer in JSON, and it is', async () => {
     const hired = await seeker.hire(account);
     const response = await stack.post('/execute', INPUT, { 'x-contract-id': hired.id });
     const answer = await seeker.buy(hired, INPUT);
@@ -107,7 +87,7 @@ describe('402', () => {
     });
   }
 
-  test('no contract, no price: 400 without an id, 400 for none, 404 for an unknown one', async () => {
+  test('without a contract there is no price: 400 without an id or for a malformed one, 404 for an unknown one', async () => {
     const payment = await seeker.pay((await seeker.hire(account)).id, INPUT, account);
     for (const [headers, status, code] of [
       [{}, 400, 'CONTRACT_ID_MISSING'],
@@ -141,13 +121,13 @@ describe('the input', () => {
       }
       assert.equal(stack.facilitator.calls.length, 0);
       await books(hired, NOTHING);
-      // The payment is good for the right input.
+      // The same payment buys the right input.
       assert.equal((await seeker.execute(hired.id, INPUT, payment)).body.status, 'completed');
       await books(hired, PAID);
     });
   }
 
-  test('values that are no strings go into the prompt as JSON text, strings as they are', async () => {
+  test('values other than strings are put into the prompt as JSON text, strings as they are', async () => {
     const input = { brief: 'a "coin" & a slot', colors: ['#FF5733', { dark: true, at: [1, 2.5, null] }], style_references: 7 };
     const hired = await seeker.hire(account, { capability: 'logo' });
     assert.equal((await seeker.buy(hired, input)).body.status, 'completed');
@@ -189,8 +169,8 @@ describe('the input', () => {
   });
 });
 
-describe('the same again', () => {
-  test('during: the same task, pending; after: the same answer; with a payment, without, and with another: one call, one charge', async () => {
+describe('a contract that is executed again', () => {
+  test('while it runs: the same task, pending; afterwards: the same answer; with a payment, without, and with another: one call, one charge', async () => {
     const more = gated();
     const hired = await seeker.hire(account);
     const payment = await seeker.pay(hired.id, INPUT, account);
@@ -221,7 +201,7 @@ describe('the same again', () => {
     assert.equal((await stack.rows('payer = ?', account.address)).length, 1);
   });
 
-  test('its members in another order, in another spelling: it is the same input', async () => {
+  test('the members of the input in another order or spelling are the same input', async () => {
     const hired = await seeker.hire(account);
     const input = { topic: 'm', mood: 'stern' };
     const done = await seeker.buy(hired, input);
@@ -230,37 +210,26 @@ describe('the same again', () => {
     await books(hired, PAID);
   });
 
-  test('10 at once with one payment: one call, one charge, one answer for all', async () => {
-    const more = gated();
-    const hired = await seeker.hire(account);
-    const payment = await seeker.pay(hired.id, INPUT, account);
-    const all = Array.from({ length: 10 }, () => seeker.execute(hired.id, INPUT, payment));
-    await until(asked);
-    await sleep(200);
-    more.open();
-    const answers = await Promise.all(all);
-    assert.deepEqual(answers.map((a) => a.status), Array(10).fill(200));
-    for (const { body } of answers) assert.deepEqual(body, answers[0].body);
-    await books(hired, PAID);
-    assert.equal(settles(), 1);
-  });
+  for (const [name, payments] of [
+    ['with one payment', async (id) => Array(10).fill(await seeker.pay(id, INPUT, account))],
+    ['each with a payment of its own', (id) => Promise.all(Array.from({ length: 10 }, () => seeker.pay(id, INPUT, account)))],
+  ]) {
+    test(`10 at once, ${name}: one call, one charge, one answer for all`, async () => {
+      const more = gated();
+      const hired = await seeker.hire(account);
+      const all = (await payments(hired.id)).map((payment) => seeker.execute(hired.id, INPUT, payment));
+      await until(asked);
+      await sleep(200);
+      more.open();
+      const answers = await Promise.all(all);
+      assert.deepEqual(answers.map((a) => a.status), Array(10).fill(200));
+      for (const { body } of answers) assert.deepEqual(body, answers[0].body);
+      await books(hired, PAID);
+      assert.equal(settles(), 1);
+    });
+  }
 
-  test('10 at once, each with a payment of its own: one call, one charge, one answer for all', async () => {
-    const more = gated();
-    const hired = await seeker.hire(account);
-    const payments = await Promise.all(Array.from({ length: 10 }, () => seeker.pay(hired.id, INPUT, account)));
-    const all = payments.map((payment) => seeker.execute(hired.id, INPUT, payment));
-    await until(asked);
-    await sleep(200);
-    more.open();
-    const answers = await Promise.all(all);
-    assert.deepEqual(answers.map((a) => a.status), Array(10).fill(200));
-    for (const { body } of answers) assert.deepEqual(body, answers[0].body);
-    await books(hired, PAID);
-    assert.equal(settles(), 1);
-  });
-
-  test('with another input: 409, during and after, with a payment and without; no call, no charge', async () => {
+  test('with another input: 409, while it runs and afterwards, with a payment and without; no call, no charge', async () => {
     const more = gated();
     const hired = await seeker.hire(account);
     const payment = await seeker.pay(hired.id, INPUT, account);
@@ -339,7 +308,7 @@ async function freshPayment({ contract }) {
   return { x402Version: 2, resource: terms.resource, accepted: offer, payload: await stack.authorize(account, offer) };
 }
 
-/** The object of a contract is left as its own clean-up leaves it, a day after the end: with nothing. */
+/** Empties the object of a contract, as its own clean-up does a day after the end. */
 async function forget(contract) {
   await stack.evict();
   const files = readdirSync(stack.state, { recursive: true }).filter((f) => f.includes('RunObject') && f.endsWith('.sqlite'));
@@ -372,7 +341,7 @@ describe('failures and retries', () => {
     assert.equal(failed.body.refund.charged, false);
     assert.ok(failed.headers.get('retry-after') || failed.body.error.retryable);
     await books(hired, { paid: 0n, calls: 3, state: 'SIGNED' });
-    // Who polls hears the same.
+    // Polling gives the same report.
     assert.deepEqual((await seeker.task(failed.body.task_id, hired.id)).body, failed.body);
 
     stack.claude.script = hello;
@@ -383,7 +352,7 @@ describe('failures and retries', () => {
     assert.equal(settles(), 1);
   });
 
-  test('a transient refusal says when to come back', async () => {
+  test('a transient failure has a Retry-After', async () => {
     stack.claude.script = () => apiError(529);
     const failed = await seeker.buy(await seeker.hire(account), INPUT);
     assert.equal(failed.status, 503);
@@ -456,7 +425,7 @@ describe('failures and retries', () => {
     await books(hired, { ...PAID, calls: 2 });
   });
 
-  test('the payment that was made before is too old by now: 402, and another one executes the contract', async () => {
+  test('the payment of the first execution has expired: 402, and another one executes the contract', async () => {
     stack.claude.script = () => apiError(401);
     const hired = await seeker.hire(account);
     const short = await seeker.pay(hired.id, INPUT, account, { authorization: { validBefore: String(Math.floor(Date.now() / 1000) + 39) } });
@@ -477,7 +446,7 @@ describe('failures and retries', () => {
     await books(hired, { paid: 0n, calls: 1, state: 'SIGNED' });
   });
 
-  test('Claude writes nothing at all: that is no deliverable, and is not charged', async () => {
+  test('Claude writes nothing: an empty text is no deliverable, and is not charged', async () => {
     stack.claude.script = () => say();
     const hired = await seeker.hire(account);
     assert.equal((await seeker.buy(hired, INPUT)).body.status, 'failed');
@@ -504,7 +473,7 @@ describe('failures and retries', () => {
     await books(hired, NOTHING);
   });
 
-  test('the settlement is rejected: 402, not delivered to anybody, not charged; another payment buys it', async () => {
+  test('the settlement is rejected: 402, delivered to nobody, not charged; another payment executes the contract', async () => {
     stack.facilitator.onSettle = () => ({ success: false, errorReason: 'insufficient_funds', transaction: '', network: NETWORK, payer: account.address });
     const hired = await seeker.hire(account);
     const answer = await seeker.buy(hired, INPUT);
@@ -513,10 +482,10 @@ describe('failures and retries', () => {
     assert.ok(!JSON.stringify(answer.body).includes('Coin falls'));
     await books(hired, { paid: 0n, calls: 1, state: 'SIGNED' });
     const [{ task_id }] = (await stack.DB.prepare('SELECT task_id FROM contracts WHERE id = ?').bind(hired.id).all()).results;
-    const told = await seeker.task(task_id, hired.id);
-    assert.deepEqual([told.status, told.body.status, told.body.error.code, told.body.error.charged], [200, 'failed', 'SETTLEMENT_REJECTED', false]);
-    assert.equal(told.body.output, undefined);
-    assert.equal(told.body.deliverables, undefined);
+    const report = await seeker.task(task_id, hired.id);
+    assert.deepEqual([report.status, report.body.status, report.body.error.code, report.body.error.charged], [200, 'failed', 'SETTLEMENT_REJECTED', false]);
+    assert.equal(report.body.output, undefined);
+    assert.equal(report.body.deliverables, undefined);
     const stream = await fetch(`${stack.url}/stream/${task_id}`);
     assert.ok(!(await stream.text()).includes('Coin falls'));
     stack.facilitator.onSettle = undefined;
@@ -529,14 +498,14 @@ describe('failures and retries', () => {
     const hired = await seeker.hire(account);
     const answer = await seeker.buy(hired, INPUT);
     assert.ok([200, 202].includes(answer.status), JSON.stringify(answer.body));
-    const done = await until(async () => { const told = await seeker.task(answer.body.task_id, hired.id); return told.body.status !== 'pending' && told; }, { timeout: 15_000 });
+    const done = await until(async () => { const report = await seeker.task(answer.body.task_id, hired.id); return report.body.status !== 'pending' && report; }, { timeout: 15_000 });
     assert.deepEqual([done.body.status, done.body.output.content], ['completed', TEXT]);
     await books(hired, PAID);
   });
 });
 
 describe('the ledger', () => {
-  test('one row for each execution, under the ids that the seeker was told; earnings are what was settled', async () => {
+  test('one row for each execution, under the run ids of its reports; earnings are what was settled', async () => {
     stack.claude.script = () => apiError(401);
     const hired = await seeker.hire(account);
     const failed = await seeker.buy(hired, INPUT);

@@ -1,33 +1,21 @@
-// What a contract does not get out of us: work without end, results without money, money without results.
+// Limits: no unbounded unpaid work, no result without payment, no payment without a result.
 import assert from 'node:assert/strict';
-import { after, before, beforeEach, describe, test } from 'node:test';
+import { describe, test } from 'node:test';
 import { reply } from '../../dev/facilitator.mjs';
 import { apiError, delta, end, open, say, shut, start, stop } from '../support/claude.mjs';
-import { seekerOf, startListener } from '../support/hire.mjs';
-import { HAIKU_PRICE, INPUT, ada, gate, sleep, startStack, until } from '../support/stack.mjs';
+import { startListener } from '../support/hire.mjs';
+import { TEXT, WHOLE, account, asked, seeker, seekerStack, stack, stateOf } from '../support/seeker_stack.mjs';
+import { HAIKU_PRICE, INPUT, ada, gate, sleep, until } from '../support/stack.mjs';
 
-const TEXT = 'Coin falls, light rings';
-let stack;
-let seeker;
-const agents = {};
+seekerStack({ vars: { LIMITS: JSON.stringify({ inVainPerPayer: 4 }) } });
 
-before(async () => {
-  stack = await startStack({ script: () => say(TEXT), vars: { LIMITS: JSON.stringify({ inVainPerPayer: 4 }) } });
-  seeker = seekerOf(stack, agents);
-  agents.ada = (await seeker.get('/@ada/.well-known/hire.json')).body.agent.id;
-});
-beforeEach(() => stack.reset(() => say(TEXT)));
-after(() => stack?.close());
-
-const calls = () => stack.claude.requests.length;
-const state = async ({ id }) => (await seeker.get(`/contracts/${id}`)).body.state;
-const rests = (contract, wanted) => until(async () => (await state(contract)) === wanted, { what: `a contract that is ${wanted}` });
-/** The facilitator says no to settling, for good. */
+/** Waits until the contract is in this state. */
+const rests = ({ id }, state) => until(async () => (await stateOf(id)) === state, { what: `a contract that is ${state}` });
+/** From now on the facilitator refuses every settlement. */
 const refuseToSettle = () => void (stack.facilitator.onSettle = () => reply(200, { success: false, errorReason: 'insufficient_funds', transaction: '', network: 'eip155:84532' }));
 
 describe('work that is not paid', () => {
-  test('a settlement that was refused was an execution: with retry_policy none there is no other, with any input', async () => {
-    const account = await stack.payer();
+  test('an execution whose settlement was refused counts: with retry_policy none there is no other, with any input', async () => {
     const contract = await seeker.hire(account, { sla: { retry_policy: 'none' } });
     refuseToSettle();
     const first = await seeker.buy(contract, INPUT);
@@ -38,12 +26,11 @@ describe('work that is not paid', () => {
       const again = await seeker.execute(contract.id, input);
       assert.equal(again.status, 409, JSON.stringify(again.body));
     }
-    assert.equal(calls(), 1);
-    assert.equal(await stack.balance(account), 1_000_000n);
+    assert.equal(asked(), 1);
+    assert.equal(await stack.balance(account), WHOLE);
   });
 
-  test('a settlement that nobody took was one too, and the same payment is tried again without its header', async () => {
-    const account = await stack.payer();
+  test('an execution whose settlement was not sent counts too, and the same payment is tried again without its header', async () => {
     const contract = await seeker.hire(account, { sla: { retry_policy: '2 attempts' } });
     stack.facilitator.onSettle = () => reply(404, { error: 'not here' });
     const first = await seeker.buy(contract, INPUT);
@@ -53,12 +40,11 @@ describe('work that is not paid', () => {
     const second = await seeker.execute(contract.id, INPUT);
     assert.equal(second.body.status, 'completed', JSON.stringify(second.body));
     assert.equal(second.body.metadata.execution, 2);
-    assert.equal(calls(), 2);
-    assert.equal(await stack.balance(account), 1_000_000n - HAIKU_PRICE);
+    assert.equal(asked(), 2);
+    assert.equal(await stack.balance(account), WHOLE - HAIKU_PRICE);
   });
 
-  test('of one wallet, only so many executions come to nothing in a day; what is paid for does not count', async () => {
-    const account = await stack.payer();
+  test('a wallet has a daily limit of unpaid executions; paid ones do not count', async () => {
     stack.claude.script = () => apiError(400);
     for (let n = 0; n < 3; n++) {
       const contract = await seeker.hire(account, { sla: { retry_policy: 'none' } });
@@ -74,32 +60,31 @@ describe('work that is not paid', () => {
     const contract = await seeker.hire(account);
     assert.equal((await seeker.buy(contract, INPUT)).body.status, 'failed');
     stack.claude.script = () => say(TEXT);
-    const before = calls();
-    // Its own second execution would be the fifth in vain.
+    const before = asked();
+    // Its second execution would be the wallet's fifth that is not paid.
     const again = await seeker.execute(contract.id, INPUT);
     assert.deepEqual([again.status, again.body.error?.code], [429, 'TOO_MANY_UNPAID_EXECUTIONS'], JSON.stringify(again.body));
     assert.ok(Number(again.headers.get('retry-after')) > 0);
-    assert.equal(calls(), before);
-    // Another wallet's is none of it.
+    assert.equal(asked(), before);
+    // Another wallet's executions are counted separately.
     const other = await seeker.hire(await stack.payer());
     assert.equal((await seeker.buy(other, INPUT)).body.status, 'completed');
   });
 
-  test('of many contracts at once on one balance, Claude works for so many only', async () => {
+  test('of many contracts at once on one balance, Claude is called for as many as the limit only', async () => {
     const account = await stack.payer(HAIKU_PRICE);
     const contracts = await Promise.all(Array.from({ length: 8 }, () => seeker.hire(account)));
     const before = await stack.balance(ada);
     const answers = await Promise.all(contracts.map((contract) => seeker.buy(contract, INPUT)));
-    assert.ok(calls() <= 4, `${calls()} calls`);
+    assert.ok(asked() <= 4, `${asked()} calls`);
     assert.equal(answers.filter((a) => a.status === 200).length, 1);
     assert.equal((await stack.balance(ada)) - before, HAIKU_PRICE);
   });
 });
 
 describe('what was paid for', () => {
-  test('a result too deep for anybody to read is none, and is not charged', async () => {
+  test('a result that is nested too deeply to be read is no result, and is not charged', async () => {
     const deep = (n) => '['.repeat(n) + ']'.repeat(n);
-    const account = await stack.payer();
     for (const [depth, wanted] of [[90, 'completed'], [97, 'failed'], [126, 'failed'], [127, 'failed'], [400, 'failed']]) {
       stack.claude.script = () => say(deep(depth));
       const contract = await seeker.hire(account, { task: { output_type: 'json' }, sla: { retry_policy: 'none' } });
@@ -112,8 +97,7 @@ describe('what was paid for', () => {
     }
   });
 
-  test('a stream that has begun in time goes on to its end, and is paid once', async () => {
-    const account = await stack.payer();
+  test('a stream that has begun in time is finished after its deadline, and is paid once', async () => {
     const slow = gate();
     stack.claude.script = () => [start(), open(), delta('Coin '), () => slow.opened, delta('falls'), shut(), end(), stop];
     const contract = await seeker.hire(account, { task: { output_type: 'stream' }, sla: { max_latency_ms: 1500 } });
@@ -126,11 +110,10 @@ describe('what was paid for', () => {
       return body.status !== 'pending' && body;
     });
     assert.equal(done.status, 'completed', JSON.stringify(done));
-    assert.equal(await stack.balance(account), 1_000_000n - HAIKU_PRICE);
+    assert.equal(await stack.balance(account), WHOLE - HAIKU_PRICE);
   });
 
-  test('what the creator says of the capability afterwards changes nothing of it', async () => {
-    const account = await stack.payer();
+  test('a later change of the capability does not change a registered contract', async () => {
     const [before, later] = [await seeker.hire(account), await seeker.hire(account)];
     const done = await seeker.buy(before, INPUT);
     assert.equal(done.body.output.type, 'text');
@@ -146,7 +129,7 @@ describe('what was paid for', () => {
 });
 
 describe('time', () => {
-  test('who wants an answer at once has one, though the facilitator is slow; the refusal comes by webhook and poll', async () => {
+  test('respond-async is answered at once, though the facilitator is slow; the refusal comes by webhook and poll', async () => {
     const listener = await startListener();
     try {
       const account = await stack.payer();
@@ -160,18 +143,18 @@ describe('time', () => {
       const answer = await seeker.execute(contract.id, INPUT, { ...payment, prefer: 'respond-async' });
       assert.ok(Date.now() - began < 4000, `${Date.now() - began} ms`);
       assert.deepEqual([answer.status, answer.body.status], [202, 'pending'], JSON.stringify(answer.body));
-      await until(() => listener.heard.length, { timeout: 10_000 });
-      const told = JSON.parse(listener.heard[0].body);
-      assert.deepEqual([told.event, told.error.code, told.refund.charged], ['task_failed', 'PAYMENT_INVALID', false]);
+      await until(() => listener.received.length, { timeout: 10_000 });
+      const message = JSON.parse(listener.received[0].body);
+      assert.deepEqual([message.event, message.error.code, message.refund.charged], ['task_failed', 'PAYMENT_INVALID', false]);
       assert.equal((await seeker.task(answer.body.task_id, contract.id)).body.status, 'failed');
       await rests(contract, 'SIGNED');
-      assert.equal(calls(), 0);
+      assert.equal(asked(), 0);
     } finally {
       await listener.close();
     }
   });
 
-  test('Preference-Applied says how long was waited at the most', async () => {
+  test('Preference-Applied has the longest wait that was applied', async () => {
     const contract = await seeker.hire(await stack.payer());
     const done = await seeker.buy(contract, INPUT, { prefer: 'wait=600' });
     assert.equal(done.headers.get('preference-applied'), 'wait=27');

@@ -1,34 +1,12 @@
-// Whose payment a contract takes, and what one payment buys: one delivery, wherever it is presented.
+// Payments: a contract is paid by its seeker only, and one payment buys one delivery, wherever it is presented.
 import assert from 'node:assert/strict';
-import { after, before, beforeEach, describe, test } from 'node:test';
+import { before, describe, test } from 'node:test';
 import { reply } from '../../dev/facilitator.mjs';
-import { apiError, delta, end, open, say, shut, start, stop } from '../support/claude.mjs';
-import { WHOLE, bookkeeping, seekerOf } from '../support/hire.mjs';
-import { HAIKU, HAIKU_PRICE, INPUT, ada, decodeHeader, decodeTerms, encodeHeader, gate, grace, sleep, startStack, until } from '../support/stack.mjs';
+import { apiError, delta, end, open, shut, start, stop } from '../support/claude.mjs';
+import { NOTHING, PAID, WHOLE, account, asked, books, earnings, ended, gated, hello, newAccount, refused, seeker, seekerStack, settles, stack, stateOf } from '../support/seeker_stack.mjs';
+import { HAIKU, HAIKU_PRICE, INPUT, decodeHeader, decodeTerms, encodeHeader, gate, grace, sleep, until } from '../support/stack.mjs';
 
-const hello = () => say('Coin falls,', ' light rings');
-let stack;
-let seeker;
-let account;
-let earned;
-const agents = {};
-
-before(async () => {
-  stack = await startStack({ script: hello });
-  seeker = seekerOf(stack, agents);
-  agents.ada = (await seeker.get('/@ada/.well-known/hire.json')).body.agent.id;
-});
-after(() => stack?.close());
-beforeEach(async () => {
-  stack.reset(hello);
-  account = await stack.payer();
-  earned = await stack.balance(ada);
-});
-
-const { asked, settles, books, gated: gatedBy, refused } = bookkeeping(() => ({ stack, seeker, account, earned }));
-const gated = () => gatedBy(hello);
-const PAID = { paid: HAIKU_PRICE, calls: 1, state: 'COMPLETED' };
-const NOTHING = { paid: 0n, calls: 0, state: 'SIGNED' };
+seekerStack();
 
 describe('who pays', () => {
   test("another wallet than the seeker's: 403 SEEKER_MISMATCH, and Claude is not asked", async () => {
@@ -38,7 +16,7 @@ describe('who pays', () => {
     assert.equal(await stack.balance(other), WHOLE);
     assert.equal(stack.facilitator.calls.length, 0);
     await books(hired, NOTHING);
-    // The seeker is not kept out by it.
+    // The contract's own seeker can still execute it.
     assert.equal((await seeker.buy(hired, INPUT)).body.status, 'completed');
     await books(hired, PAID);
   });
@@ -53,7 +31,7 @@ describe('who pays', () => {
     ['too short', () => ({ authorization: { validBefore: String(now() + 10) } }), 'PAYMENT_EXPIRED'],
     ['not valid yet', () => ({ authorization: { validAfter: String(now() + 100) } }), 'PAYMENT_NOT_YET_VALID'],
   ]) {
-    test(`a payment that is ${name}: 402, named, and nothing is begun`, async () => {
+    test(`a payment that is ${name}: 402 with the field's name, and nothing is begun`, async () => {
       const hired = await seeker.hire(account);
       const answer = await seeker.execute(hired.id, INPUT, await seeker.pay(hired.id, INPUT, account, options()));
       refused(answer, 402, code);
@@ -78,13 +56,13 @@ describe('who pays', () => {
   test("a stranger's signature in the seeker's name does not get the seeker refused", async () => {
     const hired = await seeker.hire(account);
     const payment = await seeker.pay(hired.id, INPUT, account);
-    // Of a form that only the facilitator can judge, under a nonce of the stranger's own.
+    // Only the facilitator can judge a signature of this form; the nonce is the stranger's own.
     const terms = decodeTerms(await stack.post('/execute', INPUT, { 'x-contract-id': hired.id }));
     const payload = await stack.authorize(account, terms.accepts[0]);
     const forged = { 'payment-signature': encodeHeader({ x402Version: 2, resource: terms.resource, accepted: terms.accepts[0], payload: { ...payload, signature: `0x${'22'.repeat(100)}` } }) };
     const [bogus, real] = await Promise.all([seeker.execute(hired.id, INPUT, forged), seeker.execute(hired.id, INPUT, payment)]);
     assert.equal(real.status, 200, JSON.stringify(real.body));
-    // Whoever is first: the stranger gets the seeker's result at the most, for they knew contract and input.
+    // In either order the stranger gets no more than the seeker's result, for they knew contract and input.
     assert.ok([200, 402].includes(bogus.status), `${bogus.status}`);
     assert.equal(stack.facilitator.count('verify'), 1, 'nobody is troubled with what no wallet can have signed');
     await books(hired, PAID);
@@ -98,7 +76,7 @@ describe('one payment, one delivery', () => {
   };
   const code = ({ body }) => (body.error?.code ?? body.details?.code ?? body.code);
 
-  /** Of these answers one is a delivery, the others are PAYMENT_REUSED; the chain and Claude say the same. */
+  /** One of these answers is a delivery, the others are PAYMENT_REUSED; one call of Claude, one settlement, one charge. */
   async function oneOf(answers) {
     assert.deepEqual(answers.map((a) => a.status).sort(), [200, ...Array(answers.length - 1).fill(409)], JSON.stringify(answers.map(code)));
     for (const answer of answers.filter((a) => a.status === 409)) {
@@ -108,7 +86,7 @@ describe('one payment, one delivery', () => {
     assert.equal(asked(), 1);
     assert.equal(settles(), 1);
     assert.equal(await stack.balance(account), WHOLE - HAIKU_PRICE);
-    assert.equal((await stack.balance(ada)) - earned, HAIKU_PRICE);
+    assert.equal(await earnings(), HAIKU_PRICE);
   }
 
   const pairs = {
@@ -149,7 +127,7 @@ describe('one payment, one delivery', () => {
       assert.deepEqual((await first.go()).body, delivered.body);
       if (first.hired) await books(first.hired, PAID);
       if (second.hired) await books(second.hired, { ...PAID, state: 'SIGNED' });
-      // The contract that lost is still good, for a payment of its own.
+      // The other contract can still be executed, with a payment of its own.
       if (second.hired) {
         assert.equal((await seeker.buy(second.hired, INPUT)).body.status, 'completed');
         await books(second.hired, { paid: 2n * HAIKU_PRICE, calls: 2, state: 'COMPLETED' });
@@ -159,8 +137,7 @@ describe('one payment, one delivery', () => {
     test(`${name}, at the same moment, and again after eviction (6 rounds)`, async () => {
       for (let round = 0; round < 6; round++) {
         stack.reset(hello);
-        account = await stack.payer();
-        earned = await stack.balance(ada);
+        await newAccount();
         const more = gated();
         const both = await make();
         const answers = both.map(({ go }) => go());
@@ -168,16 +145,16 @@ describe('one payment, one delivery', () => {
         await sleep(150);
         assert.equal(asked(), 1, 'Claude works twice for one payment');
         more.open();
-        const told = await Promise.all(answers);
-        await oneOf(told);
+        const results = await Promise.all(answers);
+        await oneOf(results);
         for (const [i, { hired }] of both.entries()) {
-          if (hired) await books(hired, { ...PAID, state: told[i].status === 200 ? 'COMPLETED' : 'SIGNED' });
+          if (hired) await books(hired, { ...PAID, state: results[i].status === 200 ? 'COMPLETED' : 'SIGNED' });
         }
         await stack.row((await until(async () => (await stack.rows('payer = ?', account.address))[0])).id);
         await stack.evict();
         const again = await Promise.all(both.map(({ go }) => go()));
         await oneOf(again);
-        assert.deepEqual(again.map((a) => a.status), told.map((a) => a.status));
+        assert.deepEqual(again.map((a) => a.status), results.map((a) => a.status));
       }
     });
   }
@@ -197,48 +174,47 @@ describe('one payment, one delivery', () => {
 
 // A run that was refused for its payment is forgotten after 60 s, and its object clears up.
 describe('a minute later', () => {
-  let tired;
-  let lent;
+  let failing;
+  let reserved;
   const opened = gate();
   before(async () => {
     stack.reset(hello);
-    earned = await stack.balance(ada);
-    // One execution has failed, the next is never verified.
-    tired = await seeker.hire(await stack.payer(), { sla: { retry_policy: '2 attempts' } });
-    tired.payment = await seeker.pay(tired.id, INPUT, tired.account);
+    // The first execution has failed; the payment of the second cannot be verified.
+    failing = await seeker.hire(await stack.payer(), { sla: { retry_policy: '2 attempts' } });
+    failing.payment = await seeker.pay(failing.id, INPUT, failing.account);
     stack.claude.script = () => apiError(401);
-    assert.equal((await seeker.execute(tired.id, INPUT, tired.payment)).body.attempts_left, 1);
-    // A payment is refused at a prompt, then taken to a contract, for which Claude works for longer than that run is remembered.
-    lent = await seeker.hire(await stack.payer());
+    assert.equal((await seeker.execute(failing.id, INPUT, failing.payment)).body.attempts_left, 1);
+    // A payment is refused at a template, then presented for a contract whose run takes longer than the refused run is kept.
+    reserved = await seeker.hire(await stack.payer());
     const validBefore = String(Math.floor(Date.now() / 1000) + 900);
-    lent.payment = await seeker.pay(lent.id, INPUT, lent.account, { authorization: { validBefore } });
+    reserved.payment = await seeker.pay(reserved.id, INPUT, reserved.account, { authorization: { validBefore } });
     stack.facilitator.onVerify = () => reply(500, { error: 'down' });
-    assert.equal((await stack.post(HAIKU, INPUT, { accept: 'application/json', ...lent.payment })).status, 503);
-    refused(await seeker.execute(tired.id, INPUT, tired.payment), 503, 'FACILITATOR_UNAVAILABLE');
+    assert.equal((await stack.post(HAIKU, INPUT, { accept: 'application/json', ...reserved.payment })).status, 503);
+    refused(await seeker.execute(failing.id, INPUT, failing.payment), 503, 'FACILITATOR_UNAVAILABLE');
     stack.facilitator.onVerify = undefined;
     stack.claude.script = () => [start(), open(), delta('slowly'), 25_000, delta(', '), 25_000, delta('slowly'), () => opened.opened, shut(), end(), stop];
-    lent.pending = await seeker.execute(lent.id, INPUT, { ...lent.payment, prefer: 'respond-async' });
-    assert.equal(lent.pending.status, 202);
+    reserved.pending = await seeker.execute(reserved.id, INPUT, { ...reserved.payment, prefer: 'respond-async' });
+    assert.equal(reserved.pending.status, 202);
     await sleep(63_000);
   });
 
-  test('a payment that is lent to a contract still buys nothing else', async () => {
+  test('a payment that is reserved for a contract still buys nothing else', async () => {
     stack.claude.script = hello;
-    const elsewhere = await stack.post(HAIKU, INPUT, { accept: 'application/json', ...lent.payment });
+    const elsewhere = await stack.post(HAIKU, INPUT, { accept: 'application/json', ...reserved.payment });
     opened.open();
-    const told = await until(async () => { const t = await seeker.task(lent.pending.body.task_id, lent.id); return t.body.status !== 'pending' && t; }, { timeout: 20_000 });
-    const deliveries = [elsewhere.status === 200, told.body.status === 'completed'];
+    const report = await ended(reserved.pending.body.task_id, reserved.id, 20_000);
+    const deliveries = [elsewhere.status === 200, report.body.status === 'completed'];
     assert.deepEqual(deliveries, [false, true], `delivered by the prompt, by the contract: ${deliveries}`);
     assert.equal(elsewhere.status, 409);
-    assert.equal(await stack.balance(lent.account), WHOLE - HAIKU_PRICE);
+    assert.equal(await stack.balance(reserved.account), WHOLE - HAIKU_PRICE);
   });
 
-  test('executions that were made stay counted', async () => {
+  test('earlier executions still count', async () => {
     stack.claude.script = () => apiError(401);
-    const last = await seeker.execute(tired.id, INPUT, tired.payment);
+    const last = await seeker.execute(failing.id, INPUT, failing.payment);
     assert.deepEqual([last.body.status, last.body.attempts_left], ['failed', 0]);
-    refused(await seeker.execute(tired.id, INPUT, tired.payment), 409, 'RETRIES_EXHAUSTED');
-    assert.equal(await stack.balance(tired.account), WHOLE);
-    await until(async () => (await seeker.get(`/contracts/${tired.id}`)).body.state === 'REJECTED');
+    refused(await seeker.execute(failing.id, INPUT, failing.payment), 409, 'RETRIES_EXHAUSTED');
+    assert.equal(await stack.balance(failing.account), WHOLE);
+    await until(async () => (await stateOf(failing.id)) === 'REJECTED');
   });
 });

@@ -1,44 +1,18 @@
-// When a contract's seeker is answered: pending tasks, polling, deadlines; and what survives the runtime's death.
+// Tasks: pending, polled, and their deadlines; and what survives when the runtime is killed.
 import assert from 'node:assert/strict';
-import { after, before, beforeEach, describe, test } from 'node:test';
+import { after, describe, test } from 'node:test';
 import { delta, hang, open, say, start } from '../support/claude.mjs';
-import { bookkeeping, seekerOf } from '../support/hire.mjs';
-import { HAIKU_PRICE, INPUT, ada, sleep, startStack, until } from '../support/stack.mjs';
+import { ASYNC, PAID, TEXT, account, asked, books, ended, gated, hello, hire, refused, seeker, seekerStack, settles, stack } from '../support/seeker_stack.mjs';
+import { HAIKU_PRICE, INPUT, sleep, until } from '../support/stack.mjs';
 
-const TEXT = 'Coin falls, light rings';
-const hello = () => say('Coin falls,', ' light rings');
-let stack;
-let seeker;
-let account;
-let earned;
-const agents = {};
+seekerStack();
 
-before(async () => {
-  stack = await startStack({ script: hello });
-  seeker = seekerOf(stack, agents);
-  agents.ada = (await seeker.get('/@ada/.well-known/hire.json')).body.agent.id;
-});
-after(() => stack?.close());
-beforeEach(async () => {
-  stack.reset(hello);
-  account = await stack.payer();
-  earned = await stack.balance(ada);
-});
-
-const { asked, settles, books, gated: gatedBy, refused } = bookkeeping(() => ({ stack, seeker, account, earned }));
-const gated = () => gatedBy(hello);
-const PAID = { paid: HAIKU_PRICE, calls: 1, state: 'COMPLETED' };
-const hire = (task = {}, options = {}) => seeker.hire(account, { ...options, task });
-const ASYNC = { prefer: 'respond-async' };
-/** The end of a task, by polling. */
-const ended = (taskId, id, timeout = 10_000) =>
-  until(async () => { const told = await seeker.task(taskId, id); return told.body.status !== 'pending' && told; }, { timeout, what: 'the end of the task' });
-/** The first row of the seeker's, once it is there: nobody asks for the task meanwhile. */
+/** The seeker's first row with this status. It is read from D1, so that nobody polls the task meanwhile. */
 const rested = (status, timeout = 10_000) =>
   until(async () => (await stack.rows('payer = ?', account.address)).find((row) => row.status === status), { timeout, what: `a row that is ${status}` });
 
 describe('tasks', () => {
-  test('respond-async: 202 at once, and the run ends with nobody there', async () => {
+  test('respond-async: 202 at once, and the run ends without a caller', async () => {
     const more = gated();
     const hired = await hire();
     const began = Date.now();
@@ -51,9 +25,9 @@ describe('tasks', () => {
     await until(asked);
     more.open();
     const row = await rested('delivered');
-    const told = await seeker.get(pending.headers.get('location'), { 'x-contract-id': hired.id });
-    assert.deepEqual([told.status, told.body.status, told.body.output.content, told.body.metadata.run], [200, 'completed', TEXT, row.id]);
-    assert.equal(told.headers.get('retry-after'), null);
+    const report = await seeker.get(pending.headers.get('location'), { 'x-contract-id': hired.id });
+    assert.deepEqual([report.status, report.body.status, report.body.output.content, report.body.metadata.run], [200, 'completed', TEXT, row.id]);
+    assert.equal(report.headers.get('retry-after'), null);
     await books(hired, PAID);
   });
 
@@ -85,7 +59,7 @@ describe('tasks', () => {
     await books(hired, PAID);
   });
 
-  test("a task is its contract's: another's id 404, none 400, an unknown task 404", async () => {
+  test("a task is shown with its contract's id only: 404 with another, 400 without one, 404 for an unknown task", async () => {
     const more = gated();
     const hired = await hire();
     const other = await hire();
@@ -109,7 +83,7 @@ describe('tasks', () => {
     await books(hired, PAID);
   });
 
-  test('evicted after its end: the result is still there, the same', async () => {
+  test('after the object was evicted the result is the same', async () => {
     const hired = await hire();
     const done = await seeker.buy(hired, INPUT);
     await rested('delivered');
@@ -120,8 +94,8 @@ describe('tasks', () => {
 });
 
 describe('moments', () => {
-  test('an estimate that has passed is not told to who still waits', async () => {
-    // Runs of this template take a moment, as a rule.
+  test('an estimate is never in the past', async () => {
+    // The recent runs of this template were short.
     await stack.addTemplate('quick', { prompt: 'On {topic}{/topic}', parameters: [{ name: 'topic', required: true }] });
     const quick = () => hire({}, { capability: 'quick' });
     for (let i = 0; i < 5; i++) assert.equal((await seeker.buy(await quick(), INPUT)).status, 200);
@@ -131,16 +105,16 @@ describe('moments', () => {
     const hired = await quick();
     const pending = await seeker.buy(hired, INPUT, ASYNC);
     await sleep(Math.max(0, Math.min(3000, Date.parse(pending.body.estimated_completion) - Date.now() + 500)));
-    const told = await seeker.task(pending.body.task_id, hired.id);
+    const report = await seeker.task(pending.body.task_id, hired.id);
     const now = Date.now();
     more.open();
     await ended(pending.body.task_id, hired.id);
-    assert.equal(told.body.status, 'pending');
-    assert.ok(Date.parse(told.body.estimated_completion) >= now - 100, `${told.body.estimated_completion} at ${new Date(now).toISOString()}`);
+    assert.equal(report.body.status, 'pending');
+    assert.ok(Date.parse(report.body.estimated_completion) >= now - 100, `${report.body.estimated_completion} at ${new Date(now).toISOString()}`);
     await books(hired, { ...PAID, paid: 6n * HAIKU_PRICE });
   });
 
-  test('the caller hangs up, at whatever moment: the contract is executed, or as it was; nothing is half begun', async () => {
+  test('the caller hangs up at any moment: the contract is executed, or is as it was', async () => {
     const contracts = [];
     const bad = [];
     for (let i = 0; i < 24; i++) {
@@ -188,7 +162,7 @@ describe('deadlines', () => {
       await books(hired, { ...PAID, calls: 2 });
     });
 
-    test(`Claude ${name}, and nobody is there: the alarm sees to it`, async () => {
+    test(`Claude ${name}, and no caller is left: the alarm ends the run`, async () => {
       stack.claude.script = script;
       const hired = await hire({}, { sla });
       const pending = await seeker.buy(hired, INPUT, ASYNC);
@@ -197,14 +171,14 @@ describe('deadlines', () => {
       const row = await rested('failed', 30_000);
       const took = Date.now() - began;
       assert.equal(row.code, 'DEADLINE_MISSED');
-      const told = await seeker.task(pending.body.task_id, hired.id);
-      assert.deepEqual([told.status, told.body.error.code, told.body.refund], [200, 'DEADLINE_MISSED', missed]);
+      const report = await seeker.task(pending.body.task_id, hired.id);
+      assert.deepEqual([report.status, report.body.error.code, report.body.refund], [200, 'DEADLINE_MISSED', missed]);
       await books(hired, { calls: 1, state: 'SIGNED' });
       assert.ok(took < LATENCY + 2000, `${took} ms`);
     });
   }
 
-  test('verifying takes longer than that: DEADLINE_MISSED, and Claude is not asked for nothing', async () => {
+  test('verifying takes longer than max_latency_ms: DEADLINE_MISSED, and Claude is not called in vain', async () => {
     stack.facilitator.onVerify = async (call, next) => (await sleep(LATENCY + 700), next());
     stack.claude.script = () => [hang];
     const hired = await hire({}, { sla });
@@ -225,7 +199,7 @@ describe('deadlines', () => {
     await books(hired, { calls: 0, state: 'REJECTED' });
   });
 
-  test("the contract's deadline passes amid the work: DEADLINE_MISSED, not charged, and no other execution", async () => {
+  test("the contract's deadline passes while Claude writes: DEADLINE_MISSED, not charged, and no other execution", async () => {
     stack.claude.script = () => [start(), open(), delta('Coin'), hang];
     const began = Date.now();
     const hired = await hire({}, within(2500));
@@ -256,7 +230,7 @@ describe('deadlines', () => {
     await books(hired, PAID);
   });
 
-  test('what Claude is asked once more for has the same deadline', async () => {
+  test('the call that corrects an answer has the same deadline', async () => {
     stack.claude.script = (_, n) => (n === 1 ? say('no JSON', { every: 800 }) : [hang]);
     const hired = await hire({ output_type: 'json' }, { sla });
     const began = Date.now();
@@ -278,7 +252,7 @@ describe('the runtime is killed', () => {
       return () => done;
     }],
   ]) {
-    test(`${name}: the task ends by itself, charged once`, async () => {
+    test(`${name}: the task ends without a caller, charged once`, async () => {
       const hired = await hire();
       const there = hold();
       const pending = await seeker.buy(hired, INPUT, ASYNC);
@@ -290,14 +264,14 @@ describe('the runtime is killed', () => {
       stack.facilitator.onSettle = undefined;
       await stack.revive();
       const row = await rested('delivered', 70_000);
-      const told = await seeker.task(pending.body.task_id, hired.id);
-      assert.deepEqual([told.body.status, told.body.output?.content, told.body.metadata.run], ['completed', TEXT, row.id]);
+      const report = await seeker.task(pending.body.task_id, hired.id);
+      assert.deepEqual([report.body.status, report.body.output?.content, report.body.metadata.run], ['completed', TEXT, row.id]);
       assert.equal((await stack.rows('payer = ?', account.address)).length, 1);
       await books(hired, { paid: HAIKU_PRICE, state: 'COMPLETED' });
     });
   }
 
-  test('amid a task whose deadline passes meanwhile: DEADLINE_MISSED, not charged', async () => {
+  test('while a task runs whose deadline passes meanwhile: DEADLINE_MISSED, not charged', async () => {
     stack.claude.script = () => [start(), open(), delta('half'), hang];
     const hired = await hire({}, { sla: { max_latency_ms: 1500 } });
     const pending = await seeker.buy(hired, INPUT, ASYNC);

@@ -5,59 +5,51 @@ import { once } from 'node:events';
 import { after, before, beforeEach, describe, test } from 'node:test';
 import { Webhook } from 'standardwebhooks';
 import { apiError, say } from '../support/claude.mjs';
-import { draft, seekerOf, startListener } from '../support/hire.mjs';
-import { INPUT, NETWORK, sleep, startStack, until } from '../support/stack.mjs';
+import { draft, startListener } from '../support/hire.mjs';
+import { TEXT, agents, closeStack, openStack, seeker, stack } from '../support/seeker_stack.mjs';
+import { INPUT, NETWORK, sleep, until } from '../support/stack.mjs';
 
-const TEXT = 'Coin falls, light rings';
-let stack;
-let seeker;
 let listener;
-const agents = {};
 
-async function open(options = {}) {
-  stack = await startStack({ script: () => say(TEXT), ...options });
-  seeker = seekerOf(stack, agents);
-  agents.ada = (await seeker.get('/@ada/.well-known/hire.json')).body.agent.id;
-}
 /** A contract with a webhook, executed. */
 async function executed(options = {}, headers = {}) {
   const account = await stack.payer();
   const contract = await seeker.hire(account, { party: { webhook_url: listener.url }, ...options });
   return { ...contract, answer: await seeker.buy(contract, INPUT, headers) };
 }
-const heard = (n = 1) => until(() => listener.heard.length >= n, { timeout: 20_000, what: `webhook ${n}` });
-/** The message as Standard Webhooks' own library reads it: it throws where the signature is not right. */
+const received = (n = 1) => until(() => listener.received.length >= n, { timeout: 20_000, what: `webhook ${n}` });
+/** The message, read by Standard Webhooks' own library. It throws where the signature is not valid. */
 const verify = (message, secret) => new Webhook(secret).verify(message.body, message.headers);
 
-describe('a seeker who listens', () => {
+describe('a seeker with a webhook', () => {
   before(async () => {
-    await open();
+    await openStack();
     listener = await startListener();
   });
   beforeEach(() => {
     stack.reset(() => say(TEXT));
-    listener.heard.length = 0;
+    listener.received.length = 0;
     listener.answer = () => 200;
     listener.headers = {};
   });
   after(async () => {
     await listener?.close();
-    await stack?.close();
+    await closeStack();
   });
 
-  test('hears that a task is completed, signed, with its deliverables', async () => {
+  test('receives that a task is completed, signed, with its deliverables', async () => {
     const { id, secret, answer } = await executed();
     assert.equal(answer.status, 200);
-    await heard();
-    const [message] = listener.heard;
-    const told = verify(message, secret);
-    assert.equal(told.event, 'task_completed');
-    assert.equal(told.contract_id, id);
-    assert.equal(told.task_id, answer.body.task_id);
-    assert.deepEqual(told.deliverables, answer.body.deliverables);
+    await received();
+    const [message] = listener.received;
+    const report = verify(message, secret);
+    assert.equal(report.event, 'task_completed');
+    assert.equal(report.contract_id, id);
+    assert.equal(report.task_id, answer.body.task_id);
+    assert.deepEqual(report.deliverables, answer.body.deliverables);
     assert.equal(message.headers['content-type'], 'application/json');
     assert.match(message.headers['webhook-id'], /^msg_/);
-    // Another secret, another text: not signed so.
+    // With another secret, or another text, the signature is not valid.
     const other = `whsec_${Buffer.from('x'.repeat(32)).toString('base64')}`;
     assert.throws(() => verify(message, other));
     assert.throws(() => verify({ ...message, body: message.body.replace('completed', 'complete') }, secret));
@@ -69,99 +61,99 @@ describe('a seeker who listens', () => {
     assert.equal(shown.url, listener.url);
     assert.deepEqual([delivered.attempts, delivered.last, delivered.next_attempt_at], [1, 'HTTP 200', null]);
     await sleep(300);
-    assert.equal(listener.heard.length, 1, 'taken once, it is not sent again');
+    assert.equal(listener.received.length, 1, 'taken once, it is not sent again');
   });
 
-  test('hears that a task has failed, and that it cost nothing', async () => {
+  test('receives that a task has failed, and that nothing was charged', async () => {
     stack.claude.script = () => apiError(400);
     const { secret, answer } = await executed();
     assert.equal(answer.body.status, 'failed');
-    await heard();
-    const told = verify(listener.heard[0], secret);
-    assert.equal(told.event, 'task_failed');
-    assert.equal(told.error.code, answer.body.error.code);
-    assert.equal(told.refund.charged, false);
-    assert.equal(told.deliverables, undefined);
+    await received();
+    const report = verify(listener.received[0], secret);
+    assert.equal(report.event, 'task_failed');
+    assert.equal(report.error.code, answer.body.error.code);
+    assert.equal(report.refund.charged, false);
+    assert.equal(report.deliverables, undefined);
   });
 
-  test('hears of each execution: of the one that failed, and of the one that did not', async () => {
+  test('receives a message for each execution: the one that failed, and the one that did not', async () => {
     stack.claude.script = (_, n) => (n === 1 ? apiError(400) : say(TEXT));
     const contract = await executed();
-    await heard();
+    await received();
     const again = await seeker.execute(contract.id, INPUT);
     assert.equal(again.status, 200, JSON.stringify(again.body));
-    await heard(2);
-    const events = listener.heard.map((message) => verify(message, contract.secret).event);
+    await received(2);
+    const events = listener.received.map((message) => verify(message, contract.secret).event);
     assert.deepEqual(events, ['task_failed', 'task_completed']);
-    assert.notEqual(listener.heard[0].headers['webhook-id'], listener.heard[1].headers['webhook-id']);
+    assert.notEqual(listener.received[0].headers['webhook-id'], listener.received[1].headers['webhook-id']);
   });
 
-  test('is told again, under the same id, when it did not take the message', async () => {
+  test('receives the message again, under the same id, where it did not answer with 2xx', async () => {
     listener.answer = (n) => (n === 1 ? 503 : 204);
     const { id, secret, answer } = await executed();
-    await heard();
+    await received();
     const waiting = await until(async () => {
       const { webhook } = (await seeker.task(answer.body.task_id, id)).body;
       return webhook.attempts === 1 && webhook;
     });
     assert.deepEqual([waiting.state, waiting.last], ['pending', 'HTTP 503']);
     assert.ok(Date.parse(waiting.next_attempt_at) > Date.now());
-    await heard(2);
-    const [first, second] = listener.heard;
+    await received(2);
+    const [first, second] = listener.received;
     assert.equal(first.headers['webhook-id'], second.headers['webhook-id']);
     assert.equal(first.body, second.body);
     assert.deepEqual(verify(second, secret), verify(first, secret));
     assert.ok(second.at - first.at >= 4_500, `${second.at - first.at} ms later`);
   });
 
-  test('a redirect is not followed, and is no answer', async () => {
+  test('a redirect is not followed, and counts as not delivered', async () => {
     const elsewhere = await startListener();
     try {
       listener.headers = { location: elsewhere.url };
       listener.answer = () => 307;
       const { id, answer } = await executed();
-      await heard();
-      const told = await until(async () => {
+      await received();
+      const delivery = await until(async () => {
         const { webhook } = (await seeker.task(answer.body.task_id, id)).body;
         return webhook.attempts === 1 && webhook;
       });
-      assert.deepEqual([told.state, told.last], ['pending', 'HTTP 307']);
-      assert.equal(elsewhere.heard.length, 0);
+      assert.deepEqual([delivery.state, delivery.last], ['pending', 'HTTP 307']);
+      assert.equal(elsewhere.received.length, 0);
     } finally {
       await elsewhere.close();
     }
   });
 
-  test('who does not answer is waited for ten seconds, and nobody else waits with them', async () => {
+  test('a seeker that does not answer is waited for ten seconds, and nobody else waits meanwhile', async () => {
     listener.answer = () => undefined;
     const began = Date.now();
     const { id, answer } = await executed();
     assert.equal(answer.status, 200);
     assert.ok(Date.now() - began < 5_000, 'the result does not wait for the webhook');
-    const told = await until(
+    const delivery = await until(
       async () => {
         const { webhook } = (await seeker.task(answer.body.task_id, id)).body;
         return webhook.attempts === 1 && webhook;
       },
       { timeout: 20_000 },
     );
-    assert.deepEqual([told.state, told.last], ['pending', 'no answer in 10 s']);
-    assert.ok(Date.now() - listener.heard[0].at >= 9_500);
+    assert.deepEqual([delivery.state, delivery.last], ['pending', 'no answer in 10 s']);
+    assert.ok(Date.now() - listener.received[0].at >= 9_500);
   });
 
-  test('410 is the wish to hear no more', async () => {
+  test('410 ends the attempts', async () => {
     listener.answer = () => 410;
     const { id, answer } = await executed();
-    const told = await until(async () => {
+    const delivery = await until(async () => {
       const { webhook } = (await seeker.task(answer.body.task_id, id)).body;
       return webhook?.attempts === 1 && webhook;
     });
-    assert.deepEqual([told.state, told.last], ['dead', 'HTTP 410']);
+    assert.deepEqual([delivery.state, delivery.last], ['dead', 'HTTP 410']);
   });
 
-  test('nothing of what the seeker answers, and no secret, is in the log', async () => {
+  test('the log has nothing of the answer, and no secret', async () => {
     const { secret } = await executed();
-    await heard();
+    await received();
     await sleep(200);
     const log = stack.log();
     assert.match(log, /webhook: task_completed/);
@@ -170,10 +162,10 @@ describe('a seeker who listens', () => {
     for (const { path, bytes } of stack.files()) assert.ok(!bytes.includes(secret.slice(6)), path);
   });
 
-  test('a message that was under way when the runtime died is sent by the next', async () => {
+  test('a message that was being sent when the runtime was killed is sent by the next one', async () => {
     listener.answer = () => undefined;
     const contract = await executed();
-    const ours = () => listener.heard.filter(({ body }) => body.includes(contract.id));
+    const ours = () => listener.received.filter(({ body }) => body.includes(contract.id));
     await until(() => ours().length === 1, { what: 'the first attempt' });
     await stack.kill();
     listener.answer = () => 200;
@@ -185,7 +177,7 @@ describe('a seeker who listens', () => {
   });
 });
 
-describe('where nothing is sent', () => {
+describe('URLs to which nothing is sent', () => {
   const refused = async (webhook_url) => {
     const account = seeker.account();
     const { status, body } = await seeker.propose(draft(agents.ada, account, { party: { webhook_url } }));
@@ -194,45 +186,40 @@ describe('where nothing is sent', () => {
   };
 
   test('a contract with such a webhook is not signed', async () => {
-    await open({ vars: { HIRE: JSON.stringify({ network: NETWORK, resolverUrl: '' }) } });
+    await openStack({ vars: { HIRE: JSON.stringify({ network: NETWORK, resolverUrl: '' }) } });
     try {
       for (const url of [
-        'http://example.com/hook',
-        'https://127.0.0.1/hook',
-        'https://127.1/hook',
-        'https://2130706433/hook',
-        'https://0x7f.0.0.1/hook',
-        'https://0177.0.0.1/hook',
-        'https://localhost/hook',
-        'https://LOCALHOST./hook',
-        'https://[::1]/hook',
-        'https://[::ffff:127.0.0.1]/hook',
-        'https://[0:0:0:0:0:ffff:7f00:1]/hook',
-        'https://10.0.0.1/hook',
-        'https://192.168.1.1:8443/hook',
-        'https://169.254.169.254/latest/meta-data',
-        'https://[fe80::1]/hook',
-        'https://[fd00::1]/hook',
-        'https://metadata.google.internal/computeMetadata',
-        'https://printer.local/hook',
-        'https://intranet/hook',
-        'https://user:secret@example.com/hook',
-        'ftp://example.com/hook',
-        'file:///etc/passwd',
-        'not a url',
-        '//example.com/hook',
-        '',
+        'http://example.com/hook', 'https://127.0.0.1/hook', 'https://127.1/hook', 'https://2130706433/hook', 'https://0x7f.0.0.1/hook',
+        'https://0177.0.0.1/hook', 'https://localhost/hook', 'https://LOCALHOST./hook', 'https://[::1]/hook', 'https://[::ffff:127.0.0.1]/hook',
+        'https://[0:0:0:0:0:ffff:7f00:1]/hook', 'https://10.0.0.1/hook', 'https://192.168.1.1:8443/hook', 'https://169.254.169.254/latest/meta-data',
+        'https://[fe80::1]/hook', 'https://[fd00::1]/hook', 'https://metadata.google.internal/computeMetadata', 'https://printer.local/hook',
+        'https://intranet/hook', 'https://user:secret@example.com/hook', 'ftp://example.com/hook', 'file:///etc/passwd', 'not a url',
+        '//example.com/hook', '', 'ws://example.com/', 'javascript:alert(1)', 'data:text/plain,x', 'https://', 'https://user:password@example.com/',
+        'https://user@example.com/', 'http://127.0.0.1:9/hook', 'https://127.0.0.1./', 'https://0x7f.1/', 'https://0/', 'https://%31%32%37.0.0.1/',
+        'https://１２７.0.0.1/', 'https://127。0。0。1/', 'https://10.255.255.255:8443/x', 'https://172.16.0.1/', 'https://172.31.255.255/',
+        'https://192.168.1.1/', 'https://100.64.0.1/', 'https://192.0.2.1/', 'https://198.18.0.1/', 'https://198.51.100.1/', 'https://203.0.113.1/',
+        'https://224.0.0.1/', 'https://240.0.0.1/', 'https://255.255.255.255/', 'https://[::]/', 'https://[::ffff:a00:1]/', 'https://[::127.0.0.1]/',
+        'https://[64:ff9b::7f00:1]/', 'https://[64:ff9b:1::a00:1]/', 'https://[2002:7f00:1::]/', 'https://[2001::1]/', 'https://[2001:db8::1]/',
+        'https://[fc00::1]/', 'https://[fd12:3456::1]/', 'https://[ff02::1]/', 'https://[fec0::1]/', 'https://localhost./',
+        'https://LOCALHOST:8787/', 'https://localhost%2e/', 'https://ｌocalhost/', 'https://x.localhost/', 'https://a.b.localhost./',
+        'https://redis/', 'https://router.lan/', 'https://box.home.arpa/', 'https://1.0.0.127.in-addr.arpa/', 'https://x.corp/', 'https://x.onion/',
+        'http://192.168.0.1/', 'ftp://127.0.0.1/', 'example.com',
       ]) {
         await refused(url);
       }
-      const allowed = await seeker.propose(draft(agents.ada, seeker.account(), { party: { webhook_url: 'https://example.com/hook?x=1' } }));
-      assert.equal(allowed.status, 200, JSON.stringify(allowed.body));
+      for (const webhook_url of [
+        'https://example.com/hook?x=1', 'https://hooks.example.com/coinslot?x=1', 'https://1.1.1.1/', 'https://[2606:4700:4700::1111]:8443/', 'https://localhost.example.com/',
+        'https://172.32.0.1/', 'https://bücher.example/',
+      ]) {
+        const allowed = await seeker.propose(draft(agents.ada, seeker.account(), { party: { webhook_url } }));
+        assert.equal(allowed.status, 200, `${webhook_url}: ${JSON.stringify(allowed.body)}`);
+      }
     } finally {
-      await stack.close();
+      await closeStack();
     }
   });
 
-  test('a name that leads to an address of one’s own is found out before anything is sent', async () => {
+  test('a name that resolves to a private address is refused before anything is sent', async () => {
     const asked = [];
     let addresses = ['10.0.0.1'];
     const resolver = http.createServer((request, response) => {
@@ -244,7 +231,7 @@ describe('where nothing is sent', () => {
     });
     resolver.listen(0, '127.0.0.1');
     await once(resolver, 'listening');
-    await open({ vars: { HIRE: JSON.stringify({ network: NETWORK, resolverUrl: `http://127.0.0.1:${resolver.address().port}/dns-query` }) } });
+    await openStack({ vars: { HIRE: JSON.stringify({ network: NETWORK, resolverUrl: `http://127.0.0.1:${resolver.address().port}/dns-query` }) } });
     try {
       const webhookOf = async (addressesNow, attempts = 1) => {
         addresses = addressesNow;
@@ -270,12 +257,12 @@ describe('where nothing is sent', () => {
     } finally {
       resolver.closeAllConnections();
       resolver.close();
-      await stack.close();
+      await closeStack();
     }
   });
 
-  test('a contract from before the switch was turned off is executed, and its webhook is dead', async () => {
-    await open();
+  test('a contract from before loopback was forbidden is executed, and its webhook is dead', async () => {
+    await openStack();
     listener = await startListener();
     try {
       const account = await stack.payer();
@@ -288,10 +275,10 @@ describe('where nothing is sent', () => {
         return webhook?.attempts === 1 && webhook;
       });
       assert.deepEqual([state, last], ['dead', 'the URL is not allowed']);
-      assert.equal(listener.heard.length, 0);
+      assert.equal(listener.received.length, 0);
     } finally {
       await listener.close();
-      await stack.close();
+      await closeStack();
     }
   });
 });

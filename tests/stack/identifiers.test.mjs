@@ -1,24 +1,15 @@
 // Identifiers of payments: x402's payment-identifier extension, and Idempotency-Key. One identifier of a payer stands
 // for one payment of one request, and is no proof of anything.
 import assert from 'node:assert/strict';
-import { after, before, beforeEach, describe, test } from 'node:test';
+import { before, describe, test } from 'node:test';
 import { randomBytes } from 'node:crypto';
 import { apiError, say } from '../support/claude.mjs';
-import { HAIKU, HAIKU_PRICE, INPUT, NETWORK, decodeTerms, gate, readSse, startStack, until } from '../support/stack.mjs';
+import { WHOLE, asked, payer, payerStack, settles, stack } from '../support/file_stack.mjs';
+import { HAIKU, HAIKU_PRICE, INPUT, NETWORK, decodeTerms, gate, readSse, until } from '../support/stack.mjs';
 import { drop } from '../../dev/facilitator.mjs';
 
-const WHOLE = 1_000_000n;
-let stack;
-let payer;
-before(async () => { stack = await startStack({ vars: { LIMITS: JSON.stringify({ startAttempts: 1 }) } }); });
-after(() => stack?.close());
-beforeEach(async () => {
-  stack.reset(() => say('Hello', ', ', 'world'));
-  payer = await stack.payer();
-});
+payerStack({ vars: { LIMITS: JSON.stringify({ startAttempts: 1 }) } });
 
-const asked = () => stack.claude.requests.length;
-const settles = () => stack.facilitator.count('settle');
 const newId = () => `pay_${randomBytes(12).toString('hex')}`;
 
 // The two ways to send an identifier.

@@ -9,7 +9,7 @@ import { encodeFunctionData, parseAbi, parseSignature } from 'viem';
 import { drop, reply } from '../../dev/facilitator.mjs';
 import { delta, end, open, say, shut, start, stop } from '../support/claude.mjs';
 import {
-  CHAIN_ID, HAIKU, HAIKU_PRICE, NETWORK, USDC, ada, decodeHeader, decodeReceipt, gate, networks, readSse, sleep, sse, startStack, until,
+  CHAIN_ID, HAIKU, HAIKU_PRICE, NETWORK, USDC, ada, decodeHeader, decodeReceipt, gate, networks, readSse, sleep, startStack, until,
 } from '../support/stack.mjs';
 
 const WHOLE = 1_000_000n;

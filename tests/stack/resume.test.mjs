@@ -1,26 +1,16 @@
 // A run belongs to who paid for it, not to a connection: it is looked at, resumed, finished without anybody, and
 // stopped where nobody has paid and nobody waits.
 import assert from 'node:assert/strict';
-import { after, before, beforeEach, describe, test } from 'node:test';
+import { describe, test } from 'node:test';
 import { apiError, cut, delta, end, hang, head, open, say, shut, start, stop } from '../support/claude.mjs';
+import { WHOLE, asked, hello, payer, payerStack, settles, stack } from '../support/file_stack.mjs';
 import {
-  DRAFT, DRAFT_INPUT, HAIKU, HAIKU_PRICE, INPUT, NETWORK, ada, decodeReceipt, gate, grace, readSse, sleep, sse, startStack, until,
+  DRAFT, HAIKU, HAIKU_PRICE, INPUT, NETWORK, ada, decodeReceipt, gate, grace, readSse, sleep, sse, until,
 } from '../support/stack.mjs';
 import { drop } from '../../dev/facilitator.mjs';
 
-const WHOLE = 1_000_000n;
-let stack;
-let payer;
-before(async () => { stack = await startStack(); });
-after(() => stack?.close());
-const hello = () => say('Hello', ', ', 'world');
-beforeEach(async () => {
-  stack.reset(hello);
-  payer = await stack.payer();
-});
+payerStack();
 
-const settles = () => stack.facilitator.count('settle');
-const asked = () => stack.claude.requests.length;
 const show = async (id) => {
   const response = await fetch(`${stack.url}/runs/${id}`);
   return { response, status: response.status, body: await response.json() };

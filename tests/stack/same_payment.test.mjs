@@ -1,24 +1,13 @@
 // One payment, one run, one settlement, whatever is presented, however often, in whatever order.
 import assert from 'node:assert/strict';
 import http from 'node:http';
-import { after, before, beforeEach, describe, test } from 'node:test';
+import { describe, test } from 'node:test';
 import { delta, end, hang, open, say, shut, start, stop } from '../support/claude.mjs';
-import { HAIKU, HAIKU_PRICE, INPUT, decodeHeader, decodeReceipt, encodeHeader, gate, readSse, sleep, sse, startStack, until } from '../support/stack.mjs';
+import { WHOLE, asked, hello, payer, payerStack, settles, stack } from '../support/file_stack.mjs';
+import { HAIKU, HAIKU_PRICE, INPUT, decodeHeader, decodeReceipt, encodeHeader, gate, readSse, sleep, sse, until } from '../support/stack.mjs';
 
-const WHOLE = 1_000_000n;
-let stack;
-let payer;
 // Where Claude refuses, it is asked once: what is counted here is callers, not attempts.
-before(async () => { stack = await startStack({ vars: { LIMITS: JSON.stringify({ startAttempts: 1 }) } }); });
-after(() => stack?.close());
-const hello = () => say('Hello', ', ', 'world');
-beforeEach(async () => {
-  stack.reset(hello);
-  payer = await stack.payer();
-});
-
-const settles = () => stack.facilitator.count('settle');
-const asked = () => stack.claude.requests.length;
+payerStack({ vars: { LIMITS: JSON.stringify({ startAttempts: 1 }) } });
 
 async function chargedOnce() {
   assert.equal(asked(), 1, 'Claude was asked more than once');

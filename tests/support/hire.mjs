@@ -1,11 +1,10 @@
 // A seeker of HIRE/1.0: what an agent that hires ours does, step by step.
-import assert from 'node:assert/strict';
 import { createHash, randomBytes } from 'node:crypto';
 import http from 'node:http';
 import { once } from 'node:events';
 import { generatePrivateKey, privateKeyToAccount } from 'viem/accounts';
 import canonicalize from 'canonicalize';
-import { NETWORK, ada, encodeHeader, gate, until } from './stack.mjs';
+import { NETWORK, encodeHeader } from './stack.mjs';
 
 export const sha256 = (bytes) => `sha256:${createHash('sha256').update(bytes).digest('hex')}`;
 /** RFC 8785, by another implementation than ours. */
@@ -43,15 +42,15 @@ export async function signBoth(contract, worker, seeker, { at = new Date().toISO
   return { ...unsigned, hash, signatures: { seeker: bySeeker, worker: byWorker, timestamp: at } };
 }
 
-/** A server that hears webhooks: `{ url, heard: [{ headers, body, at }], answer }`. */
+/** A server that receives webhooks: `{ url, received: [{ path, headers, body, at }], answer, headers }`. */
 export async function startListener() {
-  const listener = { heard: [], answer: () => 200, headers: {} };
+  const listener = { received: [], answer: () => 200, headers: {} };
   const server = http.createServer(async (request, response) => {
     let body = '';
     for await (const chunk of request) body += chunk;
-    listener.heard.push({ path: request.url, headers: request.headers, body, at: Date.now() });
-    const status = await listener.answer(listener.heard.length, request);
-    if (status === undefined) return; // never
+    listener.received.push({ path: request.url, headers: request.headers, body, at: Date.now() });
+    const status = await listener.answer(listener.received.length, request);
+    if (status === undefined) return; // never answered
     response.writeHead(status, listener.headers).end('thank you');
   });
   server.listen(0, '127.0.0.1');
@@ -100,40 +99,3 @@ export function seekerOf(stack, agentIds) {
   };
   return self;
 }
-
-/**
- * What tests of executions look at. `now()` gives what is so at the moment: `{ stack, seeker, account, earned }`, the
- * seeker's wallet and what the worker held before.
- */
-export function bookkeeping(now) {
-  const asked = () => now().stack.claude.requests.length;
-  return {
-    asked,
-    settles: () => now().stack.facilitator.count('settle'),
-    /** What the chain, Claude and the contract say. `paid` by the seeker to the worker; or nothing. */
-    async books({ id, account = now().account }, { paid = 0n, calls, state, whole = WHOLE }) {
-      const { stack, seeker, earned } = now();
-      assert.equal(whole - (await stack.balance(account)), paid, 'what the seeker has paid');
-      assert.equal((await stack.balance(ada)) - earned, paid, 'what the worker was paid');
-      if (calls !== undefined) assert.equal(asked(), calls, 'calls of Claude');
-      const told = async () => (await seeker.get(`/contracts/${id}`)).body.state;
-      // The run's row and the contract's state are written when the answer is out already.
-      await until(async () => (await told()) === state, { timeout: 2500 }).catch(() => {});
-      assert.equal(await told(), state);
-    },
-    /** Claude, who answers when he is let. */
-    gated(answer) {
-      const more = gate();
-      now().stack.claude.script = async (...request) => (await more.opened, answer(...request));
-      return more;
-    },
-    refused(answer, status, code) {
-      assert.equal(answer.status, status, JSON.stringify(answer.body));
-      assert.equal(answer.body.status, 'failed');
-      assert.equal((answer.status === 402 ? answer.body.details : answer.body.error).code, code);
-    },
-  };
-}
-
-/** What a payer of the stack's holds. */
-export const WHOLE = 1_000_000n;

@@ -340,3 +340,27 @@ fn the_time_of_signing_is_not_part_of_the_hash() {
     contract["signatures"]["timestamp"] = timestamp::format(NOW - 1000).into();
     assert_eq!(check(&contract), Ok(()));
 }
+
+#[test]
+fn a_signing_key_is_32_bytes_in_hex_within_the_order_of_the_curve() {
+    let key = "4c0883a69102937d6231471b5dbb6204fe5129617082792ae468d01a3f362318";
+    for spelling in [key.to_owned(), format!("0x{key}"), format!("0x{}", key.to_uppercase())] {
+        let wallet = Signer::read(&spelling).unwrap().address();
+        assert_eq!(wallet.to_string(), "0x2c7536E3605D9C16a7a3D7b1898e529396a65c23", "{spelling}");
+    }
+    for (name, text) in [
+        ("too short", format!("0x{}", &key[1..])),
+        ("too long", format!("0x{key}0")),
+        ("a byte too long", format!("0x{key}00")),
+        ("no hex", format!("0xg{}", &key[1..])),
+        ("with white space", format!("0x{key}\n")),
+        ("with 0x twice", format!("0x0x{key}")),
+        ("empty", String::new()),
+        ("a mnemonic", "test test test test test test test test test test test junk".to_owned()),
+        ("an address", worker().address().to_string()),
+        ("zero", format!("0x{}", "0".repeat(64))),
+        ("the order of the curve", "0xfffffffffffffffffffffffffffffffebaaedce6af48a03bbfd25e8cd0364141".to_owned()),
+    ] {
+        assert!(Signer::read(&text).is_none(), "{name}");
+    }
+}

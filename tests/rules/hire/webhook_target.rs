@@ -13,6 +13,7 @@ fn the_public_internet_is_allowed_over_https() {
     for host in [
         "example.com",
         "hooks.example.co.uk",
+        "localhost.example.com",
         "example.com.",
         "xn--bcher-kva.example",
         "1.1.1.1",
@@ -95,6 +96,21 @@ fn a_host_of_a_private_network_is_refused() {
         "[2001:10::1]",
         "[3fff::1]",
         "[4000::1]",
+        "10.255.255.255",
+        "[::ffff:a00:1]",
+        "[64:ff9b::7f00:1]",
+        "[64:ff9b:1::a00:1]",
+        "198.51.100.1",
+        "203.0.113.1",
+        "x.localhost",
+        "a.b.localhost.",
+        "intranet",
+        "redis",
+        "printer.local",
+        "router.lan",
+        "box.home.arpa",
+        "1.0.0.127.in-addr.arpa",
+        "x.corp",
     ] {
         assert!(check_url(&format!("https://{host}"), false).is_err(), "{host}");
     }
@@ -107,7 +123,8 @@ fn in_development_this_machine_is_allowed_and_no_other() {
         assert_eq!(check_url(&format!("https://{host}"), true), Ok(()), "{host}");
         assert!(check_url(&format!("http://{host}"), false).is_err(), "{host}");
     }
-    for host in ["10.0.0.1", "169.254.169.254", "router.local", "[fe80::1]", "a.localhost"] {
+    assert!(check_url("ftp://127.0.0.1", true).is_err());
+    for host in ["10.0.0.1", "192.168.0.1", "169.254.169.254", "router.local", "[fe80::1]", "a.localhost"] {
         assert!(check_url(&format!("http://{host}"), true).is_err(), "{host}");
         assert!(check_url(&format!("https://{host}"), true).is_err(), "{host}");
     }
