@@ -4,6 +4,7 @@ use super::Session;
 use crate::edge::http::{chain, facilitator};
 use crate::edge::kv::config;
 use crate::rules::config::Config;
+use crate::rules::payment::facilitator::{checked_on_chain, needs_chain};
 use crate::rules::payment::Payment;
 use crate::rules::refusal::Refusal;
 use crate::rules::run::{Event, Evidence};
@@ -75,13 +76,9 @@ impl Session {
             Some((config, payment, before)) => {
                 let (event, facilitator) = facilitator::settle(&config, &payment, before.as_deref()).await;
                 self.asked(facilitator);
-                match event {
-                    // A facilitator that takes the money and says no would take it twice.
-                    Event::SettleRejected(_) => match self.on_chain(&config, &payment).await {
-                        Some(Evidence::Paid(receipt)) => Event::Settled(receipt),
-                        _ => event,
-                    },
-                    event => event,
+                match needs_chain(&event) {
+                    true => checked_on_chain(event, self.on_chain(&config, &payment).await),
+                    false => event,
                 }
             }
             None => Event::SettleNotSent,

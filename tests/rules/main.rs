@@ -3,9 +3,12 @@
 
 mod breaker;
 mod config;
+mod facilitator;
+mod file_link;
 mod identifier;
 mod input;
 mod json_schema;
+mod model_request;
 mod output;
 mod owner;
 mod quote;
