@@ -1,4 +1,4 @@
-//! Checks owners' tokens: the signature through WebCrypto, the rest through `rules::owner`.
+//! Checks owners' tokens: the signature by WebCrypto, everything else by `rules::owner`.
 
 use super::{clock, fault, http};
 use crate::edge::vault::{subtle, usages};
@@ -17,24 +17,22 @@ use wasm_bindgen_futures::JsFuture;
 use web_sys::{CryptoKey, EcKeyImportParams, EcdsaParams, HmacImportParams, RsaHashedImportParams};
 use worker::{Env, Headers, Method};
 
-/// Published keys are asked for again after this long.
+/// How long published keys are used before they are fetched again.
 const JWKS_FRESH: Millis = 300_000;
-/// One call for published keys.
+/// The limit of one call for published keys.
 const JWKS_LIMIT: Duration = Duration::from_secs(5);
+/// The shortest shared secret that is used, in bytes. With an empty one anybody could sign.
+const MIN_SECRET_BYTES: usize = 16;
 
-/// The id of whoever the `Authorization` header speaks for.
+/// The creator's id in the token of an `Authorization` header, once that token is known to be valid.
 pub(crate) async fn bearer(env: &Env, config: &Config, header: Option<&str>) -> Result<String, Refusal> {
     let header = header.ok_or(Refusal::TokenMissing)?;
-    let (scheme, token) = header.trim().split_once(' ').ok_or(Refusal::TokenInvalid)?;
-    if !scheme.eq_ignore_ascii_case("bearer") {
-        return Err(Refusal::TokenInvalid);
-    }
-    let token = jwt::parse(token.trim()).ok_or(Refusal::TokenInvalid)?;
+    let token = jwt::bearer(header).and_then(jwt::parse).ok_or(Refusal::TokenInvalid)?;
     let issuer = owner::issuer(&token, &config.jwt.issuers).ok_or(Refusal::TokenInvalid)?;
-    let signed = is_signed(env, &token, issuer).await?;
+    let is_signed = is_signed(env, &token, issuer).await?;
     #[allow(clippy::cast_precision_loss)] // seconds since 1970 are exact in a double
-    let holds = owner::claims_hold(&token.claims, issuer, clock::seconds() as f64);
-    match signed && holds {
+    let claims_hold = owner::claims_hold(&token.claims, issuer, clock::seconds() as f64);
+    match is_signed && claims_hold {
         true => Ok(token.claims.sub),
         false => Err(Refusal::TokenInvalid),
     }
@@ -43,18 +41,17 @@ pub(crate) async fn bearer(env: &Env, config: &Config, header: Option<&str>) -> 
 async fn is_signed(env: &Env, token: &Token, issuer: &Issuer) -> Result<bool, Refusal> {
     if let Some(name) = &issuer.secret {
         let secret = env.secret(name).map_err(fault("JWT secret"))?.to_string();
-        // An empty secret would let anyone sign.
         return Ok(owner::takes_secret(token)
-            && secret.len() >= 16
+            && secret.len() >= MIN_SECRET_BYTES
             && check_hmac(token, secret.as_bytes()).await.unwrap_or(false));
     }
     let set = match (&issuer.jwks, &issuer.jwks_url) {
         (Some(set), _) => set.clone(),
-        (None, Some(url)) => published(url).await?,
+        (None, Some(url)) => published_keys(url).await?,
         (None, None) => return Ok(false),
     };
     for (key, algorithm) in owner::candidates(token, &set) {
-        if check_public(token, key, algorithm).await.unwrap_or(false) {
+        if check_public_key(token, key, algorithm).await.unwrap_or(false) {
             return Ok(true);
         }
     }
@@ -65,8 +62,8 @@ thread_local! {
     static PUBLISHED: RefCell<BTreeMap<String, (Millis, JwkSet)>> = const { RefCell::new(BTreeMap::new()) };
 }
 
-/// The keys at `url`; old ones where it does not answer.
-async fn published(url: &str) -> Result<JwkSet, Refusal> {
+/// The keys that are published at `url`. Old ones stay in use where it does not answer.
+async fn published_keys(url: &str) -> Result<JwkSet, Refusal> {
     let now = clock::now();
     let cached = PUBLISHED.with_borrow(|all| all.get(url).cloned());
     if let Some((read_at, set)) = &cached {
@@ -75,19 +72,19 @@ async fn published(url: &str) -> Result<JwkSet, Refusal> {
         }
     }
     let answer = http::read(Method::Get, url, Headers::new(), None, JWKS_LIMIT).await;
-    let set = match answer {
+    let fetched = match answer {
         Ok((200, text)) => serde_json::from_str::<JwkSet>(&text).map_err(|e| e.to_string()),
         Ok((status, _)) => Err(format!("HTTP {status}")),
         Err(error) => Err(error.to_string()),
     };
-    match (set, cached) {
+    match (fetched, cached) {
         (Ok(set), _) => {
             PUBLISHED.with_borrow_mut(|all| all.insert(url.to_owned(), (now, set.clone())));
             Ok(set)
         }
-        (Err(error), Some((_, old))) => {
-            worker::console_error!("jwks: not refreshed, the old keys stay: {error}");
-            Ok(old)
+        (Err(error), Some((_, old_set))) => {
+            worker::console_error!("jwks: not refreshed, the old keys stay in use: {error}");
+            Ok(old_set)
         }
         (Err(error), None) => Err(fault("jwks")(error)),
     }
@@ -103,7 +100,7 @@ async fn check_hmac(token: &Token, secret: &[u8]) -> Result<bool, JsValue> {
     Ok(JsFuture::from(work).await?.is_truthy())
 }
 
-async fn check_public(token: &Token, jwk: &Jwk, algorithm: Algorithm) -> Result<bool, JsValue> {
+async fn check_public_key(token: &Token, jwk: &Jwk, algorithm: Algorithm) -> Result<bool, JsValue> {
     const RSA: &str = "RSASSA-PKCS1-v1_5";
     let subtle = subtle().map_err(|_| JsValue::NULL)?;
     let (import, verify): (Object, Object) = match algorithm {

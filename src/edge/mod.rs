@@ -1,8 +1,8 @@
-//! What we touch: D1, KV, the object's storage, WebCrypto, the facilitator, Claude, the clock. Thin:
-//! each module turns one outside thing into our types, and believes nothing it has not checked.
+//! What we touch: D1, KV, the objects' storage, R2, WebCrypto, the facilitators, the chain, Claude, the clock. Each module
+//! turns one of them into our types; what an answer means is decided in `rules/`.
 //!
-//! A fault is ours: it is logged here, where it is made, and from there on it is
-//! [`Refusal::Internal`], which says nothing to anybody.
+//! An error of ours is a fault. It is logged here, where it occurs, and becomes [`Refusal::Internal`], which tells the
+//! caller nothing about it.
 
 pub(crate) mod body_writer;
 pub(crate) mod clock;
@@ -18,7 +18,7 @@ pub(crate) mod vault;
 use crate::rules::refusal::Refusal;
 use std::fmt::Display;
 
-/// For `map_err`: logs what failed and why. `what` is ours; errors of the runtime name no secrets.
+/// For `map_err`: logs what failed and why. The errors of the runtime name no secrets.
 pub(crate) fn fault<E: Display>(what: &'static str) -> impl FnOnce(E) -> Refusal {
     move |error| {
         worker::console_error!("fault: {what}: {error}");

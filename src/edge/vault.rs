@@ -1,8 +1,8 @@
-//! The vault: AES-256-GCM through WebCrypto. What is sealed here can be opened only with the same
-//! additional data (whose it is), and only by a deployment that holds the master key.
+//! Encryption of what is stored: AES-256-GCM by WebCrypto. What is sealed for one owner (the additional data) opens for
+//! no other, and only in a deployment that has the master key.
 //!
-//! Master keys come from the secret `VAULT_KEYS`: `id:base64,id:base64`, newest first. The first
-//! seals; any listed one opens, so keys rotate without rewriting what is stored.
+//! The master keys are the Worker secret `VAULT_KEYS`: `id:base64,id:base64`, newest first. The first one seals and any
+//! of them opens, so that keys can be rotated without rewriting what is stored.
 
 use crate::wire::base64;
 use hmac::{Hmac, Mac};
@@ -13,48 +13,46 @@ use wasm_bindgen_futures::JsFuture;
 use web_sys::{AesGcmParams, CryptoKey, SubtleCrypto, WorkerGlobalScope};
 use worker::Env;
 
-/// Why the vault did not seal or open. None of these says anything about the content.
+/// Why the vault could not seal or open. No message says anything about the content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum VaultError {
-    /// `VAULT_KEYS` is absent or malformed.
     #[error("VAULT_KEYS is missing or not id:base64(32 bytes),…")]
     NoKeys,
-    /// The envelope is not of our form.
     #[error("the envelope is malformed")]
     Malformed,
-    /// The envelope was sealed with a master key that is not listed any more.
     #[error("the envelope's master key is not in VAULT_KEYS")]
     UnknownKey,
-    /// The envelope was tampered with, or belongs to somebody else.
+    /// The envelope was changed, or was sealed for another owner.
     #[error("the envelope does not open")]
     DoesNotOpen,
-    /// WebCrypto or the random source failed.
+    /// WebCrypto or the random source has failed.
     #[error("the runtime's cryptography failed")]
     Runtime,
 }
 
 /// The master keys of this deployment.
 pub(crate) struct Vault {
+    /// Ids and keys, newest first.
     keys: Vec<(String, Vec<u8>)>,
 }
 
 const VERSION: &str = "v1";
 
 impl Vault {
-    /// Reads `VAULT_KEYS`.
+    /// Reads the Worker secret `VAULT_KEYS`.
     pub(crate) fn new(env: &Env) -> Result<Self, VaultError> {
         let text = env.secret("VAULT_KEYS").map_err(|_| VaultError::NoKeys)?.to_string();
         let key = |entry: &str| {
             let (id, key) = entry.trim().split_once(':')?;
             let key = base64::decode(key).filter(|k| k.len() == 32)?;
-            let plain = !id.is_empty() && id.bytes().all(|b| b.is_ascii_alphanumeric());
-            plain.then(|| (id.to_owned(), key))
+            let is_id = !id.is_empty() && id.bytes().all(|b| b.is_ascii_alphanumeric());
+            is_id.then(|| (id.to_owned(), key))
         };
         let keys = text.split(',').map(key).collect::<Option<Vec<_>>>();
         keys.filter(|k| !k.is_empty()).map(|keys| Self { keys }).ok_or(VaultError::NoKeys)
     }
 
-    /// Seals `plain` for `owner`: `v1.<key id>.<nonce>.<ciphertext and tag>`, base64url.
+    /// Seals `plain` for `owner`. The envelope is `v1.<key id>.<nonce>.<ciphertext and tag>`, in base64url.
     pub(crate) async fn seal(&self, owner: &str, plain: &[u8]) -> Result<String, VaultError> {
         let (id, key) = self.keys.first().ok_or(VaultError::NoKeys)?;
         let mut nonce = [0; 12];
@@ -66,19 +64,19 @@ impl Vault {
         Ok(format!("{VERSION}.{id}.{nonce}.{sealed}"))
     }
 
-    /// Whether the envelope names one of our master keys.
+    /// Whether this deployment has the master key that the envelope was sealed with.
     pub(crate) fn holds_key_of(&self, envelope: &str) -> bool {
         let id = envelope.split('.').nth(1);
         self.keys.iter().any(|(known, _)| Some(known.as_str()) == id)
     }
 
-    /// Signs a message of ours to ourselves, such as a link that we hand out.
+    /// Signs a message that comes back to us, such as a link to a file.
     pub(crate) fn mac(&self, message: &str) -> Option<String> {
         let (_, key) = self.keys.first()?;
         Some(base64::encode_url(&keyed(key, message)?.finalize().into_bytes()))
     }
 
-    /// Whether we have signed a message so, with any of the keys.
+    /// Whether [`Self::mac`] has signed the message, with any of the keys.
     pub(crate) fn is_mac(&self, message: &str, mac: &str) -> bool {
         let Some(mac) = base64::decode_url(mac) else { return false };
         self.keys.iter().any(|(_, key)| keyed(key, message).is_some_and(|k| k.verify_slice(&mac).is_ok()))
@@ -102,18 +100,18 @@ impl Vault {
     }
 }
 
-/// WebCrypto.
+/// The runtime's WebCrypto.
 pub(crate) fn subtle() -> Result<SubtleCrypto, VaultError> {
     let global: WorkerGlobalScope = js_sys::global().unchecked_into();
     global.crypto().map(|c| c.subtle()).map_err(|_| VaultError::Runtime)
 }
 
-/// What a `CryptoKey` may be used for, as WebCrypto wants it.
+/// The list of uses that WebCrypto asks for when a key is imported.
 pub(crate) fn usages(names: &[&str]) -> JsValue {
     names.iter().map(|name| JsValue::from_str(name)).collect::<Array>().into()
 }
 
-/// HMAC-SHA-256 with a key of its own for this use.
+/// HMAC-SHA-256 under a key that is derived from the master key for this use only.
 fn keyed(key: &[u8], message: &str) -> Option<Hmac<Sha256>> {
     let mut derived = Hmac::<Sha256>::new_from_slice(key).ok()?;
     derived.update(b"coinslot links");

@@ -5,6 +5,7 @@ use super::session::Session;
 use crate::edge::http::{chain, facilitator};
 use crate::edge::kv::config;
 use crate::rules::config::Config;
+use crate::rules::payment::facilitator::{checked_on_chain, needs_chain};
 use crate::rules::payment::Payment;
 use crate::rules::refusal::Refusal;
 use crate::rules::run::{Event, Evidence};
@@ -40,13 +41,9 @@ impl Session {
             Some(PaymentContext { config, payment, last_facilitator }) => {
                 let (event, facilitator) = facilitator::settle(&config, &payment, last_facilitator.as_deref()).await;
                 self.note_facilitator(facilitator);
-                match event {
-                    // A facilitator that takes the money and answers no would be paid a second time by a new payment.
-                    Event::SettleRejected(_) => match self.on_chain(&config, &payment).await {
-                        Some(Evidence::Paid(receipt)) => Event::Settled(receipt),
-                        _ => event,
-                    },
-                    event => event,
+                match needs_chain(&event) {
+                    true => checked_on_chain(event, self.on_chain(&config, &payment).await),
+                    false => event,
                 }
             }
             None => Event::SettleNotSent,

@@ -1,20 +1,22 @@
-//! Where something lies in a JSON text, as people write it: `a.b[2].c`.
+//! The place of a value in a JSON document, as people write it: `a.b[2].c`.
 
 use std::fmt;
 
-/// The way from the root, from its end: each step knows the one before.
+/// A path, as its last step with a reference to the path before it. So that no path is copied while a document is walked
+/// through.
 #[derive(Clone, Copy)]
 pub enum JsonPath<'p> {
-    /// The whole.
+    /// The whole document.
     Root,
-    /// A member of an object.
+    /// A member of an object, by its name.
     Name(&'p JsonPath<'p>, &'p str),
-    /// An item of an array.
+    /// An item of an array, by its index.
     Index(&'p JsonPath<'p>, usize),
 }
 
-/// Longest name within a path, and longest path, in characters.
+/// The longest name within a path, in characters.
 const MAX_NAME: usize = 64;
+/// The longest path, in characters.
 const MAX_PATH: usize = 256;
 
 impl fmt::Display for JsonPath<'_> {
@@ -30,7 +32,7 @@ impl fmt::Display for JsonPath<'_> {
 }
 
 impl JsonPath<'_> {
-    /// The path; what is too long is cut off.
+    /// The path as text, cut off at its limit.
     pub fn path(&self) -> String {
         clip(&self.to_string(), MAX_PATH)
     }
@@ -42,9 +44,9 @@ fn is_plain(name: &str) -> bool {
     first && name.chars().take(MAX_NAME).all(|c| c.is_alphanumeric() || matches!(c, '_' | '$' | '-'))
 }
 
-/// The first `most` characters of a text.
-pub fn clip(text: &str, most: usize) -> String {
-    match text.char_indices().nth(most) {
+/// The first `max` characters of a text, and `…` where more follow.
+pub fn clip(text: &str, max: usize) -> String {
+    match text.char_indices().nth(max) {
         Some((at, _)) => format!("{}…", text.get(..at).unwrap_or_default()),
         None => text.to_owned(),
     }

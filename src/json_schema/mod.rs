@@ -1,9 +1,9 @@
-//! JSON Schema, draft 2020-12, for schemas and instances that strangers choose. `format` and the `content*`
-//! keywords are annotations, as is the draft's default; of references, those within the schema are followed.
+//! JSON Schema, draft 2020-12, for schemas and instances that strangers choose. `format` and the `content*` keywords are
+//! annotations, which is the draft's default. References within the schema are followed, others are not.
 //!
-//! What is not understood is refused when a schema is read, by its name: a typo in a keyword must not turn a
-//! check off. What takes too long is a mismatch, by its name: everything that is done for a check is paid for
-//! from one purse of fuel, so that nobody's schema can hold up the isolate that others share.
+//! A keyword that is not understood is refused by its name when the schema is read, because a typo must not turn a check
+//! off. A check that takes too long is a mismatch by its own name: all of its work is counted in steps against one budget,
+//! so that no schema can block the isolate for others.
 
 mod check;
 mod json_path;
@@ -18,78 +18,79 @@ use pattern::Pattern;
 use serde_json::{Number, Value};
 use std::collections::BTreeMap;
 
-/// Longest schema, in bytes of compact JSON.
+/// The longest schema, in bytes of compact JSON.
 pub const MAX_BYTES: usize = 64 * 1024;
-/// Deepest schema, in JSON values inside each other.
+/// The deepest schema, in JSON values inside each other.
 pub const MAX_NESTING: usize = 64;
-/// Most subschemas, the root and booleans included.
+/// The most subschemas of a schema, the root and booleans included.
 pub const MAX_SUBSCHEMAS: usize = 2_000;
-/// How deep a check goes: subschemas inside each other, `$ref` included. The stack is 1 MiB.
+/// The deepest check, in subschemas inside each other, `$ref` included. (The stack is 1 MiB.)
 pub const MAX_DEPTH: usize = 128;
-/// What one check may do: at worst some 50 ms in wasm on a desktop processor.
-pub const FUEL: u64 = 30_000_000;
+/// The steps of one check: at worst some 50 ms in wasm on a desktop processor.
+pub const STEP_BUDGET: u64 = 30_000_000;
 
 /// A schema that has been read and can be checked against.
 #[derive(Clone, Debug)]
 pub struct Schema {
-    /// The root is the first.
+    /// The subschemas, of which the first is the root.
     nodes: Vec<Node>,
 }
 
-/// Why a schema is not taken.
+/// Why a schema is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unsupported {
-    /// Where: `properties.score.pattern`; empty for the whole.
+    /// The place in the schema, such as `properties.score.pattern`; empty for the whole schema.
     pub field: String,
-    /// Why, for people.
+    /// The reason, for people.
     pub why: String,
 }
 
 /// Where an instance does not satisfy a schema.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mismatch {
-    /// Where: `colors[0]`; empty for the whole. Of a property that is missing: where it should be.
+    /// The place in the instance, such as `colors[0]`; empty for the whole instance. A property that is missing is named
+    /// at the place where it should be.
     pub field: String,
-    /// What the schema expects there, for people: `a string`, `at most 10`.
+    /// What the schema expects there, for people, such as `a string` or `at most 10`.
     pub expected: String,
-    /// The keyword that says so; `fuel` or `depth` where the check was given up.
+    /// The keyword that is not satisfied; `fuel` where the steps did not suffice, `depth` where the check went too deep.
     pub keyword: &'static str,
 }
 
 impl Schema {
-    /// Reads a schema. Whatever this takes is checked as the draft says.
+    /// Reads a schema. Whatever is not refused here is checked as the draft says.
     pub fn read(schema: &Value) -> Result<Schema, Unsupported> {
         read::read(schema).map(|nodes| Schema { nodes })
     }
 
-    /// Checks an instance. The first mismatch is told; the same one each time.
+    /// Checks an instance, and returns the first mismatch, which is the same one each time.
     pub fn check(&self, instance: &Value) -> Result<(), Mismatch> {
         let mut checker = Checker::new(&self.nodes);
-        checker.node(0, "false", instance, &JsonPath::Root).map_err(|fault| fault.mismatch)
+        checker.node(0, "false", instance, &JsonPath::Root).map_err(|failure| failure.mismatch)
     }
 
-    /// What checking an instance uses up of [`FUEL`]; all of it where it does not suffice.
+    /// How many steps of [`STEP_BUDGET`] the check of an instance takes; all of them where they do not suffice.
     #[cfg(feature = "testing")]
-    pub fn fuel_for(&self, instance: &Value) -> u64 {
+    pub fn steps_for(&self, instance: &Value) -> u64 {
         let mut checker = Checker::new(&self.nodes);
         let _ = checker.node(0, "false", instance, &JsonPath::Root);
-        FUEL - checker.fuel
+        STEP_BUDGET - checker.steps_left
     }
 }
 
-/// A subschema's place among the nodes.
+/// A subschema's index in the list of nodes.
 type Id = usize;
 
-/// A subschema: what it asks, in the order in which it is checked.
+/// A subschema: its rules, in the order in which they are checked.
 #[derive(Clone, Debug, Default)]
 struct Node {
     rules: Vec<Rule>,
 }
 
-/// What one keyword asks, or several that belong together.
+/// The rule of one keyword, or of several that belong together.
 #[derive(Clone, Debug)]
 enum Rule {
-    /// The schema `false`.
+    /// The schema `false`, which accepts nothing.
     Never,
     Ref(Id),
     Type(Vec<Type>),
@@ -110,7 +111,7 @@ enum Rule {
     },
 }
 
-/// Of numbers only.
+/// A rule for numbers.
 #[derive(Clone, Debug)]
 enum NumberRule {
     MultipleOf(Number, Multiple),
@@ -120,7 +121,7 @@ enum NumberRule {
     ExclusiveMinimum(Number),
 }
 
-/// Of strings only. Lengths in code points.
+/// A rule for strings. Lengths count code points.
 #[derive(Clone, Debug)]
 enum TextRule {
     MaxLength(u64),
@@ -128,7 +129,7 @@ enum TextRule {
     Pattern(Pattern),
 }
 
-/// Of arrays only.
+/// A rule for arrays.
 #[derive(Clone, Debug)]
 enum ListRule {
     MaxItems(u64),
@@ -138,7 +139,7 @@ enum ListRule {
     Contains { id: Id, min: Option<u64>, max: Option<u64> },
 }
 
-/// Of objects only.
+/// A rule for objects.
 #[derive(Clone, Debug)]
 enum ObjectRule {
     MaxProperties(u64),
@@ -150,7 +151,7 @@ enum ObjectRule {
     DependentSchemas(Vec<(String, Id)>),
 }
 
-/// The values of `type`.
+/// A value of the keyword `type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Type {
     Null,

@@ -1,30 +1,28 @@
-//! JSON's numbers by their mathematical value: 1.0 is 1, and 0.0075 is 75 times 0.0001.
+//! JSON's numbers by their mathematical value: 1.0 equals 1, and 0.0075 is 75 times 0.0001.
 
 use serde_json::Number;
 use std::cmp::Ordering;
 
-/// A number in the one form that it has: whole numbers are never floats, as far as `i128` goes.
+/// A number. Each has one form only, because a whole number within `i128` is never a float.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Num {
-    /// A whole number.
     Whole(i128),
-    /// A fraction, or a number beyond `i128` (all of which are whole).
+    /// A fraction, or a number beyond `i128` (those are all whole).
     Float(f64),
 }
 
 impl Num {
-    /// Reads a number.
     pub fn of(number: &Number) -> Num {
         let whole = number.as_i64().map(i128::from).or_else(|| number.as_u64().map(i128::from));
         match (whole, number.as_f64()) {
             (Some(whole), _) => Num::Whole(whole),
-            // 2^127 is exact, and so is the cast of a whole float below it.
+            // The cast of a whole float below 2^127 is exact.
             (None, Some(float)) if float.fract() == 0.0 && float.abs() < 2f64.powi(127) => Num::Whole(float as i128),
             (None, float) => Num::Float(float.unwrap_or_default()),
         }
     }
 
-    /// Whether it has no fraction.
+    /// Whether the number has no fraction.
     pub fn is_whole(self) -> bool {
         match self {
             Num::Whole(_) => true,
@@ -32,7 +30,7 @@ impl Num {
         }
     }
 
-    /// Which of two is the greater. Exact: no whole number is rounded.
+    /// Compares exactly: no whole number is rounded to a float.
     pub fn compare(self, other: Num) -> Ordering {
         match (self, other) {
             (Num::Whole(a), Num::Whole(b)) => a.cmp(&b),
@@ -43,7 +41,8 @@ impl Num {
     }
 }
 
-/// A float that is no `i128` is never equal to one: it is above its floor, or far beyond. (The cast saturates.)
+/// Compares a whole number with a float that is none. They are never equal, because the float has a fraction or is beyond
+/// `i128`, where the cast saturates.
 fn whole_to_float(whole: i128, float: f64) -> Ordering {
     match whole <= float.floor() as i128 {
         true => Ordering::Less,
@@ -51,7 +50,7 @@ fn whole_to_float(whole: i128, float: f64) -> Ordering {
     }
 }
 
-/// A positive decimal, as `multipleOf` has it: `digits` × 10^`exponent`.
+/// The value of `multipleOf`, a positive decimal: `digits` × 10^`exponent`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Multiple {
     digits: u64,
@@ -59,13 +58,13 @@ pub struct Multiple {
 }
 
 impl Multiple {
-    /// Reads what `multipleOf` asks; nothing where that is not above zero.
+    /// Reads the value of `multipleOf`. `None`: it is not above zero.
     pub fn read(number: &Number) -> Option<Multiple> {
         let (negative, digits, exponent) = decimal(number)?;
         (!negative && digits > 0).then_some(Multiple { digits, exponent })
     }
 
-    /// Whether a number is a multiple of it: of the decimals, as they are written, not of the floats.
+    /// Whether a number is a multiple of this one. Both count as the decimals that are written, not as floats.
     pub fn divides(self, number: &Number) -> bool {
         let Some((_, digits, exponent)) = decimal(number) else { return false };
         let shift = exponent.abs_diff(self.exponent);
@@ -81,7 +80,7 @@ impl Multiple {
     }
 }
 
-/// 10^`exponent` modulo `modulus`, which is at most 2^64: no product overflows.
+/// 10^`exponent` modulo `modulus`. The modulus is at most 2^64, so no product overflows.
 fn power_of_ten(mut exponent: u32, modulus: u128) -> u128 {
     let (mut power, mut base) = (1 % modulus, 10 % modulus);
     while exponent > 0 {
@@ -94,7 +93,8 @@ fn power_of_ten(mut exponent: u32, modulus: u128) -> u128 {
     power
 }
 
-/// Sign, digits and power of ten. Of a float, the shortest decimal that reads back as it: what was written.
+/// Whether the number is negative, its digits, and its power of ten. A float is the shortest decimal that reads back as the
+/// same float, which is the one that was written.
 fn decimal(number: &Number) -> Option<(bool, u64, i32)> {
     if let Some(whole) = number.as_u64() {
         return Some((false, whole, 0));

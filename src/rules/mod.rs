@@ -6,9 +6,11 @@
 
 pub mod admission;
 pub mod config;
+pub mod file_link;
 pub mod hire;
 pub mod ids;
 pub mod model_answer;
+pub mod model_request;
 pub mod owner;
 pub mod payment;
 pub mod record;

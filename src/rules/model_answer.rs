@@ -1,6 +1,6 @@
 //! Claude's answer as coinslot reads it: which failure is which, and how far a stream has come.
 
-use crate::rules::refusal::ModelError;
+use crate::rules::refusal::{ModelError, Refusal};
 use crate::wire::anthropic;
 use crate::wire::anthropic::{ErrorBody, ErrorType, StopReason, StreamEvent, Usage};
 use crate::wire::sse;
@@ -38,6 +38,14 @@ pub fn model_error_of(status: u16, body: Option<&ErrorBody>, retry_after: Option
             529 | 503 => ModelError::Overloaded,
             _ => ModelError::Upstream,
         },
+    }
+}
+
+/// The refusal of a key with which a call has failed so.
+pub fn key_refusal_of(error: ModelError) -> Refusal {
+    match error {
+        ModelError::KeyInvalid | ModelError::Permission => Refusal::ApiKeyRejected,
+        other => Refusal::Claude(other),
     }
 }
 

@@ -198,6 +198,15 @@ pub struct ErrorDetail {
     pub message: String,
 }
 
+/// An id for the log: Anthropic's request id, or `unnamed` for any other text, which is not ours to log.
+pub fn loggable_request_id(text: &str) -> &str {
+    let is_plain = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+    match text.starts_with("req_") && text.len() <= 64 && text.bytes().all(is_plain) {
+        true => text,
+        false => "unnamed",
+    }
+}
+
 /// The event is of a type we read, and its data is not what the reference says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("an event of Claude's stream is malformed")]

@@ -1,18 +1,18 @@
-//! Ethereum's JSON-RPC, as far as it tells what became of an EIP-3009 authorization: the requests, and
-//! the answers as a node writes them (Ethereum execution API; EIP-3009 for the token's own events).
+//! The calls of Ethereum's JSON-RPC that show what became of an EIP-3009 authorization, and a node's answers to them
+//! (Ethereum execution API; EIP-3009 for the token's events).
 
 use crate::wire::evm::{keccak, Address};
 use serde::Deserialize;
 use serde_json::{json, Value};
 
-/// The signature of an event.
+/// An event's name with the types of its arguments.
 pub struct EventSignature(&'static str);
 
-/// EIP-3009: the nonce was spent on a transfer.
+/// EIP-3009: a transfer has spent the nonce.
 pub const AUTHORIZATION_USED: EventSignature = EventSignature("AuthorizationUsed(address,bytes32)");
-/// EIP-3009: the nonce was spent on nothing.
+/// EIP-3009: the payer has canceled the authorization, which spends the nonce without a transfer.
 pub const AUTHORIZATION_CANCELED: EventSignature = EventSignature("AuthorizationCanceled(address,bytes32)");
-/// ERC-20.
+/// ERC-20: a transfer of the token.
 pub const TRANSFER: EventSignature = EventSignature("Transfer(address,address,uint256)");
 
 impl EventSignature {
@@ -22,8 +22,8 @@ impl EventSignature {
     }
 }
 
-/// One call, ready to be posted.
-pub fn request(method: &str, params: Value) -> String {
+/// The body of one call.
+fn request(method: &str, params: Value) -> String {
     json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).to_string()
 }
 
@@ -32,7 +32,7 @@ pub fn chain_id() -> String {
     request("eth_chainId", json!([]))
 }
 
-/// `eth_getBlockByNumber`: the newest block.
+/// `eth_getBlockByNumber`, for the newest block.
 pub fn latest_block() -> String {
     request("eth_getBlockByNumber", json!(["latest", false]))
 }
@@ -42,7 +42,7 @@ pub fn block(number: u64) -> String {
     request("eth_getBlockByNumber", json!([quantity(number), false]))
 }
 
-/// `eth_call` of the token's `authorizationState(payer, nonce)`, as of a block.
+/// `eth_call` of the token's `authorizationState(payer, nonce)`, as of a block. [`read_bool`] reads the result.
 pub fn authorization_state(asset: Address, payer: Address, nonce: &str, block: u64) -> String {
     let [a, b, c, d, ..] = keccak(b"authorizationState(address,bytes32)");
     let selector = hex::encode([a, b, c, d]);
@@ -51,7 +51,7 @@ pub fn authorization_state(asset: Address, payer: Address, nonce: &str, block: u
     request("eth_call", json!([{"to": asset, "data": data}, quantity(block)]))
 }
 
-/// `eth_getLogs`: where the nonce was spent, from one block to another.
+/// `eth_getLogs` of the events that spend the nonce, in the blocks `from` to `to`.
 pub fn spending_of(asset: Address, payer: Address, nonce: &str, from: u64, to: u64) -> String {
     let events = [AUTHORIZATION_USED.topic(), AUTHORIZATION_CANCELED.topic()];
     let topics = json!([events, payer.to_topic(), nonce]);
@@ -68,7 +68,7 @@ fn quantity(number: u64) -> String {
     format!("{number:#x}")
 }
 
-/// The `result` of an answer; `None` where it holds an error, or nothing of the expected form.
+/// The `result` of an answer; `None` where the answer is an error, or of another form.
 pub fn result<T: for<'de> Deserialize<'de>>(text: &str) -> Option<T> {
     #[derive(Deserialize)]
     struct Answer<T> {
@@ -77,7 +77,16 @@ pub fn result<T: for<'de> Deserialize<'de>>(text: &str) -> Option<T> {
     serde_json::from_str::<Answer<T>>(text).ok()?.result
 }
 
-/// A number: `0x` and hex.
+/// Reads a word of the EVM's ABI as a boolean; `None` where it is neither 0 nor 1.
+pub fn read_bool(word: &str) -> Option<bool> {
+    match word.trim_start_matches("0x").trim_start_matches('0') {
+        "" if word.len() > 2 => Some(false),
+        "1" => Some(true),
+        _ => None,
+    }
+}
+
+/// A number, written as `0x` and hex digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quantity(pub u64);
 
@@ -89,26 +98,24 @@ impl<'de> Deserialize<'de> for Quantity {
     }
 }
 
-/// A block's head.
+/// The part of a block that is read.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Block {
-    /// Its number.
     pub number: Quantity,
     /// Unix seconds.
     pub timestamp: Quantity,
 }
 
-/// One event of a contract. Hex is in lower case, as nodes write it.
+/// One event of a contract. Its hex digits are in lower case, as nodes write them.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Log {
-    /// The contract.
+    /// The contract that logged it.
     pub address: Address,
-    /// The event's signature and its indexed arguments.
+    /// The hash of the event's signature, and the indexed arguments.
     pub topics: Vec<String>,
     /// The other arguments.
     pub data: String,
-    /// The transaction it is from.
     pub transaction_hash: String,
 }
 
@@ -116,8 +123,7 @@ pub struct Log {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TransactionReceipt {
-    /// Where it was mined.
     pub block_number: Quantity,
-    /// In their order.
+    /// In the order in which they were logged.
     pub logs: Vec<Log>,
 }

@@ -80,6 +80,12 @@ pub struct Token {
     pub signature: Vec<u8>,
 }
 
+/// The token in an `Authorization` header of the scheme `Bearer` (RFC 6750, 2.1).
+pub fn bearer(header: &str) -> Option<&str> {
+    let (scheme, token) = header.trim().split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
 /// Takes a compact token apart. `None` where it is malformed, unsigned, or uses another algorithm.
 pub fn parse(token: &str) -> Option<Token> {
     if token.len() > MAX_TOKEN {
@@ -143,5 +149,20 @@ impl Jwk {
             _ => "RS256",
         };
         (says(&self.alg, named) && says(&self.usage, "sig")).then_some(algorithm)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::bearer;
+
+    #[test]
+    fn a_token_is_taken_from_a_bearer_header_only() {
+        for header in ["Bearer a.b.c", "bearer a.b.c", " BEARER   a.b.c "] {
+            assert_eq!(bearer(header), Some("a.b.c"), "{header}");
+        }
+        for header in ["", "a.b.c", "Bearer", "Bearera.b.c", "Basic a.b.c", "Bearer,a.b.c"] {
+            assert_eq!(bearer(header), None, "{header}");
+        }
     }
 }

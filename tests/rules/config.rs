@@ -1,6 +1,6 @@
 //! The operator's document: validated whole, laid over what is there, refused by name.
 
-use coinslot::testing::rules::config::{Config, ConfigError, Limits, Network};
+use coinslot::testing::rules::config::{Config, ConfigError, Document, Limits, Network};
 use coinslot::testing::wire::evm::{Address, Domain};
 use serde_json::{json, Value};
 
@@ -274,4 +274,108 @@ fn a_model_is_sold_until_the_day_before_it_retires() {
     assert!(sold("new", "2099-01-01"));
     assert!(!sold("unheard-of", "2026-01-01") && !sold("", "2026-01-01") && !sold("NEW", "2026-01-01"));
     assert_eq!(config.model("new", "2026-01-01").unwrap().max_output, 2);
+}
+
+#[test]
+fn a_document_without_a_revision_is_named_by_its_digest() {
+    let laid = |text: &str| Config::built_in().with_text(text, "0123456789abcdef").map(|config| config.revision);
+    assert_eq!(laid("{}"), Ok("0123456789ab".to_owned()));
+    assert_eq!(laid(r#"{"revision":"r7"}"#), Ok("r7".to_owned()));
+    assert!(matches!(laid("{"), Err(ConfigError::Form(_))));
+    assert!(matches!(laid(r#"{"models":[]}"#), Err(ConfigError::Value(_))));
+}
+
+#[test]
+fn under_an_invalid_document_nothing_is_sold() {
+    let closed = Config::built_in().closed();
+    assert_eq!((closed.paused, &*closed.revision), (true, "invalid"));
+    assert_eq!(Config { paused: false, revision: "built-in".to_owned(), ..closed }, Config::built_in());
+}
+
+/// What a deployment with these vars and secrets sells.
+fn of_vars(vars: &[(&str, &str)], secrets: &[&str]) -> Result<Config, ConfigError> {
+    let var = |name: &str| vars.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
+    let document = Document::from_vars(var, |name| secrets.contains(&name))?;
+    Config::built_in().with_document(document)
+}
+
+#[test]
+fn without_vars_the_built_in_config_applies() {
+    let built_in = Config { revision: "vars".to_owned(), ..Config::built_in() };
+    assert_eq!(of_vars(&[], &[]), Ok(built_in.clone()));
+    assert_eq!(of_vars(&[("FACILITATOR_URL", ""), ("NETWORKS", ""), ("PAUSED", "")], &[]), Ok(built_in.clone()));
+    let secrets = ["CLAIMS_API_KEY", "JWT_SECRET"];
+    assert_eq!(of_vars(&[], &secrets), Ok(built_in), "a secret alone changes nothing");
+}
+
+#[test]
+fn vars_say_what_a_document_says() {
+    let networks = json!([network()]).to_string();
+    let vars = [
+        ("ANTHROPIC_BASE_URL", "http://localhost:9"),
+        ("NETWORKS", networks.as_str()),
+        ("MODELS", r#"[{"id":"m","maxOutput":10}]"#),
+        ("LIMITS", r#"{"bodyBytes":10}"#),
+        ("HIRE", r#"{"allowLoopback":true}"#),
+        ("PAUSED", "true"),
+        ("REFUND_POLICY", "All of it."),
+    ];
+    let document = json!({
+        "revision": "vars", "anthropic": {"baseUrl": "http://localhost:9"}, "networks": [network()],
+        "models": [{"id": "m", "maxOutput": 10}], "limits": {"bodyBytes": 10}, "hire": {"allowLoopback": true},
+        "paused": true, "refundPolicy": "All of it.",
+    });
+    assert_eq!(of_vars(&vars, &[]), lay(document));
+    let version = of_vars(&[("ANTHROPIC_BASE_URL", "http://a"), ("ANTHROPIC_VERSION", "2026-10-21")], &[]).unwrap();
+    assert_eq!(version.anthropic.version, "2026-10-21");
+    for text in ["false", "TRUE", "1"] {
+        assert!(!of_vars(&[("PAUSED", text)], &[]).unwrap().paused, "{text}");
+    }
+}
+
+#[test]
+fn a_var_that_is_not_of_its_form_is_named() {
+    for name in ["NETWORKS", "MODELS", "LIMITS", "HIRE", "JWT_JWKS"] {
+        for text in ["{", "7", r#"{"bodyByte":1}"#] {
+            let error = of_vars(&[(name, text)], &[]).unwrap_err();
+            assert!(
+                matches!(&error, ConfigError::Form(message) if message.starts_with(&format!("{name}: "))),
+                "{error}"
+            );
+        }
+    }
+    assert!(matches!(of_vars(&[("FACILITATOR_URL", "ftp://a")], &[]), Err(ConfigError::Value(_))));
+}
+
+#[test]
+fn of_several_facilitators_only_the_first_has_the_key_for_claims() {
+    let listed = |secrets: &[&str]| -> Vec<(String, Option<String>)> {
+        let config = of_vars(&[("FACILITATOR_URL", "https://a, https://b")], secrets).unwrap();
+        config.facilitators.into_iter().map(|f| (f.url, f.claims_secret)).collect()
+    };
+    assert_eq!(listed(&[]), [("https://a".to_owned(), None), ("https://b".to_owned(), None)]);
+    let key = Some("CLAIMS_API_KEY".to_owned());
+    assert_eq!(listed(&["CLAIMS_API_KEY"]), [("https://a".to_owned(), key), ("https://b".to_owned(), None)]);
+}
+
+#[test]
+fn the_issuer_of_the_vars_has_public_keys_or_else_the_shared_secret() {
+    let issuers = |vars: &[(&str, &str)], secrets: &[&str]| -> Vec<[bool; 3]> {
+        let vars = [&[("JWT_ISSUER", "https://id")], vars].concat();
+        let issuers = of_vars(&vars, secrets).unwrap().jwt.issuers;
+        issuers.iter().map(|i| [i.secret.is_some(), i.jwks.is_some(), i.jwks_url.is_some()]).collect()
+    };
+    let (jwks, url) = (("JWT_JWKS", r#"{"keys":[]}"#), ("JWT_JWKS_URL", "https://id/j"));
+    assert_eq!(issuers(&[], &[]), [] as [[bool; 3]; 0], "an issuer without keys is none");
+    assert_eq!(issuers(&[], &["JWT_SECRET"]), [[true, false, false]]);
+    assert_eq!(issuers(&[url], &["JWT_SECRET"]), [[false, false, true]]);
+    assert_eq!(issuers(&[jwks, url], &["JWT_SECRET"]), [[false, true, false]]);
+    assert!(of_vars(&[jwks], &[]).unwrap().jwt.issuers.is_empty(), "keys without an issuer");
+    let of = |vars: &[(&str, &str)]| of_vars(vars, &["JWT_SECRET"]).unwrap().jwt.issuers.remove(0);
+    let issuer = of(&[("JWT_ISSUER", "https://id")]);
+    assert_eq!(
+        (&*issuer.issuer, &*issuer.audience, issuer.secret.as_deref()),
+        ("https://id", "coinslot", Some("JWT_SECRET"))
+    );
+    assert_eq!(of(&[("JWT_ISSUER", "https://id"), ("JWT_AUDIENCE", "us")]).audience, "us");
 }

@@ -1,28 +1,24 @@
-//! What became of a payment: what a facilitator's words are worth, and what the chain shows.
+//! What the chain shows of a payment.
 
-use coinslot::testing::rules::payment::reconcile::{
-    is_definite_no, is_failure, is_not_submitted, is_reported, names_spent_nonce, of_spent, of_unspent, of_verify,
-    receipt, says_spent, Spending,
-};
+use coinslot::testing::rules::payment::reconcile::{of_spent, of_unspent, receipt, search_from, Spending};
 use coinslot::testing::rules::payment::Payment;
 use coinslot::testing::rules::run::{Evidence, Receipt};
 use coinslot::testing::wire::amount::Amount;
 use coinslot::testing::wire::evm::Address;
 use coinslot::testing::wire::evm_rpc::{
-    self, authorization_state, chain_id, latest_block, receipt_of, result, spending_of, Block, Log, Quantity,
-    TransactionReceipt,
+    self, authorization_state, chain_id, latest_block, read_bool, receipt_of, result, spending_of, Block, Log,
+    Quantity, TransactionReceipt,
 };
-use coinslot::testing::wire::x402::{SettleResponse, VerifyResponse};
 use proptest::prelude::*;
 use serde_json::{json, Value};
 
 const USDC: &str = "0x833589fCD6eDb6E08f4c7C32D4f71b54bdA02913";
-const PAYER: &str = "0xa3A36f80221FcDbD73c2bF716013e2167BE89659";
+pub const PAYER: &str = "0xa3A36f80221FcDbD73c2bF716013e2167BE89659";
 const WALLET: &str = "0x209693Bc6afc0C5328bA36FaF03C514EF312287C";
-const STRANGER: &str = "0x857b06519E91e3A54538791bDbb0E22373e36b66";
+pub const STRANGER: &str = "0x857b06519E91e3A54538791bDbb0E22373e36b66";
 const NONCE: &str = "0x23dc111d7c3ad1df9806ce1e8eb4f55f57dba117339c545e7593d1f6c3b02662";
 const OTHER_NONCE: &str = "0xf3746613c2d920b5fdabc0856f2aeb2d4f88ee6037b8cc5d04a71a4462f13480";
-const TRANSACTION: &str = "0x1234567890abcdef1234567890abcdef1234567890abcdef1234567890abcdef";
+pub const TRANSACTION: &str = "0x1234567890abcdef1234567890abcdef1234567890abcdef1234567890abcdef";
 const EXPIRES: u64 = 1_740_672_389;
 /// When the run was first presented.
 const SINCE: u64 = EXPIRES - 300;
@@ -39,7 +35,7 @@ fn address(text: &str) -> Address {
     Address::parse(text).unwrap()
 }
 
-fn payment() -> Payment {
+pub fn payment() -> Payment {
     Payment {
         x402_version: 2,
         payload: json!({}),
@@ -58,141 +54,12 @@ fn payment() -> Payment {
     }
 }
 
-fn receipt_with(transaction: &str) -> Receipt {
+pub fn receipt_with(transaction: &str) -> Receipt {
     Receipt {
         transaction: transaction.to_owned(),
         network: "eip155:8453".to_owned(),
         network_v1: "base".to_owned(),
         payer: PAYER.to_owned(),
-    }
-}
-
-// What facilitators say.
-
-fn answer(reason: &str, transaction: &str) -> SettleResponse {
-    SettleResponse {
-        success: false,
-        error_reason: (!reason.is_empty()).then(|| reason.to_owned()),
-        transaction: transaction.to_owned(),
-        network: "eip155:8453".to_owned(),
-        payer: None,
-    }
-}
-
-/// After the submission nothing a facilitator says is a no: the payer would be told to sign again.
-#[test]
-fn only_what_is_found_before_submitting_is_a_definite_no() {
-    for reason in [
-        "insufficient_funds",
-        "invalid_exact_evm_insufficient_balance",
-        "invalid_exact_evm_payload_signature",
-        "invalid_exact_evm_payload_authorization_valid_before",
-        "invalid_network",
-        "unsupported_scheme",
-    ] {
-        assert!(is_definite_no(&answer(reason, "")), "{reason}");
-        assert!(!is_definite_no(&answer(reason, TRANSACTION)), "{reason} with a transaction");
-        assert!(!is_definite_no(&SettleResponse { success: true, ..answer(reason, "") }), "a yes is no no");
-    }
-    for reason in [
-        "",
-        "settlement_pending",
-        "transaction_failed",
-        "invalid_transaction_state",
-        "invalid_exact_evm_transaction_failed",
-        "invalid_exact_evm_nonce_already_used",
-        "unexpected_settle_error",
-        "Timed out while waiting for transaction to be confirmed.",
-        "whatever_comes_next",
-    ] {
-        assert!(!is_definite_no(&answer(reason, "")), "{reason}");
-    }
-}
-
-/// Facilitators' words for a nonce that is spent.
-const SPENT: [&str; 3] =
-    ["invalid_exact_evm_nonce_already_used", "authorization_nonce_used", "invalid_exact_evm_payload_nonce_spent"];
-/// Words that are not.
-const NOT_SPENT: [&str; 5] =
-    ["", "nonce", "invalid_exact_evm_payload_authorization_nonce", "insufficient_funds", "amount_already_used"];
-
-#[test]
-fn a_facilitator_says_spent_where_it_names_a_nonce_that_is_used() {
-    for reason in SPENT {
-        assert!(says_spent(&answer(reason, "")) && names_spent_nonce(Some(reason)), "{reason}");
-        assert!(!is_definite_no(&answer(reason, "")), "spent on what, it does not say: {reason}");
-        assert!(!says_spent(&answer(reason, TRANSACTION)), "by a transaction of its own, perhaps");
-        assert!(!says_spent(&SettleResponse { success: true, ..answer(reason, "") }));
-    }
-    for reason in NOT_SPENT {
-        assert!(!says_spent(&answer(reason, "")) && !names_spent_nonce(Some(reason)), "{reason}");
-    }
-    assert!(!names_spent_nonce(None));
-}
-
-/// What is still under way may yet move the money: only what has failed is an answer.
-#[test]
-fn a_settlement_has_failed_only_where_the_facilitator_says_so_in_so_many_words() {
-    for (reason, failed) in [
-        ("transaction_failed", true),
-        ("invalid_transaction_state", true),
-        ("invalid_exact_evm_transaction_failed", true),
-        ("invalid_exact_evm_transfer_event_mismatch", true),
-        ("settle_exact_failed_onchain", true),
-        ("execution reverted: FiatTokenV2: authorization is used or canceled", true),
-        ("", false),
-        ("unexpected_settle_error", false),
-        ("HTTP request failed.", false),
-        ("whatever_comes_next", false),
-        ("settlement_pending", false),
-        ("transaction_pending", false),
-        ("settlement_timeout", false),
-        ("settle_exact_transaction_confirmation_timed_out", false),
-    ] {
-        for transaction in ["", TRANSACTION] {
-            assert_eq!(is_failure(&answer(reason, transaction)), failed, "{reason}: {transaction}");
-        }
-        assert!(!is_failure(&SettleResponse { success: true, ..answer(reason, "") }), "a yes is no failure");
-    }
-}
-
-/// In version 1 the reference facilitator passes on what its library threw, as it is (`x402/evm`, `exact/v1`).
-#[test]
-fn a_confirmation_that_timed_out_is_no_failure_in_the_librarys_own_words_either() {
-    for reason in [
-        "Timed out while waiting for transaction to be confirmed.",
-        "Timed out while waiting for transaction with hash \"0x12\" to be confirmed.",
-        "The request timed out.",
-        "Timeout",
-    ] {
-        assert!(!is_failure(&answer(reason, "")), "{reason}");
-    }
-}
-
-#[test]
-fn a_facilitator_that_did_not_take_the_request_cannot_have_submitted_anything() {
-    let sure: Vec<u16> = (100..600).filter(|status| is_not_submitted(*status)).collect();
-    assert_eq!(sure, [401, 403, 404, 405, 415, 429, 501, 521, 523, 525, 526, 530]);
-    for status in [200, 400, 402, 408, 409, 500, 502, 503, 504, 520, 522, 524] {
-        assert!(!is_not_submitted(status), "{status} may come after the submission");
-    }
-}
-
-fn verdict(is_valid: bool, reason: &str) -> VerifyResponse {
-    let invalid_reason = (!reason.is_empty()).then(|| reason.to_owned());
-    VerifyResponse { is_valid, invalid_reason, payer: None }
-}
-
-#[test]
-fn what_verify_says_of_a_payment_that_was_to_be_settled() {
-    assert_eq!(of_verify(&verdict(true, ""), &payment()), Evidence::Unspent);
-    for reason in SPENT {
-        let spent = Evidence::Spent(receipt_with(""));
-        assert_eq!(of_verify(&verdict(false, reason), &payment()), spent, "never paid, only spent: {reason}");
-    }
-    let too_late = "invalid_exact_evm_payload_authorization_valid_before";
-    for reason in NOT_SPENT.into_iter().chain([too_late, "invalid_exact_evm_payload_signature"]) {
-        assert_eq!(of_verify(&verdict(false, reason), &payment()), Evidence::Nothing, "{reason}");
     }
 }
 
@@ -328,6 +195,31 @@ fn paid() -> Evidence {
 
 fn never(reason: &str) -> Evidence {
     Evidence::Never(Some(reason.to_owned()))
+}
+
+#[test]
+fn the_state_of_an_authorization_is_read_from_a_whole_word() {
+    let word = |last: &str| format!("0x{}{last}", "0".repeat(64 - last.len()));
+    assert_eq!((read_bool(&word("0")), read_bool(&word("1"))), (Some(false), Some(true)));
+    for text in ["", "0x", &word("2"), &word("10"), "0xzz", "true"] {
+        assert_eq!(read_bool(text), None, "{text}");
+    }
+}
+
+/// Four blocks a second at most, some before the run for clocks that differ, and no more than nodes search.
+#[test]
+fn the_search_for_a_spent_nonce_goes_back_to_before_the_run_within_the_limit_of_nodes() {
+    for (age, from) in [
+        (0, 1_000_000 - 300),
+        (999, 1_000_000 - 300),
+        (60_000, 1_000_000 - 540),
+        (2_175_000, 1_000_000 - 9_000),
+        (2_176_000, 1_000_000 - 9_000),
+        (u64::MAX, 1_000_000 - 9_000),
+    ] {
+        assert_eq!(search_from(1_000_000, age), from, "{age}");
+    }
+    assert_eq!(search_from(299, 0), 0, "a chain that is younger than that");
 }
 
 const ELSEWHERE: &str = "invalid_exact_evm_nonce_already_used";
@@ -474,35 +366,5 @@ proptest! {
         let old = if expected == Evidence::Nothing { Evidence::Nothing } else { never(ELSEWHERE) };
         prop_assert_eq!(told_at(&logs, SINCE - CLOCKS_DIFFER - 1), old);
         prop_assert_eq!(told(&logs), expected);
-    }
-}
-
-// The report of a refund.
-
-#[test]
-fn a_report_is_taken_where_the_claim_is_there() {
-    for (status, text) in [
-        (200, r#"{"success":true,"claimId":"clm_1"}"#),
-        (201, r#"{"success":true}"#),
-        (409, r#"{"error":"Claim already exists for this transaction"}"#),
-        (400, r#"{"success":false,"error":"A claim ALREADY EXISTS"}"#),
-    ] {
-        assert!(is_reported(status, text), "{status} {text}");
-    }
-    for (status, text) in [
-        (200, r#"{"success":false}"#),
-        (200, r#"{"success":"true"}"#),
-        (200, "{}"),
-        (200, ""),
-        (200, "OK"),
-        (200, "[]"),
-        (302, r#"{"success":true}"#),
-        (401, r#"{"success":true}"#),
-        (500, r#"{"success":true}"#),
-        (400, r#"{"success":false,"error":"No such server"}"#),
-        (409, "already exists"),
-        (404, r#"{"error":"not found"}"#),
-    ] {
-        assert!(!is_reported(status, text), "{status} {text}");
     }
 }

@@ -1,11 +1,11 @@
 //! Anthropic's Messages API on the wire: the documentation's own examples (`tests/golden/SOURCES.md`),
 //! and which failure is which.
 
-use coinslot::testing::rules::model_answer::{model_error_of, AnswerReader, Step};
-use coinslot::testing::rules::refusal::ModelError;
+use coinslot::testing::rules::model_answer::{key_refusal_of, model_error_of, AnswerReader, Step};
+use coinslot::testing::rules::refusal::{ModelError, Refusal};
 use coinslot::testing::wire::anthropic::{
-    read_event, ErrorBody, ErrorType, MalformedEvent, Message, MessagesRequest, StopReason, StreamEvent, Usage,
-    UsageUpdate,
+    loggable_request_id, read_event, ErrorBody, ErrorType, MalformedEvent, Message, MessagesRequest, StopReason,
+    StreamEvent, Usage, UsageUpdate,
 };
 use coinslot::testing::wire::sse::{Event, Parser};
 use serde_json::{json, Value};
@@ -295,6 +295,29 @@ fn a_body_that_cannot_be_read_leaves_the_decision_to_the_status() {
         (302, F::Upstream),
     ] {
         assert_eq!(model_error_of(status, None, None), fault, "{status}");
+    }
+}
+
+/// A key is refused for what Anthropic says of the key. Whatever else failed says nothing about it.
+#[test]
+fn a_key_is_refused_only_where_anthropic_refuses_the_key() {
+    use ModelError as F;
+    for error in [F::KeyInvalid, F::Permission] {
+        assert_eq!(key_refusal_of(error), Refusal::ApiKeyRejected);
+    }
+    for error in [F::Billing, F::Overloaded, F::TimedOut, F::Unreachable, F::RateLimited { retry_after: Some(1) }] {
+        assert_eq!(key_refusal_of(error), Refusal::Claude(error));
+    }
+}
+
+/// Errors, "Request id"
+#[test]
+fn only_a_request_id_of_anthropics_form_is_logged() {
+    let id = "req_018EeWyXxfu5pfWkrYcMdjWG";
+    assert_eq!(loggable_request_id(id), id);
+    let long = format!("req_{}", "a".repeat(61));
+    for text in ["", "req-1", "018EeWyXxfu5pfWkrYcMdjWG", "req_a b", "req_a\nb", "req_é", "sk-ant-api03", &long] {
+        assert_eq!(loggable_request_id(text), "unnamed", "{text}");
     }
 }
 

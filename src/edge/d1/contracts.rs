@@ -1,4 +1,4 @@
-//! Contracts in D1.
+//! Registered contracts in D1.
 
 use crate::edge::{clock, fault};
 use crate::rules::hire::contract::{AgreedTerms, ContractState};
@@ -10,21 +10,20 @@ use serde_json::Value;
 use wasm_bindgen::JsValue;
 use worker::Env;
 
-/// A registered contract.
+/// A contract that both parties have signed.
 pub(crate) struct Registered {
-    /// As it was signed.
+    /// The document as it was signed.
     pub(crate) document: Value,
-    /// The same, read.
+    /// The same document, read.
     pub(crate) contract: Contract,
-    /// What it agrees.
     pub(crate) agreed: AgreedTerms,
-    /// What it is about.
+    /// The template that it executes.
     pub(crate) template_id: String,
-    /// HIRE's word for how it stands.
+    /// The contract's state, as HIRE spells it.
     pub(crate) state: String,
     /// See [`crate::rules::hire::task::task_id`].
     pub(crate) task_id: String,
-    /// Sealed by the vault for [`secret_owner`].
+    /// The secret that signs its webhooks, sealed by the vault for [`secret_owner`].
     pub(crate) webhook_secret: Option<String>,
 }
 
@@ -38,17 +37,13 @@ struct Row {
     webhook_secret: Option<String>,
 }
 
-/// What is stored of a new contract.
+/// A contract to be registered.
 pub(crate) struct NewContract<'a> {
-    /// `ctr_…`.
     pub(crate) id: &'a str,
-    /// What it is about.
     pub(crate) template_id: &'a str,
-    /// Whose.
     pub(crate) creator_id: &'a str,
-    /// RFC 8785.
+    /// The document in its canonical form (RFC 8785).
     pub(crate) document: &'a str,
-    /// What it agrees.
     pub(crate) agreed: &'a AgreedTerms,
     /// See [`Registered::task_id`].
     pub(crate) task_id: &'a str,
@@ -56,18 +51,18 @@ pub(crate) struct NewContract<'a> {
     pub(crate) webhook_secret: Option<String>,
 }
 
-/// Whom the vault seals a contract's webhook secret for.
+/// The owner for which the vault seals a contract's webhook secret.
 pub(crate) fn secret_owner(contract_id: &str) -> String {
     format!("webhook-secret/{contract_id}")
 }
 
-/// Stores a contract; `false`: its id is taken.
+/// Registers a contract. `false`: another one has its id.
 pub(crate) async fn insert(env: &Env, new: NewContract<'_>) -> Result<bool, Refusal> {
     let insert = "INSERT INTO contracts (id, template_id, creator_id, document, agreed, state, task_id, webhook_secret,
                                          deadline, created_at, updated_at)
                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?10) ON CONFLICT (id) DO NOTHING RETURNING id";
     let db = env.d1("DB").map_err(fault("D1 binding"))?;
-    sweep(env).await?;
+    delete_stale(env).await?;
     let agreed = serde_json::to_string(new.agreed).map_err(fault("contract"))?;
     let values = [
         new.id.into(),
@@ -86,9 +81,9 @@ pub(crate) async fn insert(env: &Env, new: NewContract<'_>) -> Result<bool, Refu
     Ok(inserted.is_some())
 }
 
-/// Deletes a few contracts that nobody executed in time. Signing costs a seeker nothing, so what is kept must not
-/// grow with what is signed.
-async fn sweep(env: &Env) -> Result<(), Refusal> {
+/// Deletes a few contracts that nobody has executed in time. Signing costs a seeker nothing, so the table must not grow
+/// with every contract that is signed.
+async fn delete_stale(env: &Env) -> Result<(), Refusal> {
     let db = env.d1("DB").map_err(fault("D1 binding"))?;
     let delete = "DELETE FROM contracts WHERE id IN
                     (SELECT id FROM contracts WHERE state = 'SIGNED' AND deadline < ?1 ORDER BY deadline LIMIT 20)";
@@ -96,7 +91,7 @@ async fn sweep(env: &Env) -> Result<(), Refusal> {
     query.map_err(fault("contract"))?.run().await.map_err(fault("contract")).map(drop)
 }
 
-/// A contract, by its id.
+/// The contract with this id.
 pub(crate) async fn find(env: &Env, id: &str) -> Result<Option<Registered>, Refusal> {
     let db = env.d1("DB").map_err(fault("D1 binding"))?;
     let select = "SELECT template_id, document, agreed, state, task_id, webhook_secret FROM contracts WHERE id = ?1";
@@ -110,7 +105,7 @@ pub(crate) async fn find(env: &Env, id: &str) -> Result<Option<Registered>, Refu
     Ok(Some(Registered { document, contract, agreed, template_id, state, task_id, webhook_secret }))
 }
 
-/// Keeps how a contract stands. Only the contract's own object says so.
+/// Records the state of a contract. Only the contract's own object calls this.
 pub(crate) async fn set_state(env: &Env, id: &str, state: ContractState) -> Result<(), Refusal> {
     let db = env.d1("DB").map_err(fault("D1 binding"))?;
     let update = "UPDATE contracts SET state = ?2, updated_at = ?3 WHERE id = ?1";

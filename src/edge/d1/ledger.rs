@@ -1,5 +1,5 @@
-//! The ledger of runs in D1. One statement writes a row; a trigger in `schema.sql` moves the
-//! template's counters with it, so they are exact whatever is told twice.
+//! The ledger of runs in D1. One statement writes a row, and a trigger in `schema.sql` updates the template's counters with
+//! it, so that they stay exact when a row is written twice.
 
 use crate::edge::fault;
 use crate::rules::record::ledger_row::Row;
@@ -19,7 +19,7 @@ const UPSERT: &str = "\
       duration_ms = excluded.duration_ms
     WHERE runs.tx IS NULL OR excluded.tx IS NOT NULL";
 
-/// Writes the row of a run, or brings it up to date. A row that is late never takes a payment back.
+/// Writes the row of a run, or updates it. A late write of an older row never removes a payment from it.
 pub(crate) async fn write(env: &Env, row: Row) -> Result<(), Refusal> {
     let db = env.d1("DB").map_err(fault("D1 binding"))?;
     #[allow(clippy::cast_precision_loss)] // token counts and milliseconds are far below 2^53
@@ -48,7 +48,7 @@ pub(crate) async fn write(env: &Env, row: Row) -> Result<(), Refusal> {
     query.run().await.map_err(fault("ledger")).map(drop)
 }
 
-/// A row of the ledger, as it is shown.
+/// A row of the ledger as its creator sees it.
 #[derive(Deserialize, Serialize)]
 pub(crate) struct Entry {
     id: String,
@@ -58,7 +58,7 @@ pub(crate) struct Entry {
     asset: Option<String>,
     amount: String,
     tx: Option<String>,
-    /// See `schema.sql`.
+    /// One of the words that `schema.sql` lists.
     pub(crate) status: String,
     code: Option<String>,
     model: String,
@@ -72,14 +72,14 @@ pub(crate) struct Entry {
 const COLUMNS: &str = "id, owner_test, payer, network, asset, amount, tx, status, code, model, \
                        stop_reason, input_tokens, output_tokens, started_at, duration_ms";
 
-/// The row of a run.
+/// The row of the run with this id.
 pub(crate) async fn find(env: &Env, run: &str) -> Result<Option<Entry>, Refusal> {
     let db = env.d1("DB").map_err(fault("D1 binding"))?;
     let query = db.prepare(format!("SELECT {COLUMNS} FROM runs WHERE id = ?1")).bind(&[run.into()]);
     query.map_err(fault("ledger"))?.first(None).await.map_err(fault("ledger"))
 }
 
-/// A template's rows, newest first: those of one status, or all; those that started before a time.
+/// A template's rows, newest first. `status` and `before` (Unix milliseconds, exclusive) narrow the list.
 pub(crate) async fn list(
     env: &Env,
     template_id: &str,
@@ -99,30 +99,30 @@ pub(crate) async fn list(
     query.all().await.and_then(|rows| rows.results()).map_err(fault("ledger"))
 }
 
-/// How long a template's last runs took, in milliseconds: longer than most of them.
+/// A duration, in milliseconds, that nine in ten of a template's last runs did not exceed.
 pub(crate) async fn usual_duration(env: &Env, template_id: &str) -> Result<Option<u64>, Refusal> {
     let db = env.d1("DB").map_err(fault("D1 binding"))?;
     let select = "SELECT duration_ms FROM runs WHERE template_id = ?1 AND status = 'delivered'
                   ORDER BY started_at DESC LIMIT 20";
     let query = db.prepare(select).bind(&[template_id.into()]).map_err(fault("ledger"))?;
-    let mut took: Vec<u64> = query
+    let mut durations: Vec<u64> = query
         .all()
         .await
-        .and_then(|rows| rows.results::<Took>())
+        .and_then(|rows| rows.results::<DurationRow>())
         .map_err(fault("ledger"))?
         .into_iter()
         .map(|row| row.duration_ms)
         .collect();
-    took.sort_unstable();
-    Ok(took.get(took.len().saturating_mul(9) / 10).or(took.last()).copied())
+    durations.sort_unstable();
+    Ok(durations.get(durations.len().saturating_mul(9) / 10).or(durations.last()).copied())
 }
 
 #[derive(Deserialize)]
-struct Took {
+struct DurationRow {
     duration_ms: u64,
 }
 
-/// Whether D1 answers.
+/// Whether D1 answers a query.
 pub(crate) async fn is_reachable(env: &Env) -> bool {
     match env.d1("DB") {
         Ok(db) => db.prepare("SELECT 1 FROM templates LIMIT 1").run().await.is_ok(),

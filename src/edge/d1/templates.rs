@@ -1,4 +1,4 @@
-//! Templates in D1, and what HIRE's capabilities add to them.
+//! Templates in D1, and the capabilities that HIRE's manifests list: templates of creators who can be hired.
 
 use crate::edge::fault;
 use crate::rules::hire::capability::{is_capability_name, Agent, Capability};
@@ -13,7 +13,7 @@ use serde_json::Value;
 use wasm_bindgen::JsValue;
 use worker::Env;
 
-/// A row as D1 hands it out: numbers as they are in JavaScript, JSON as text.
+/// A row as D1 returns it: booleans are numbers, and JSON is text.
 #[derive(Deserialize)]
 struct TemplateRow {
     id: String,
@@ -35,7 +35,7 @@ struct TemplateRow {
     hire: Option<String>,
 }
 
-/// What a capability is beyond its template.
+/// The columns of a capability beyond those of its template.
 #[derive(Deserialize)]
 struct HireRow {
     handle: String,
@@ -65,9 +65,9 @@ const HIRE: &str = "\
     WHERE c.deleted_at IS NULL";
 
 /// The most capabilities of one manifest.
-const MOST: u32 = 1000;
+const MAX_CAPABILITIES: u32 = 1000;
 
-/// The template at `/@{handle}/{slug}`, published or not.
+/// The template at `/@{handle}/{slug}`, whether it is published or not.
 pub(crate) async fn find(env: &Env, handle: &str, slug: &str) -> Result<Option<Template>, Refusal> {
     let db = env.d1("DB").map_err(fault("D1 binding"))?;
     let by_path = format!(
@@ -80,40 +80,23 @@ pub(crate) async fn find(env: &Env, handle: &str, slug: &str) -> Result<Option<T
     row.map(template).transpose()
 }
 
-/// Which capabilities are looked for.
+/// Which capabilities to find.
 pub(crate) enum CapabilityQuery<'a> {
-    /// All that are public.
+    /// All published ones.
     All,
-    /// Those of one creator.
-    Of {
-        /// The creator's name in paths.
-        handle: &'a str,
-    },
-    /// That of an agent, by its own name or its full one.
-    Named {
-        /// The agent.
-        agent_id: &'a str,
-        /// The capability.
-        name: &'a str,
-    },
-    /// All of an agent.
-    OfAgent {
-        /// The agent.
-        agent_id: &'a str,
-    },
-    /// By its full name.
-    Full {
-        /// `handle-slug`.
-        name: &'a str,
-    },
-    /// That of a template, also where it has been withdrawn: contracts about it stay good.
-    OfTemplate {
-        /// The template.
-        id: &'a str,
-    },
+    /// The published ones of one creator.
+    Of { handle: &'a str },
+    /// A published one of an agent, by its slug or by its full name.
+    Named { agent_id: &'a str, name: &'a str },
+    /// The published ones of an agent.
+    OfAgent { agent_id: &'a str },
+    /// A published one by its full name, `handle-slug`.
+    Full { name: &'a str },
+    /// The one of a template, even if the template is no longer published: contracts about it stay valid.
+    OfTemplate { id: &'a str },
 }
 
-/// Capabilities, each with its creator's display name, in the order of their names.
+/// Capabilities in the order of their names, each with its creator's display name.
 pub(crate) async fn capabilities(env: &Env, wanted: CapabilityQuery<'_>) -> Result<Vec<(Capability, String)>, Refusal> {
     let (condition, values): (&str, Vec<&str>) = match wanted {
         CapabilityQuery::All => ("t.published = 1 AND a.active = 1", vec![]),
@@ -131,15 +114,16 @@ pub(crate) async fn capabilities(env: &Env, wanted: CapabilityQuery<'_>) -> Resu
         CapabilityQuery::OfTemplate { id } => ("t.id = ?1", vec![id]),
     };
     let db = env.d1("DB").map_err(fault("D1 binding"))?;
-    let select = format!("SELECT {COLUMNS}, {HIRE} AND {condition} ORDER BY c.handle, t.slug LIMIT {MOST}");
+    let select = format!("SELECT {COLUMNS}, {HIRE} AND {condition} ORDER BY c.handle, t.slug LIMIT {MAX_CAPABILITIES}");
     let values: Vec<JsValue> = values.into_iter().map(JsValue::from).collect();
     let query = db.prepare(select).bind(&values).map_err(fault("capability query"))?;
     let rows = query.all().await.and_then(|rows| rows.results::<TemplateRow>()).map_err(fault("capability query"))?;
-    // A row that cannot be read is its creator's trouble, and nobody else's. (It is logged where it is read.)
+    // A row that cannot be read is left out, so that it does not hide the other creators' capabilities. It has been
+    // logged.
     Ok(rows.into_iter().filter_map(|row| capability(row).ok().flatten()).collect())
 }
 
-/// `None`: its name is none that a manifest can have.
+/// Reads a row. `None`: its slug is no name that a manifest may contain.
 fn capability(mut row: TemplateRow) -> Result<Option<(Capability, String)>, Refusal> {
     let hire = row.hire.take().unwrap_or_default();
     let hire: HireRow = serde_json::from_str(&hire).map_err(fault("capability row"))?;

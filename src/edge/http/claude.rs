@@ -1,4 +1,4 @@
-//! Claude over fetch: the call, and its body read chunk by chunk.
+//! Calls to Claude: one for each answer, whose body is read chunk by chunk, and one that checks a key.
 
 use super::{AbortOnDrop, CallError};
 use crate::edge::http;
@@ -6,13 +6,13 @@ use crate::edge::kv::claude_keys;
 use crate::edge::kv::claude_keys::KeyRecord;
 use crate::edge::{clock, fault};
 use crate::rules::config::Config;
-use crate::rules::hire::instructions::repair;
-use crate::rules::model_answer::model_error_of;
+use crate::rules::model_answer::{key_refusal_of, model_error_of};
+use crate::rules::model_request;
 use crate::rules::record::run_record::RunRecord;
 use crate::rules::record::run_request::RenderedPrompt;
 use crate::rules::refusal::{ModelError, Refusal};
 use crate::rules::secret::Secret;
-use crate::wire::anthropic::{ErrorBody, Message, MessagesRequest, OutputConfig, OutputFormat};
+use crate::wire::anthropic::{loggable_request_id, ErrorBody};
 use js_sys::{ArrayBuffer, Reflect, Uint8Array};
 use std::time::Duration;
 use wasm_bindgen::{JsCast, JsValue};
@@ -20,53 +20,38 @@ use wasm_bindgen_futures::JsFuture;
 use web_sys::{ReadableStreamByobReader, ReadableStreamGetReaderOptions, ReadableStreamReaderMode};
 use worker::{Env, Headers, Method, Response, ResponseBody};
 
-/// How large a chunk one read may hand out, in bytes.
+/// The most bytes that one read returns.
 const CHUNK: u32 = 32 * 1024;
 
-/// An answer whose head has come; its events are still to be read.
+/// The body of an answer whose head has arrived.
 pub(crate) struct Body {
     reader: ReadableStreamByobReader,
     buffer: Option<ArrayBuffer>,
     _call: AbortOnDrop,
 }
 
-/// Asks Claude with the creator's key; with `mend` (an answer, and what is wrong with it), for a better one. Comes
-/// back when the stream is open.
+/// Asks Claude with the creator's key, and returns when the stream is open. `rejected` is an earlier answer and what is
+/// wrong with it: then Claude is asked for a better one.
 pub(crate) async fn ask(
     env: &Env,
     config: &Config,
     record: &RunRecord,
     prompt: &RenderedPrompt,
-    mend: Option<(String, String)>,
+    rejected: Option<(String, String)>,
 ) -> Result<Body, ModelError> {
     let headers = creators_headers(env, config, &record.creator_id).await?;
-    let mend = mend.map(|(answer, wrong)| (answer, repair(&wrong)));
-    let mut messages = vec![Message { role: "user", content: prompt.user.reveal() }];
-    if let Some((answer, wrong)) = &mend {
-        // Anthropic takes no assistant's turn that ends in white space.
-        messages.push(Message { role: "assistant", content: answer.trim_end() });
-        messages.push(Message { role: "user", content: wrong });
-    }
-    let format = prompt.format.as_ref().map(|schema| OutputFormat { kind: "json_schema", schema });
-    let request = MessagesRequest {
-        model: &record.model,
-        max_tokens: record.max_tokens,
-        system: prompt.system.reveal(),
-        messages,
-        stream: true,
-        output_config: format.map(|format| OutputConfig { format }),
-    };
-    let json = serde_json::to_string(&request).unwrap_or_default();
+    let rejected = rejected.as_ref().map(|(answer, mismatch)| (answer.as_str(), mismatch.as_str()));
+    let json = model_request::body(&record.model, record.max_tokens, prompt, rejected);
     let url = http::join(&config.anthropic.base_url, "/v1/messages");
     let limit = Duration::from_secs(config.limits.claude_begin_seconds);
     let (response, call) = http::send(Method::Post, &url, headers, Some(&json), limit).await.map_err(no_answer)?;
     match response.status_code() {
         200 => open_body(response, call),
-        _ => Err(read_fault(response, limit).await),
+        _ => Err(read_error(response, limit).await),
     }
 }
 
-/// Whether Anthropic takes the key: a call that lists one model costs nothing.
+/// Whether Anthropic accepts the key. The call lists one model, which costs nothing.
 pub(crate) async fn accepts(config: &Config, key: &Secret) -> Result<(), Refusal> {
     let headers = authorized(config, key).map_err(|_| Refusal::ApiKeyRejected)?;
     let url = http::join(&config.anthropic.base_url, "/v1/models?limit=1");
@@ -75,14 +60,11 @@ pub(crate) async fn accepts(config: &Config, key: &Secret) -> Result<(), Refusal
     let (response, _call) = answer.map_err(|e| Refusal::Claude(no_answer(e)))?;
     match response.status_code() {
         200 => Ok(()),
-        _ => match read_fault(response, limit).await {
-            ModelError::KeyInvalid | ModelError::Permission => Err(Refusal::ApiKeyRejected),
-            other => Err(Refusal::Claude(other)),
-        },
+        _ => Err(key_refusal_of(read_error(response, limit).await)),
     }
 }
 
-/// Whether anything answers at Anthropic's address.
+/// Whether anything answers at Anthropic's URL.
 pub(crate) async fn is_reachable(config: &Config, limit: Duration) -> bool {
     let url = http::join(&config.anthropic.base_url, "/v1/models?limit=1");
     http::send(Method::Get, &url, Headers::new(), None, limit).await.is_ok()
@@ -113,27 +95,16 @@ fn no_answer(error: CallError) -> ModelError {
     }
 }
 
-async fn read_fault(mut response: Response, limit: Duration) -> ModelError {
+async fn read_error(mut response: Response, limit: Duration) -> ModelError {
     let header = |name: &str| response.headers().get(name).ok().flatten();
     let retry_after = header("retry-after").and_then(|s| s.trim().parse().ok());
-    let id = header("request-id").unwrap_or_default();
+    let request_id = header("request-id").unwrap_or_default();
     let status = response.status_code();
     let text = clock::within(limit, response.text()).await;
     let body = text.and_then(Result::ok).and_then(|t| serde_json::from_str::<ErrorBody>(&t).ok());
-    let fault = model_error_of(status, body.as_ref(), retry_after);
-    worker::console_warn!("claude: HTTP {status}, read as {fault:?}, request {}", request_id(&id));
-    fault
-}
-
-/// Other people's text in our log: Anthropic's request ids, and nothing else.
-fn request_id(text: &str) -> &str {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
-    let is_id = text.starts_with("req_") && text.len() <= 64 && text.bytes().all(plain);
-    if is_id {
-        text
-    } else {
-        "unnamed"
-    }
+    let error = model_error_of(status, body.as_ref(), retry_after);
+    worker::console_warn!("claude: HTTP {status}, read as {error:?}, request {}", loggable_request_id(&request_id));
+    error
 }
 
 fn open_body(response: Response, call: AbortOnDrop) -> Result<Body, ModelError> {
@@ -146,9 +117,9 @@ fn open_body(response: Response, call: AbortOnDrop) -> Result<Body, ModelError> 
 }
 
 impl Body {
-    /// The next bytes; `Ok(None)` at the end. An error is a broken connection.
+    /// The next bytes; `Ok(None)` at the end of the body. An error means that the connection broke.
     pub(crate) async fn next(&mut self) -> Result<Option<Vec<u8>>, JsValue> {
-        // The buffer goes to the runtime with each read and comes back with its answer.
+        // Each read hands the buffer to the runtime, and gets it back with the bytes.
         let buffer = self.buffer.take().unwrap_or_else(|| ArrayBuffer::new(CHUNK));
         let view = Uint8Array::new(&buffer);
         let answer = JsFuture::from(self.reader.read_with_array_buffer_view(&view)).await?;

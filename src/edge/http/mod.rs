@@ -1,4 +1,4 @@
-//! Calls to others over fetch: bounded in time, and aborted when dropped.
+//! HTTP calls to other services. Each has a limit of time, and is aborted when it is dropped.
 
 pub(crate) mod chain;
 pub(crate) mod claude;
@@ -9,13 +9,12 @@ use super::clock;
 use std::time::Duration;
 use worker::{AbortController, Fetch, Headers, Method, Request, RequestInit, RequestRedirect, Response};
 
-/// No HTTP answer came.
+/// Why there is no HTTP response.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CallError {
-    /// The connection failed. Whether the request got through is not known.
+    /// The connection failed. The request may have been received all the same.
     #[error("no connection: {0}")]
     Connection(worker::Error),
-    /// Time ran out.
     #[error("no answer in time")]
     TimedOut,
 }
@@ -31,8 +30,8 @@ impl Drop for AbortOnDrop {
     }
 }
 
-/// Sends a request that carries a secret, and waits for the head of its answer. The body lives as long
-/// as the [`AbortOnDrop`]. It is not redirected: that would carry the secret to a host that nobody configured.
+/// Sends a request that carries a secret, and waits for the head of the response. The body can be read as long as the
+/// [`AbortOnDrop`] lives. Redirects are not followed: they would carry the secret to a host that nobody configured.
 pub(crate) async fn send(
     method: Method,
     url: &str,
@@ -65,7 +64,7 @@ async fn start(
     }
 }
 
-/// Posts JSON and reads the whole answer, within one limit.
+/// Posts JSON and reads the whole response, within one limit.
 pub(crate) async fn post_json(url: &str, json: &str, limit: Duration) -> Result<(u16, String), CallError> {
     let headers = Headers::new();
     // Setting a constant header cannot fail.
@@ -74,7 +73,7 @@ pub(crate) async fn post_json(url: &str, json: &str, limit: Duration) -> Result<
     read(Method::Post, url, headers, Some(json), limit).await
 }
 
-/// Sends a request and reads the whole answer, within one limit.
+/// Sends a request and reads the whole response, within one limit.
 pub(crate) async fn read(
     method: Method,
     url: &str,
@@ -85,7 +84,7 @@ pub(crate) async fn read(
     read_all(method, url, headers, body, RequestRedirect::Follow, limit).await
 }
 
-/// As [`read`], for requests that carry a secret: see [`send`].
+/// As [`read`], for a request that carries a secret: like [`send`], it follows no redirects.
 pub(crate) async fn read_unredirected(
     method: Method,
     url: &str,
@@ -112,7 +111,7 @@ async fn read_all(
     clock::within(limit, work).await.unwrap_or(Err(CallError::TimedOut))
 }
 
-/// A base URL and a path, with one slash between them.
+/// Joins a base URL and a path, with one slash between them.
 pub(crate) fn join(base: &str, path: &str) -> String {
     format!("{}{path}", base.trim_end_matches('/'))
 }

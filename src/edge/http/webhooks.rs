@@ -1,4 +1,4 @@
-//! Webhooks to seekers, sent.
+//! Sends webhooks to seekers.
 
 use super::CallError;
 use crate::edge::clock;
@@ -12,14 +12,14 @@ use std::time::Duration;
 use web_sys::Url;
 use worker::{Headers, Method};
 
-/// What one attempt may take.
+/// The limit of one attempt.
 const LIMIT: Duration = Duration::from_secs(10);
-/// What looking up a name may take.
+/// The limit of one DNS look-up.
 const LOOK_UP: Duration = Duration::from_secs(4);
-/// IPv4 and IPv6.
-const KINDS: [&str; 2] = ["A", "AAAA"];
+/// The DNS record types of IPv4 and IPv6 addresses.
+const RECORD_TYPES: [&str; 2] = ["A", "AAAA"];
 
-/// Whether webhooks may lead there, as far as the URL itself tells.
+/// Whether webhooks may be sent to the URL, as far as the URL itself shows. The error says what is expected instead.
 pub(crate) fn is_allowed(config: &Config, url: &str) -> Result<(), &'static str> {
     parse(&config.hire, url).map(drop)
 }
@@ -32,7 +32,7 @@ fn parse(hire: &Hire, url: &str) -> Result<Url, &'static str> {
     Ok(parsed)
 }
 
-/// Makes one attempt. Of the answer only its status counts; it is not read, and not logged.
+/// Makes one attempt. Of the response only the status counts: its body is neither read nor logged.
 pub(crate) async fn send(config: &Config, url: &str, secret: &str, webhook: &Webhook, body: &str) -> Outcome {
     let url = match parse(&config.hire, url) {
         Ok(url) => url,
@@ -43,22 +43,22 @@ pub(crate) async fn send(config: &Config, url: &str, secret: &str, webhook: &Web
     }
     let seconds = clock::seconds();
     let secret = secret.strip_prefix(SECRET_PREFIX).and_then(base64::decode);
-    let signed = secret.and_then(|secret| signature(&secret, &webhook.id, seconds, body));
-    let Some(signed) = signed else {
+    let signature = secret.and_then(|secret| signature(&secret, &webhook.id, seconds, body));
+    let Some(signature) = signature else {
         return Outcome::Refused("the secret is unreadable");
     };
     let headers = Headers::new();
-    let all = [
+    let values = [
         ("content-type", "application/json"),
         ("user-agent", "coinslot-webhook"),
         ("webhook-id", &webhook.id),
         ("webhook-timestamp", &seconds.to_string()),
-        ("webhook-signature", &signed),
+        ("webhook-signature", &signature),
     ];
-    if all.iter().any(|(name, value)| headers.set(name, value).is_err()) {
+    if values.iter().any(|(name, value)| headers.set(name, value).is_err()) {
         return Outcome::Refused("the headers cannot be set");
     }
-    // Not redirected: what the look-up allowed is what is called.
+    // Redirects are not followed: only the host that was looked up may be called.
     match http::send(Method::Post, &url.href(), headers, Some(body), LIMIT).await {
         Ok((response, _call)) => Outcome::Status(response.status_code()),
         Err(CallError::TimedOut) => Outcome::NoAnswer("no answer in 10 s"),
@@ -68,33 +68,33 @@ pub(crate) async fn send(config: &Config, url: &str, secret: &str, webhook: &Web
 
 /// An answer of DNS over HTTPS, in its JSON form.
 #[derive(Deserialize)]
-struct Resolved {
+struct DnsAnswer {
     #[serde(rename = "Answer", default)]
-    answer: Vec<Record>,
+    records: Vec<DnsRecord>,
 }
 
 #[derive(Deserialize)]
-struct Record {
+struct DnsRecord {
     data: String,
 }
 
-/// Looks a name up before anything is sent to it: none of its addresses may be one of one's own. (The
-/// connection looks it up again, at Cloudflare, where private addresses lead nowhere.)
+/// Looks the host up before anything is sent to it: each of its addresses must be public. (The connection resolves the
+/// name once more, at Cloudflare, from where private addresses are not reachable.)
 async fn look_up(hire: &Hire, url: &Url) -> Result<(), Outcome> {
     let host = url.hostname();
     if hire.resolver_url.is_empty() || address(&host).is_some() || (hire.allow_loopback && host == "localhost") {
         return Ok(());
     }
     let mut found = false;
-    for kind in KINDS {
-        let question = format!("{}?name={host}&type={kind}", hire.resolver_url);
+    for record_type in RECORD_TYPES {
+        let query = format!("{}?name={host}&type={record_type}", hire.resolver_url);
         let headers = Headers::new();
         let _ = headers.set("accept", "application/dns-json");
-        let answer = http::read(Method::Get, &question, headers, None, LOOK_UP).await;
+        let answer = http::read(Method::Get, &query, headers, None, LOOK_UP).await;
         let text = answer.ok().filter(|(status, _)| *status == 200).map(|(_, text)| text);
-        let resolved = text.and_then(|text| serde_json::from_str::<Resolved>(&text).ok());
+        let resolved = text.and_then(|text| serde_json::from_str::<DnsAnswer>(&text).ok());
         let resolved = resolved.ok_or(Outcome::NoAnswer("the name cannot be looked up"))?;
-        for address in resolved.answer.iter().filter_map(|record| record.data.parse().ok()) {
+        for address in resolved.records.iter().filter_map(|record| record.data.parse().ok()) {
             if !is_public(address) {
                 return Err(Outcome::Refused("the name leads to an address that is not public"));
             }

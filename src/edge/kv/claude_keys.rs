@@ -1,4 +1,4 @@
-//! Creators' Claude keys in KV: sealed by the vault with the creator's id as additional data.
+//! Creators' Claude keys in KV. The vault seals each with the creator's id as additional data.
 
 use crate::edge::vault::{Vault, VaultError};
 use crate::edge::{clock, fault};
@@ -9,13 +9,13 @@ use futures::future::try_join;
 use serde::{Deserialize, Serialize};
 use worker::Env;
 
-/// What KV holds under `claude-key/{creator}`.
+/// The value that KV holds under `claude-key/{creator}`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct KeyRecord {
-    /// The vault's envelope.
+    /// The key, sealed by the vault.
     envelope: String,
-    /// Tells keys apart without showing them: the first 12 hex digits of the key's SHA-256.
+    /// Identifies a key without showing it: the first 12 hex digits of its SHA-256.
     pub(crate) fingerprint: String,
     /// Whether runs may use it.
     pub(crate) is_enabled: bool,
@@ -23,8 +23,9 @@ pub(crate) struct KeyRecord {
     pub(crate) updated_at: u64,
 }
 
-/// What KV holds under `claude-switch/{creator}`: a later word on whether the key may be used. It is apart
-/// from the key, because KV may read a minute late: who switches must not write an old key back.
+/// The value that KV holds under `claude-switch/{creator}`: whether the key may be used, if that was changed later. It is
+/// not part of the key's record, because KV may answer with a record that is a minute old, and writing that back with
+/// another switch would bring an old key back.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Switch {
@@ -41,7 +42,7 @@ fn switch_name(creator_id: &str) -> String {
     format!("claude-switch/{creator_id}")
 }
 
-/// The creator's record, if there is one.
+/// The creator's key, if one is stored.
 pub(crate) async fn load(env: &Env, creator_id: &str) -> Result<Option<KeyRecord>, Refusal> {
     let kv = env.kv("KV").map_err(fault("KV binding"))?;
     let (key_name, switch_name) = (key_name(creator_id), switch_name(creator_id));
@@ -54,7 +55,7 @@ pub(crate) async fn load(env: &Env, creator_id: &str) -> Result<Option<KeyRecord
     }))
 }
 
-/// Stores a key's record; what was said of the key before it counts no more.
+/// Stores a key's record. A switch of the key before it no longer counts.
 pub(crate) async fn store(env: &Env, creator_id: &str, record: &KeyRecord) -> Result<(), Refusal> {
     put(env, &key_name(creator_id), record).await?;
     remove(env, &switch_name(creator_id)).await
@@ -65,7 +66,7 @@ pub(crate) async fn switch(env: &Env, creator_id: &str, is_enabled: bool, now: u
     put(env, &switch_name(creator_id), &Switch { is_enabled, updated_at: now }).await
 }
 
-/// Deletes what is stored for the creator.
+/// Deletes the creator's key.
 pub(crate) async fn delete(env: &Env, creator_id: &str) -> Result<(), Refusal> {
     remove(env, &key_name(creator_id)).await?;
     remove(env, &switch_name(creator_id)).await
@@ -84,7 +85,7 @@ async fn put(env: &Env, name: &str, value: &impl Serialize) -> Result<(), Refusa
 }
 
 impl KeyRecord {
-    /// Seals a key for its creator.
+    /// Seals a key for its creator, and makes its record.
     pub(crate) async fn seal(env: &Env, creator_id: &str, key: &Secret, is_enabled: bool) -> Result<Self, VaultError> {
         let digest = sha256_hex(key.reveal().as_bytes());
         Ok(Self {
@@ -95,8 +96,8 @@ impl KeyRecord {
         })
     }
 
-    /// Whether this deployment holds the master key that the record was sealed with: known before any
-    /// payment is asked for.
+    /// Whether this deployment has the master key that the record was sealed with. It is checked before a payment is
+    /// asked for.
     pub(crate) fn can_be_opened(&self, env: &Env) -> Result<(), Refusal> {
         let vault = Vault::new(env).map_err(fault("vault"))?;
         if vault.holds_key_of(&self.envelope) {
@@ -106,7 +107,7 @@ impl KeyRecord {
         Err(Refusal::KeyMissing)
     }
 
-    /// Opens the key. The one caller is `edge::claude`, which puts it into a header and forgets it.
+    /// Opens the key. The only caller is `edge::http::claude`, which puts it into a header and drops it.
     pub(in crate::edge) async fn open(&self, env: &Env, creator_id: &str) -> Result<Secret, VaultError> {
         let plain = Vault::new(env)?.open(creator_id, &self.envelope).await?;
         let text = String::from_utf8(plain).map_err(|_| VaultError::Malformed)?;

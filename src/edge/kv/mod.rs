@@ -1,4 +1,4 @@
-//! Cloudflare KV: the operator's config, and the creators' keys, which the vault has sealed.
+//! Cloudflare KV: the operator's config, and the creators' keys, which the vault seals.
 
 pub(crate) mod claude_keys;
 pub(crate) mod config;

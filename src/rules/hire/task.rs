@@ -194,16 +194,3 @@ fn refund_condition(refusal: &Refusal) -> Option<RefundCondition> {
         _ => None,
     }
 }
-
-/// A refusal as the document that HIRE has for failures.
-pub fn refusal_document(refusal: &Refusal, contract_id: &str) -> Value {
-    let mut error = json!({
-        "code": refusal.code(),
-        "message": refusal.message(),
-        "retryable": matches!(refusal.retry(), Retry::After(_)),
-    });
-    if let (Some(detail), Some(members)) = (refusal.detail(), error.as_object_mut()) {
-        members.insert("details".to_owned(), json!(detail));
-    }
-    json!({"status": "failed", "contract_id": contract_id, "error": error})
-}

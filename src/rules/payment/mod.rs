@@ -1,6 +1,7 @@
 //! Payments: what a run costs, whether a payment matches that, and what became of its settlement.
 
 pub mod breaker;
+pub mod facilitator;
 pub mod identifier;
 pub mod matching;
 pub mod quote;

@@ -1,70 +1,31 @@
-//! What became of a payment, from what facilitators and the chain say of it.
+//! What the chain shows of a payment whose settlement was not answered.
 //!
-//! A settlement whose answer was lost may have happened. Whoever takes "spent" for "paid" can be made to
-//! give away a run: the payer may cancel the authorization, or spend its nonce on themselves. The chain
-//! tells these apart; a facilitator's `verify` does not.
+//! Such a settlement may have happened. That the nonce is spent does not mean that this payment was made: the payer may
+//! cancel the authorization, or spend its nonce on a transfer to themselves, and a run that takes "spent" for "paid" is
+//! given away. The chain shows which of these it was; a facilitator's `/verify` does not.
 
 use crate::rules::payment::Payment;
-use crate::rules::run::{Evidence, Receipt};
+use crate::rules::run::{Evidence, Millis, Receipt};
 use crate::wire::evm_rpc::{Block, Log, AUTHORIZATION_CANCELED, AUTHORIZATION_USED, TRANSFER};
-use crate::wire::x402::{SettleResponse, VerifyResponse};
 
-/// Whether a failed settlement says for certain that the money has not moved.
-///
-/// Only what a facilitator finds before it submits anything is certain. A transaction that it names may
-/// still be mined; a confirmation that timed out may still come; and a nonce that is spent was spent on
-/// paying the creator, by whoever was first to submit it.
-pub fn is_definite_no(answer: &SettleResponse) -> bool {
-    let reason = answer.error_reason.as_deref().unwrap_or_default();
-    let found_before = ["invalid_", "insufficient_", "unsupported_"].iter().any(|start| reason.starts_with(start));
-    let submitted = ["nonce", "transaction", "settlement", "pending"].iter().any(|word| reason.contains(word));
-    !answer.success && answer.transaction.is_empty() && found_before && !submitted
-}
-
-/// Whether it says in so many words that what was submitted has failed. Not that it is still under way, nor
-/// anything else: some pass on whatever their own node told them.
-pub fn is_failure(answer: &SettleResponse) -> bool {
-    let reason = answer.error_reason.as_deref().unwrap_or_default().to_ascii_lowercase();
-    let failed =
-        ["transaction_failed", "simulation_failed", "deployment_failed", "event_mismatch", "failed_onchain", "revert"];
-    let coded = ["invalid_", "insufficient_", "unsupported_"].iter().any(|start| reason.starts_with(start));
-    let open = ["pending", "timeout", "timed"].iter().any(|word| reason.contains(word));
-    !answer.success && !open && (coded || failed.iter().any(|word| reason.contains(word)))
-}
-
-/// Whether it says that the nonce is spent already.
-pub fn says_spent(answer: &SettleResponse) -> bool {
-    !answer.success && answer.transaction.is_empty() && names_spent_nonce(answer.error_reason.as_deref())
-}
-
-/// Whether a facilitator that answers so cannot have submitted anything: it did not take the request, or
-/// was not reached. (521 to 530 are the edge's own words for an origin that it could not connect to.)
-pub const fn is_not_submitted(status: u16) -> bool {
-    matches!(status, 401 | 403 | 404 | 405 | 415 | 429 | 501 | 521 | 523 | 525 | 526 | 530)
-}
-
-/// What a facilitator's `verify` tells of a payment that it, or another, was asked to settle.
-pub fn of_verify(answer: &VerifyResponse, payment: &Payment) -> Evidence {
-    match answer {
-        VerifyResponse { is_valid: true, .. } => Evidence::Unspent,
-        VerifyResponse { invalid_reason, .. } if names_spent_nonce(invalid_reason.as_deref()) => {
-            Evidence::Spent(receipt(payment, String::new()))
-        }
-        // That it is too late says nothing of what happened before.
-        _ => Evidence::Nothing,
-    }
-}
-
-/// How far the chain's clock and ours may be apart, in seconds: rather too much, for who is wrongly told
-/// "never" pays twice.
+/// How many blocks are searched before the time of the run, because clocks differ.
+const EARLIER_BLOCKS: u64 = 300;
+/// The fastest chains have a block every quarter of a second.
+const BLOCKS_PER_SECOND: u64 = 4;
+/// Nodes refuse to search more blocks in one call.
+const MAX_BLOCKS: u64 = 9_000;
+/// By how many seconds the chain's clock and ours may differ. It is generous, because a payer who is wrongly told that
+/// their payment will never settle pays twice.
 const CLOCKS_DIFFER: u64 = 15 * 60;
 
-/// Whether a reason says that the nonce is spent.
-pub fn names_spent_nonce(reason: Option<&str>) -> bool {
-    reason.is_some_and(|r| r.contains("nonce") && (r.contains("used") || r.contains("spent")))
+/// The first block to search for where a nonce was spent, for a run that was presented `age` ago.
+pub fn search_from(latest_block: u64, age: Millis) -> u64 {
+    let seconds = age / 1000;
+    let blocks = seconds.saturating_mul(BLOCKS_PER_SECOND).saturating_add(EARLIER_BLOCKS).min(MAX_BLOCKS);
+    latest_block.saturating_sub(blocks)
 }
 
-/// What the chain tells of a nonce that is not spent as of `block`.
+/// What a nonce that is not spent as of `block` says of its payment.
 pub fn of_unspent(payment: &Payment, block: &Block) -> Evidence {
     match block.timestamp.0 >= payment.valid_before {
         true => Evidence::Never(Some("invalid_exact_evm_payload_authorization_valid_before".to_owned())),
@@ -72,43 +33,41 @@ pub fn of_unspent(payment: &Payment, block: &Block) -> Evidence {
     }
 }
 
-/// Where the nonce was spent.
+/// The transaction that spent a nonce.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spending {
-    /// The transaction.
     pub transaction: String,
-    /// Its logs, in their order.
+    /// The transaction's logs, in their order.
     pub logs: Vec<Log>,
-    /// Its block's time, in Unix seconds.
+    /// The time of the transaction's block, in Unix seconds.
     pub at: u64,
 }
 
-/// What the chain tells of a nonce that is spent, for a run that was first presented at `since` (Unix
-/// seconds). A transfer from before that has bought something else: another shop of the same creator may
-/// take the same signature.
+/// What a spent nonce says of its payment, for a run that was first presented at `since` (Unix seconds). A transfer
+/// from before that has bought something else: another service of the same creator may accept the same signature.
 pub fn of_spent(payment: &Payment, since: u64, spending: &Spending) -> Evidence {
     let Spending { transaction, logs, at } = spending;
-    let about_it = |log: &&Log| {
+    let is_of_nonce = |log: &&Log| {
         let [event, payer, nonce] = log.topics.as_slice() else { return false };
         let known = [AUTHORIZATION_USED, AUTHORIZATION_CANCELED].iter().any(|known| known.topic() == *event);
         known && log.address == payment.asset && *payer == payment.payer.to_topic() && *nonce == payment.nonce
     };
-    let Some(position) = logs.iter().position(|log| about_it(&log)) else {
+    let Some(position) = logs.iter().position(|log| is_of_nonce(&log)) else {
         return Evidence::Nothing;
     };
-    let used = || Evidence::Never(Some("invalid_exact_evm_nonce_already_used".to_owned()));
+    let used_elsewhere = || Evidence::Never(Some("invalid_exact_evm_nonce_already_used".to_owned()));
     if at.saturating_add(CLOCKS_DIFFER) < since {
-        return used();
+        return used_elsewhere();
     }
-    let spent = logs.get(position).and_then(|log| log.topics.first());
-    if spent.is_some_and(|event| *event == AUTHORIZATION_CANCELED.topic()) {
+    let event = logs.get(position).and_then(|log| log.topics.first());
+    if event.is_some_and(|event| *event == AUTHORIZATION_CANCELED.topic()) {
         return Evidence::Never(Some("authorization_canceled".to_owned()));
     }
-    // The token writes the transfer right after the nonce. Any other one may belong to another payment.
+    // The token logs the transfer right after the nonce. A later transfer may belong to another payment.
     let transfer = logs.iter().skip(position + 1).find(|log| log.address == payment.asset);
     match transfer.is_some_and(|log| is_transfer_of(log, payment)) {
         true => Evidence::Paid(receipt(payment, transaction.clone())),
-        false => used(),
+        false => used_elsewhere(),
     }
 }
 
@@ -125,17 +84,4 @@ pub fn receipt(payment: &Payment, transaction: String) -> Receipt {
         network_v1: payment.network_v1.clone(),
         payer: payment.payer.to_string(),
     }
-}
-
-/// Whether an answer of the claims endpoint says that the claim is there: now, or since before.
-pub fn is_reported(status: u16, text: &str) -> bool {
-    #[derive(serde::Deserialize)]
-    struct Answer {
-        #[serde(default)]
-        success: bool,
-        #[serde(default)]
-        error: String,
-    }
-    let Ok(answer) = serde_json::from_str::<Answer>(text) else { return false };
-    (status < 300 && answer.success) || answer.error.to_ascii_lowercase().contains("already exists")
 }

@@ -6,7 +6,7 @@ use super::{DAY, NOW};
 use coinslot::testing::rules::hire::context::ContractContext;
 use coinslot::testing::rules::hire::deliverables::Deliverable;
 use coinslot::testing::rules::hire::output::OutputType;
-use coinslot::testing::rules::hire::task::{refusal_document, task_report, TaskFacts, TaskReport};
+use coinslot::testing::rules::hire::task::{task_report, RefusalDocument, TaskFacts, TaskReport};
 use coinslot::testing::rules::ids::{object_of_contract, object_of_task, task_id};
 use coinslot::testing::rules::refusal::{ContractError, InputError, ModelError, Refusal};
 use coinslot::testing::rules::run::{Event, Policy, Run};
@@ -52,6 +52,10 @@ fn refundable() -> Vec<Event> {
 
 fn members(value: &Value) -> Vec<&str> {
     value.as_object().unwrap().keys().map(String::as_str).collect()
+}
+
+fn document_of(refusal: &Refusal, contract_id: &str) -> Value {
+    serde_json::to_value(RefusalDocument::new(refusal, contract_id)).unwrap()
 }
 
 #[test]
@@ -275,7 +279,7 @@ fn a_run_that_was_paid_and_given_up_is_marked_for_refund() {
 #[test]
 fn a_refusal_is_a_failed_document_that_names_its_contract() {
     let refusal = Refusal::contract(ContractError::Deadline, "terms.deadline", "sooner", "later");
-    let document = refusal_document(&refusal, "ctr_1");
+    let document = document_of(&refusal, "ctr_1");
     let expected = json!({
         "status": "failed",
         "contract_id": "ctr_1",
@@ -287,9 +291,9 @@ fn a_refusal_is_a_failed_document_that_names_its_contract() {
         },
     });
     assert_eq!(document, expected);
-    let of_input = refusal_document(&Refusal::input(InputError::TooLong, "topic", "less", "more"), "");
+    let of_input = document_of(&Refusal::input(InputError::TooLong, "topic", "less", "more"), "");
     assert_eq!(of_input["error"]["details"]["field"], "topic");
-    let passing = refusal_document(&Refusal::SigningKeyMissing, "");
+    let passing = document_of(&Refusal::SigningKeyMissing, "");
     assert_eq!(members(&passing["error"]), ["code", "message", "retryable"]);
     assert_eq!(passing["error"]["retryable"], true);
 }

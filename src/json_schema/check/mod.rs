@@ -1,14 +1,14 @@
-//! Checking an instance: a walk over schema and instance together, paid for step by step.
+//! Checks an instance: walks through schema and instance together, and counts the steps.
+
+mod equality;
 
 use super::json_path::{clip, JsonPath};
 use super::number::Num;
-use super::{Id, ListRule, Mismatch, Node, NumberRule, ObjectRule, Rule, TextRule, Type, FUEL, MAX_DEPTH};
+use super::{Id, ListRule, Mismatch, Node, NumberRule, ObjectRule, Rule, TextRule, Type, MAX_DEPTH, STEP_BUDGET};
 use serde_json::{Map, Number, Value};
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
 
-/// What things cost; bytes and states besides.
+// How many steps each operation costs. Texts cost more steps for each byte, and patterns for each visit of a state.
 const SUBSCHEMA: u64 = 30;
 const RULE: u64 = 10;
 const LOOK_UP: u64 = 20;
@@ -17,45 +17,47 @@ const HASH: u64 = 40;
 const UNIQUE: u64 = 300;
 const MULTIPLE: u64 = 500;
 const NAME: u64 = 40;
-/// Of a pattern: to begin with, and for each visit of a state.
+/// The fixed part of matching a pattern.
 const MATCH: u64 = 100;
+/// One visit of a state while a pattern is matched.
 const STATE: u64 = 8;
-/// Deepest arrays and objects that are compared with each other.
+/// The deepest nesting of values that are compared with each other.
 const MAX_COMPARED: usize = 128;
 
-/// Why a check ends.
+/// Why a check fails.
 #[derive(Debug)]
-pub struct Fault {
+pub struct Failure {
     pub mismatch: Mismatch,
-    /// Whether the check is given up, whatever an `anyOf` or a `not` around it would make of a mismatch.
-    gives_up: bool,
+    /// A limit was reached: the whole check fails, even inside an `anyOf` or a `not` that a mismatch would satisfy.
+    is_limit: bool,
 }
 
-type Checked = Result<(), Fault>;
+type Checked = Result<(), Failure>;
 
-/// A check under way.
+/// One check of an instance.
 pub struct Checker<'s> {
     nodes: &'s [Node],
-    pub fuel: u64,
+    pub steps_left: u64,
     depth: usize,
-    /// Within how many subschemas whose mismatch nobody is told.
-    quiet: usize,
+    /// How many of the enclosing keywords only ask whether a subschema accepts the value, so that its mismatch is not
+    /// reported.
+    unreported: usize,
 }
 
 impl<'s> Checker<'s> {
     pub fn new(nodes: &'s [Node]) -> Self {
-        Checker { nodes, fuel: FUEL, depth: 0, quiet: 0 }
+        Checker { nodes, steps_left: STEP_BUDGET, depth: 0, unreported: 0 }
     }
 
-    /// Checks a subschema that a keyword, `via`, has led to.
+    /// Checks a value against the subschema of the keyword `via`.
     pub fn node(&mut self, id: Id, via: &'static str, value: &Value, at: &JsonPath<'_>) -> Checked {
         self.spend(SUBSCHEMA, at)?;
         if self.depth >= MAX_DEPTH {
             let why = format!("what can be checked with at most {MAX_DEPTH} subschemas inside each other");
-            return Err(gives_up(at, why, "depth"));
+            return Err(limit_reached(at, why, "depth"));
         }
         let nodes = self.nodes;
-        let Some(node) = nodes.get(id) else { return Err(self.never(via, at)) };
+        let Some(node) = nodes.get(id) else { return Err(self.schema_is_false(via, at)) };
         self.depth += 1;
         let checked = node.rules.iter().try_for_each(|rule| self.rule(rule, via, value, at));
         self.depth -= 1;
@@ -63,42 +65,42 @@ impl<'s> Checker<'s> {
     }
 
     fn spend(&mut self, amount: u64, at: &JsonPath<'_>) -> Checked {
-        match self.fuel.checked_sub(amount) {
+        match self.steps_left.checked_sub(amount) {
             Some(left) => {
-                self.fuel = left;
+                self.steps_left = left;
                 Ok(())
             }
             None => {
-                self.fuel = 0;
-                Err(gives_up(at, "what can be checked in fewer steps".to_owned(), "fuel"))
+                self.steps_left = 0;
+                Err(limit_reached(at, "what can be checked in fewer steps".to_owned(), "fuel"))
             }
         }
     }
 
-    /// A mismatch. Where nobody is told, nothing is written.
-    fn no(&self, at: &JsonPath<'_>, keyword: &'static str, expected: impl FnOnce() -> String) -> Fault {
-        let (field, expected) = match self.quiet {
+    /// A mismatch. Its texts are only written where it is reported.
+    fn mismatch(&self, at: &JsonPath<'_>, keyword: &'static str, expected: impl FnOnce() -> String) -> Failure {
+        let (field, expected) = match self.unreported {
             0 => (at.path(), expected()),
             _ => (String::new(), String::new()),
         };
-        Fault { mismatch: Mismatch { field, expected, keyword }, gives_up: false }
+        Failure { mismatch: Mismatch { field, expected, keyword }, is_limit: false }
     }
 
-    fn never(&self, via: &'static str, at: &JsonPath<'_>) -> Fault {
-        self.no(at, via, || match via {
+    fn schema_is_false(&self, via: &'static str, at: &JsonPath<'_>) -> Failure {
+        self.mismatch(at, via, || match via {
             "properties" | "patternProperties" | "additionalProperties" => "no such property".to_owned(),
             "prefixItems" | "items" => "no such item".to_owned(),
             _ => "nothing: the schema there is `false`".to_owned(),
         })
     }
 
-    /// Whether a subschema takes a value.
-    fn takes(&mut self, id: Id, value: &Value, at: &JsonPath<'_>) -> Result<bool, Fault> {
-        self.quiet += 1;
+    /// Whether a subschema accepts a value.
+    fn accepts(&mut self, id: Id, value: &Value, at: &JsonPath<'_>) -> Result<bool, Failure> {
+        self.unreported += 1;
         let checked = self.node(id, "", value, at);
-        self.quiet -= 1;
+        self.unreported -= 1;
         match checked {
-            Err(fault) if fault.gives_up => Err(fault),
+            Err(failure) if failure.is_limit => Err(failure),
             checked => Ok(checked.is_ok()),
         }
     }
@@ -106,12 +108,12 @@ impl<'s> Checker<'s> {
     fn rule(&mut self, rule: &Rule, via: &'static str, value: &Value, at: &JsonPath<'_>) -> Checked {
         self.spend(RULE, at)?;
         match (rule, value) {
-            (Rule::Never, _) => Err(self.never(via, at)),
+            (Rule::Never, _) => Err(self.schema_is_false(via, at)),
             (Rule::Ref(id), _) => self.node(*id, "$ref", value, at),
             (Rule::Type(types), _) => self.types(types, value, at),
             (Rule::Const(only), _) => match self.same(only, value, MAX_COMPARED, at)? {
                 true => Ok(()),
-                false => Err(self.no(at, "const", || listed(std::slice::from_ref(only)))),
+                false => Err(self.mismatch(at, "const", || listed(std::slice::from_ref(only)))),
             },
             (Rule::Enum(values), _) => self.one_of_values(values, value, at),
             (Rule::Number(rule), Value::Number(number)) => self.number(rule, number, at),
@@ -126,7 +128,9 @@ impl<'s> Checker<'s> {
     fn types(&mut self, types: &[Type], value: &Value, at: &JsonPath<'_>) -> Checked {
         match types.iter().any(|kind| is_type(*kind, value)) {
             true => Ok(()),
-            false => Err(self.no(at, "type", || types.iter().map(|t| type_name(*t)).collect::<Vec<_>>().join(" or "))),
+            false => {
+                Err(self.mismatch(at, "type", || types.iter().map(|t| type_name(*t)).collect::<Vec<_>>().join(" or ")))
+            }
         }
     }
 
@@ -136,12 +140,12 @@ impl<'s> Checker<'s> {
                 return Ok(());
             }
         }
-        Err(self.no(at, "enum", || listed(values)))
+        Err(self.mismatch(at, "enum", || listed(values)))
     }
 
     fn number(&mut self, rule: &NumberRule, number: &Number, at: &JsonPath<'_>) -> Checked {
         let than = |limit: &Number| Num::of(number).compare(Num::of(limit));
-        let (holds, keyword, words, limit) = match rule {
+        let (holds, keyword, relation, limit) = match rule {
             NumberRule::MultipleOf(shown, multiple) => {
                 self.spend(MULTIPLE, at)?;
                 (multiple.divides(number), "multipleOf", "a multiple of", shown)
@@ -153,34 +157,42 @@ impl<'s> Checker<'s> {
                 (than(limit) == Ordering::Greater, "exclusiveMinimum", "above", limit)
             }
         };
-        holds.then_some(()).ok_or_else(|| self.no(at, keyword, || format!("{words} {limit}")))
+        holds.then_some(()).ok_or_else(|| self.mismatch(at, keyword, || format!("{relation} {limit}")))
     }
 
     fn text(&mut self, rule: &TextRule, text: &str, at: &JsonPath<'_>) -> Checked {
         self.spend(text.len() as u64 / 2, at)?;
         let length = || text.chars().count() as u64;
         match rule {
-            TextRule::MaxLength(most) => self.bound(length() <= *most, "maxLength", "at most", *most, "character", at),
+            TextRule::MaxLength(max) => self.bound(length() <= *max, "maxLength", "at most", *max, "character", at),
             TextRule::MinLength(least) => {
                 self.bound(length() >= *least, "minLength", "at least", *least, "character", at)
             }
             TextRule::Pattern(pattern) => {
-                self.spend(pattern.price(text).saturating_mul(STATE).saturating_add(MATCH), at)?;
+                self.spend(pattern.cost(text).saturating_mul(STATE).saturating_add(MATCH), at)?;
                 let expected = || format!("text that matches `{}`", pattern.shown());
-                pattern.matches(text).then_some(()).ok_or_else(|| self.no(at, "pattern", expected))
+                pattern.matches(text).then_some(()).ok_or_else(|| self.mismatch(at, "pattern", expected))
             }
         }
     }
 
-    /// A limit to how many there may be.
-    fn bound(&self, holds: bool, keyword: &'static str, words: &str, n: u64, of: &str, at: &JsonPath<'_>) -> Checked {
-        holds.then_some(()).ok_or_else(|| self.no(at, keyword, || format!("{words} {}", counted(n, of))))
+    /// Checks a count against a limit.
+    fn bound(
+        &self,
+        holds: bool,
+        keyword: &'static str,
+        relation: &str,
+        n: u64,
+        of: &str,
+        at: &JsonPath<'_>,
+    ) -> Checked {
+        holds.then_some(()).ok_or_else(|| self.mismatch(at, keyword, || format!("{relation} {}", counted(n, of))))
     }
 
     fn list(&mut self, rule: &ListRule, items: &[Value], at: &JsonPath<'_>) -> Checked {
         let length = items.len() as u64;
         match rule {
-            ListRule::MaxItems(most) => self.bound(length <= *most, "maxItems", "at most", *most, "item", at),
+            ListRule::MaxItems(max) => self.bound(length <= *max, "maxItems", "at most", *max, "item", at),
             ListRule::MinItems(least) => self.bound(length >= *least, "minItems", "at least", *least, "item", at),
             ListRule::Unique => self.unique(items, at),
             ListRule::Items { prefix, rest } => {
@@ -201,115 +213,25 @@ impl<'s> Checker<'s> {
             if found >= enough && found >= least {
                 break;
             }
-            found += u64::from(self.takes(id, item, &JsonPath::Index(at, i))?);
+            found += u64::from(self.accepts(id, item, &JsonPath::Index(at, i))?);
         }
         let named = |n| format!("{} of the kind that `contains` describes", counted(n, "item"));
         if found < least {
             let keyword = if min.is_some() { "minContains" } else { "contains" };
-            return Err(self.no(at, keyword, || format!("at least {}", named(least))));
+            return Err(self.mismatch(at, keyword, || format!("at least {}", named(least))));
         }
         match max.filter(|max| found > *max) {
-            Some(max) => Err(self.no(at, "maxContains", || format!("at most {}", named(max)))),
+            Some(max) => Err(self.mismatch(at, "maxContains", || format!("at most {}", named(max)))),
             None => Ok(()),
         }
     }
 
-    /// Items that are equal have equal hashes: only those are compared. Whoever makes hashes collide pays for
-    /// each comparison.
-    fn unique(&mut self, items: &[Value], at: &JsonPath<'_>) -> Checked {
-        let mut seen: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
-        for (i, item) in items.iter().enumerate() {
-            let here = JsonPath::Index(at, i);
-            self.spend(UNIQUE, &here)?;
-            let mut hasher = DefaultHasher::new();
-            self.hash(item, &mut hasher, MAX_COMPARED, &here)?;
-            let alike = seen.entry(hasher.finish()).or_default();
-            for other in alike.iter() {
-                if self.same(items.get(*other).unwrap_or(&Value::Null), item, MAX_COMPARED, &here)? {
-                    return Err(self.no(&here, "uniqueItems", || format!("an item that differs from item [{other}]")));
-                }
-            }
-            alike.push(i);
-        }
-        Ok(())
-    }
-
-    fn hash(&mut self, value: &Value, hasher: &mut DefaultHasher, levels: usize, at: &JsonPath<'_>) -> Checked {
-        let below = self.below(levels, at)?;
-        self.spend(HASH, at)?;
-        match value {
-            Value::Null => hasher.write_u8(0),
-            Value::Bool(truth) => truth.hash(hasher),
-            Value::Number(number) => match Num::of(number) {
-                Num::Whole(whole) => whole.hash(hasher),
-                Num::Float(float) => float.to_bits().hash(hasher),
-            },
-            Value::String(text) => {
-                self.spend(text.len() as u64, at)?;
-                text.hash(hasher);
-            }
-            Value::Array(items) => {
-                items.len().hash(hasher);
-                items.iter().try_for_each(|item| self.hash(item, hasher, below, at))?;
-            }
-            Value::Object(members) => {
-                // By name, as the map keeps them.
-                for (name, member) in members {
-                    self.spend(name.len() as u64, at)?;
-                    name.hash(hasher);
-                    self.hash(member, hasher, below, at)?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Pays for comparing one value. How deep it may be below it.
-    fn below(&mut self, levels: usize, at: &JsonPath<'_>) -> Result<usize, Fault> {
-        self.spend(COMPARE, at)?;
-        let why = || format!("what has at most {MAX_COMPARED} levels where it is compared");
-        levels.checked_sub(1).ok_or_else(|| gives_up(at, why(), "depth"))
-    }
-
-    /// Whether two values are equal (core §4.2.2).
-    fn same(&mut self, a: &Value, b: &Value, levels: usize, at: &JsonPath<'_>) -> Result<bool, Fault> {
-        let below = self.below(levels, at)?;
-        match (a, b) {
-            (Value::Number(a), Value::Number(b)) => Ok(Num::of(a) == Num::of(b)),
-            (Value::String(a), Value::String(b)) => {
-                self.spend(a.len().min(b.len()) as u64, at)?;
-                Ok(a == b)
-            }
-            (Value::Array(a), Value::Array(b)) if a.len() == b.len() => {
-                for (a, b) in a.iter().zip(b) {
-                    if !self.same(a, b, below, at)? {
-                        return Ok(false);
-                    }
-                }
-                Ok(true)
-            }
-            (Value::Object(a), Value::Object(b)) if a.len() == b.len() => {
-                for (name, a) in a {
-                    let Some(b) = self.member(b, name, at)? else { return Ok(false) };
-                    if !self.same(a, b, below, at)? {
-                        return Ok(false);
-                    }
-                }
-                Ok(true)
-            }
-            (Value::Null, Value::Null) => Ok(true),
-            (Value::Bool(a), Value::Bool(b)) => Ok(a == b),
-            _ => Ok(false),
-        }
-    }
-
-    /// Looks up a member.
     fn member<'v>(
         &mut self,
         members: &'v Map<String, Value>,
         name: &str,
         at: &JsonPath<'_>,
-    ) -> Result<Option<&'v Value>, Fault> {
+    ) -> Result<Option<&'v Value>, Failure> {
         self.spend(look_up(name), at)?;
         Ok(members.get(name))
     }
@@ -317,8 +239,8 @@ impl<'s> Checker<'s> {
     fn object(&mut self, rule: &ObjectRule, members: &Map<String, Value>, value: &Value, at: &JsonPath<'_>) -> Checked {
         let length = members.len() as u64;
         match rule {
-            ObjectRule::MaxProperties(most) => {
-                self.bound(length <= *most, "maxProperties", "at most", *most, "property", at)
+            ObjectRule::MaxProperties(max) => {
+                self.bound(length <= *max, "maxProperties", "at most", *max, "property", at)
             }
             ObjectRule::MinProperties(least) => {
                 self.bound(length >= *least, "minProperties", "at least", *least, "property", at)
@@ -354,10 +276,10 @@ impl<'s> Checker<'s> {
             }
             let place = JsonPath::Name(at, name);
             return Err(match because {
-                None => self.no(&place, "required", || "to be there".to_owned()),
+                None => self.mismatch(&place, "required", || "to be there".to_owned()),
                 Some(other) => {
                     let expected = || format!("to be there, since `{}` is", clip(other, 64));
-                    self.no(&place, "dependentRequired", expected)
+                    self.mismatch(&place, "dependentRequired", expected)
                 }
             });
         }
@@ -367,12 +289,12 @@ impl<'s> Checker<'s> {
     fn name(&mut self, id: Id, name: &str, at: &JsonPath<'_>) -> Checked {
         self.spend(NAME + name.len() as u64 / 2, at)?;
         let checked = self.node(id, "propertyNames", &Value::String(name.to_owned()), &JsonPath::Name(at, name));
-        checked.map_err(|mut fault| {
-            if !fault.gives_up && fault.mismatch.keyword != "propertyNames" {
-                fault.mismatch.expected.insert_str(0, "as its name: ");
-                fault.mismatch.keyword = "propertyNames";
+        checked.map_err(|mut failure| {
+            if !failure.is_limit && failure.mismatch.keyword != "propertyNames" {
+                failure.mismatch.expected.insert_str(0, "as its name: ");
+                failure.mismatch.keyword = "propertyNames";
             }
-            fault
+            failure
         })
     }
 
@@ -385,7 +307,7 @@ impl<'s> Checker<'s> {
             own.map_or(Ok(()), |id| self.node(*id, "properties", value, &place))?;
             let mut is_known = own.is_some();
             for (pattern, id) in patterns {
-                self.spend(pattern.price(name).saturating_mul(STATE).saturating_add(MATCH), &place)?;
+                self.spend(pattern.cost(name).saturating_mul(STATE).saturating_add(MATCH), &place)?;
                 if pattern.matches(name) {
                     is_known = true;
                     self.node(*id, "patternProperties", value, &place)?;
@@ -403,21 +325,21 @@ impl<'s> Checker<'s> {
             Rule::AllOf(ids) => ids.iter().try_for_each(|id| self.node(*id, "allOf", value, at)),
             Rule::AnyOf(ids) => {
                 for id in ids {
-                    if self.takes(*id, value, at)? {
+                    if self.accepts(*id, value, at)? {
                         return Ok(());
                     }
                 }
-                Err(self.no(at, "anyOf", || {
+                Err(self.mismatch(at, "anyOf", || {
                     format!("what fits at least one of {}", counted(ids.len() as u64, "alternative"))
                 }))
             }
             Rule::OneOf(ids) => self.one_of(ids, value, at),
-            Rule::Not(id) => match self.takes(*id, value, at)? {
-                true => Err(self.no(at, "not", || "anything but what `not` describes".to_owned())),
+            Rule::Not(id) => match self.accepts(*id, value, at)? {
+                true => Err(self.mismatch(at, "not", || "anything but what `not` describes".to_owned())),
                 false => Ok(()),
             },
             Rule::If { condition, then, otherwise } => {
-                let (next, via) = match self.takes(*condition, value, at)? {
+                let (next, via) = match self.accepts(*condition, value, at)? {
                     true => (then, "then"),
                     false => (otherwise, "else"),
                 };
@@ -430,26 +352,26 @@ impl<'s> Checker<'s> {
     fn one_of(&mut self, ids: &[Id], value: &Value, at: &JsonPath<'_>) -> Checked {
         let mut fit = None;
         for (i, id) in ids.iter().enumerate() {
-            if !self.takes(*id, value, at)? {
+            if !self.accepts(*id, value, at)? {
                 continue;
             }
             if let Some(first) = fit.replace(i) {
                 let expected = || format!("what fits exactly one alternative, not both [{first}] and [{i}]");
-                return Err(self.no(at, "oneOf", expected));
+                return Err(self.mismatch(at, "oneOf", expected));
             }
         }
         let expected = || format!("what fits exactly one of {}", counted(ids.len() as u64, "alternative"));
-        fit.map(|_| ()).ok_or_else(|| self.no(at, "oneOf", expected))
+        fit.map(|_| ()).ok_or_else(|| self.mismatch(at, "oneOf", expected))
     }
 }
 
-/// What finding a name costs: it is compared with several, which may begin as it does.
+/// The steps of looking up a name: it is compared with several others, which may begin as it does.
 fn look_up(name: &str) -> u64 {
     LOOK_UP + name.len() as u64 * 4
 }
 
-fn gives_up(at: &JsonPath<'_>, expected: String, keyword: &'static str) -> Fault {
-    Fault { mismatch: Mismatch { field: at.path(), expected, keyword }, gives_up: true }
+fn limit_reached(at: &JsonPath<'_>, expected: String, keyword: &'static str) -> Failure {
+    Failure { mismatch: Mismatch { field: at.path(), expected, keyword }, is_limit: true }
 }
 
 fn is_type(kind: Type, value: &Value) -> bool {
@@ -477,7 +399,7 @@ fn type_name(kind: Type) -> &'static str {
     }
 }
 
-/// Values for people: the first few.
+/// The first few values, for a message.
 fn listed(values: &[Value]) -> String {
     const SHOWN: usize = 20;
     let shown = values.iter().take(SHOWN).map(|value| clip(&value.to_string(), 64)).collect::<Vec<_>>().join(", ");
