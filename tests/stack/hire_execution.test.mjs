@@ -316,7 +316,7 @@ async function forget(contract) {
   for (const file of files) {
     const db = new DatabaseSync(join(stack.state, file));
     try {
-      const kept = db.prepare("SELECT value FROM kept WHERE name = 'dossier'").get();
+      const kept = db.prepare("SELECT value FROM kept WHERE name = 'record'").get();
       if (!kept?.value.includes(contract)) continue;
       db.exec('DELETE FROM kept; DELETE FROM pieces');
       found += 1;
