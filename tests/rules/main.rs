@@ -4,6 +4,7 @@
 mod breaker;
 mod config;
 mod error_bodies;
+mod execution;
 mod golden;
 mod identifier;
 mod input;
