@@ -121,3 +121,18 @@ fn respond(record: Option<&KeyRecord>) -> Reply {
     };
     reply::json(&state, NO_STORE)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// DESIGN.md, "HTTP": `{hasApiKey, isEnabled}` comes back, the key never.
+    #[test]
+    fn the_state_of_a_key_begins_with_whether_there_is_one() {
+        let json = |state: &KeyState<'_>| serde_json::to_string(state).unwrap();
+        let state = KeyState { has_api_key: true, is_enabled: false, fingerprint: Some("f"), updated_at: Some(7) };
+        assert_eq!(json(&state), r#"{"hasApiKey":true,"isEnabled":false,"fingerprint":"f","updatedAt":7}"#);
+        let none = KeyState { has_api_key: false, is_enabled: false, fingerprint: None, updated_at: None };
+        assert_eq!(json(&none), r#"{"hasApiKey":false,"isEnabled":false,"fingerprint":null,"updatedAt":null}"#);
+    }
+}

@@ -152,3 +152,41 @@ impl RequestHead {
         matching::read_payment(self.payment_v2.as_deref(), self.payment_v1.as_deref())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_slash_at_the_end_of_a_path_makes_no_difference_and_two_make_another_path() {
+        for (path, expected) in [
+            ("/", vec![""]),
+            ("//", vec!["", ""]),
+            ("/@ada/haiku", vec!["@ada", "haiku"]),
+            ("/@ada/haiku/", vec!["@ada", "haiku"]),
+            ("/@ada/haiku//", vec!["@ada", "haiku", "", ""]),
+            ("/@ada//haiku", vec!["@ada", "", "haiku"]),
+        ] {
+            assert_eq!(segments(path), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_query_value_is_that_of_the_whole_name_and_the_first_of_several() {
+        let query = "statuses=x&status=failed&status=delivered&before=&flag";
+        assert_eq!(query_value(query, "status"), Some("failed"));
+        assert_eq!(query_value(query, "before"), Some(""));
+        assert_eq!((query_value(query, "flag"), query_value(query, "stat"), query_value("", "a")), (None, None, None));
+    }
+
+    #[test]
+    fn a_body_is_one_json_object_with_each_name_once() {
+        assert!(json_object(b" {\"a\":[1]} ").is_ok());
+        for (body, is_json) in
+            [("[]", true), ("null", true), ("{", false), ("{} {}", false), (r#"{"a":1,"a":1}"#, false)]
+        {
+            let error = json_object(body.as_bytes()).err().map(|error| error.is_json);
+            assert_eq!(error, Some(is_json), "{body}");
+        }
+    }
+}

@@ -1,12 +1,12 @@
-//! Who a token speaks for: everything about it but the signature, which `edge::jwt` checks.
+//! Owners' tokens: every check of a token but its signature, which `edge::jwt` does.
 
 use crate::rules::config::Issuer;
 use crate::wire::jwt::{Algorithm, Claims, Jwk, JwkSet, Token};
 
-/// Seconds by which other people's clocks may differ from ours.
+/// How much an issuer's clock may differ from ours, in seconds.
 const LEEWAY: f64 = 30.0;
 
-/// The issuer that the token names, where it is one of ours.
+/// The issuer that the token names, where the operator trusts it.
 pub fn issuer<'a>(token: &Token, issuers: &'a [Issuer]) -> Option<&'a Issuer> {
     issuers.iter().find(|i| i.issuer == token.claims.iss)
 }
@@ -20,13 +20,13 @@ pub fn claims_hold(claims: &Claims, issuer: &Issuer, now: f64) -> bool {
         && claims.nbf.is_none_or(|nbf| nbf <= now + LEEWAY)
 }
 
-/// Whether a shared secret may check this token. A public key never serves as an HMAC secret, and
-/// the other way round: the key's kind decides, never the token (RFC 8725, 3.1).
+/// Whether this token may be checked with a shared secret. A public key must never serve as an HMAC secret, so the
+/// issuer's kind of key decides, and never the token (RFC 8725, 3.1).
 pub fn takes_secret(token: &Token) -> bool {
     token.algorithm == Algorithm::HS256
 }
 
-/// The keys of a set that may check this token: of its algorithm, and of its name where it has one.
+/// The keys of a set that this token may be checked with: those of its algorithm, and of its `kid` where it has one.
 pub fn candidates<'a>(token: &'a Token, set: &'a JwkSet) -> impl Iterator<Item = (&'a Jwk, Algorithm)> {
     set.keys.iter().filter_map(move |key| {
         let named = token.key_id.is_none() || token.key_id == key.kid;

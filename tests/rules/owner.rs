@@ -24,7 +24,7 @@ fn token(header: Value) -> Token {
     parse(&compact(&header, &claims())).unwrap()
 }
 
-fn ours() -> Issuer {
+fn trusted() -> Issuer {
     Issuer {
         issuer: "https://id.example".to_owned(),
         audience: "coinslot".to_owned(),
@@ -42,7 +42,7 @@ fn holds(name: &str, value: Value) -> bool {
         value => changed[name] = value,
     }
     let claims: Option<Claims> = serde_json::from_value(changed).ok();
-    claims.is_some_and(|claims| claims_hold(&claims, &ours(), NOW))
+    claims.is_some_and(|claims| claims_hold(&claims, &trusted(), NOW))
 }
 
 #[test]
@@ -171,9 +171,9 @@ fn the_issuer_must_be_ours_and_the_subject_somebody() {
 
 #[test]
 fn a_token_goes_to_the_issuer_it_names_and_to_no_other() {
-    let other = Issuer { issuer: "https://other.example".to_owned(), ..ours() };
+    let other = Issuer { issuer: "https://other.example".to_owned(), ..trusted() };
     let token = token(json!({"alg": "HS256"}));
-    let both = [other.clone(), ours()];
+    let both = [other.clone(), trusted()];
     assert_eq!(issuer(&token, &both), Some(&both[1]));
     assert_eq!(issuer(&token, &[other]), None);
     assert_eq!(issuer(&token, &[]), None);

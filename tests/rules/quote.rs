@@ -1,7 +1,9 @@
 //! Quotes, and payments held against them: every field that differs is refused, and what names a run.
 
 use coinslot::testing::rules::config::{Config, Eip712Domain, Limits, Network};
-use coinslot::testing::rules::payment::matching::{check_signature, identify, match_payment, read_payment};
+use coinslot::testing::rules::payment::matching::{
+    check_payment, check_signature, identify, match_payment, read_payment, PaymentCheck,
+};
 use coinslot::testing::rules::payment::quote::{quote, Quote};
 use coinslot::testing::rules::payment::Payment;
 use coinslot::testing::rules::refusal::Refusal;
@@ -512,6 +514,29 @@ fn a_payment_that_its_payer_has_signed_passes_in_both_versions() {
         assert_eq!(check(&payment), Ok(()));
         assert!(present(&payment).is_ok(), "and it is for our terms");
     }
+}
+
+/// What the paid routes act on: the same answers as the checks one by one.
+#[test]
+fn a_payment_matches_is_forged_or_differs_with_or_without_a_name() {
+    let against = |payment: &Value, quote: &Quote, now| {
+        let mut presented = read_payment(Some(&encode_header(payment)), None).unwrap().unwrap();
+        check_payment(&mut presented, quote, &Limits::default(), now)
+    };
+    let signed = &signed()[0];
+    let PaymentCheck::Matches(matched) = against(signed, &both(), NOW) else { panic!("it matches") };
+    assert!(matched.by_key && matched.name == name(signed));
+
+    let forged = with(signed.clone(), "/payload/signature", json!(format!("0x{}", "1b".repeat(65))));
+    let reason = Some("invalid_exact_evm_payload_signature".to_owned());
+    assert_eq!(against(&forged, &both(), NOW), PaymentCheck::Forged(Refusal::PaymentInvalid { reason }));
+    // Forged and too late: nobody is told more than that it is forged.
+    assert!(matches!(against(&forged, &both(), u64::MAX), PaymentCheck::Forged(_)));
+
+    let late = against(signed, &both(), u64::MAX);
+    assert_eq!(late, PaymentCheck::Differs(Refusal::PaymentExpired, Some(matched)));
+    let elsewhere = make(&template(&[(SEPOLIA, WALLET)])).unwrap();
+    assert_eq!(against(signed, &elsewhere, NOW), PaymentCheck::Differs(mismatch("network"), None));
 }
 
 #[test]

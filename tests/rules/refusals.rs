@@ -3,7 +3,7 @@
 use coinslot::testing::rules::refusal::{ContractError, Detail, InputError, ModelError, Refusal, Retry};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What a row of the table says.
+/// One row of the table.
 struct Row {
     code: &'static str,
     retry: Retry,
@@ -25,7 +25,7 @@ fn row(refusal: &Refusal) -> Row {
         Refusal::Paused => after("PAUSED", 60),
         Refusal::BodyTooLarge { .. } => never("BODY_TOO_LARGE"),
         Refusal::ContractIdMissing => never("CONTRACT_ID_MISSING"),
-        Refusal::Contract(fault, _) => match fault {
+        Refusal::Contract(error, _) => match error {
             ContractError::Malformed => never("CONTRACT_MALFORMED"),
             ContractError::HashMismatch => never("CONTRACT_HASH_MISMATCH"),
             ContractError::WorkerSignature => never("WORKER_SIGNATURE_INVALID"),
@@ -41,7 +41,7 @@ fn row(refusal: &Refusal) -> Row {
             ContractError::Webhook => never("WEBHOOK_REFUSED"),
             ContractError::Exists => never("CONTRACT_EXISTS"),
         },
-        Refusal::Input(fault, _) => match fault {
+        Refusal::Input(error, _) => match error {
             InputError::NotJson => never("INVALID_JSON"),
             InputError::NotAnObject | InputError::Malformed => never("INVALID_INPUT"),
             InputError::UnknownParameter => never("UNKNOWN_PARAMETER"),
@@ -76,7 +76,7 @@ fn row(refusal: &Refusal) -> Row {
         Refusal::PaymentReused => never("PAYMENT_REUSED"),
         Refusal::PaymentInvalid { .. } => never("PAYMENT_INVALID"),
         Refusal::FacilitatorUnavailable => after("FACILITATOR_UNAVAILABLE", 5),
-        Refusal::Claude(fault) => match fault {
+        Refusal::Claude(error) => match error {
             ModelError::KeyInvalid => never("CLAUDE_KEY_INVALID"),
             ModelError::Permission => never("CLAUDE_PERMISSION_DENIED"),
             ModelError::Billing => never("CLAUDE_BILLING"),
@@ -141,7 +141,7 @@ pub fn all() -> Vec<Refusal> {
         K::Webhook,
         K::Exists,
     ];
-    all.extend(contracts.map(|fault| Refusal::Contract(fault, detail())));
+    all.extend(contracts.map(|error| Refusal::Contract(error, detail())));
     let inputs = [
         I::NotJson,
         I::NotAnObject,
@@ -152,7 +152,7 @@ pub fn all() -> Vec<Refusal> {
         I::UserMessageNotAllowed,
         I::Malformed,
     ];
-    all.extend(inputs.map(|fault| Refusal::Input(fault, detail())));
+    all.extend(inputs.map(|error| Refusal::Input(error, detail())));
     all.extend([
         Refusal::TokenMissing,
         Refusal::TokenInvalid,
@@ -302,17 +302,17 @@ fn a_retry_is_a_sensible_wait() {
             assert!((1..=3600).contains(&seconds), "{refusal:?}");
         }
     }
-    let told = ModelError::RateLimited { retry_after: Some(42) };
-    assert_eq!(told.retry(), Retry::After(42), "as long as Anthropic says");
+    let limited = ModelError::RateLimited { retry_after: Some(42) };
+    assert_eq!(limited.retry(), Retry::After(42), "as long as Anthropic says");
 }
 
-/// Which fault passes by itself, and after which wait where 2 seconds would do.
+/// Which error passes by itself, and after how long where 2 seconds are the usual wait.
 #[test]
-fn a_fault_that_passes_is_waited_for_and_any_other_is_not() {
+fn an_error_that_passes_is_waited_for_and_any_other_is_not() {
     use ModelError as C;
     for refusal in all() {
-        let Refusal::Claude(fault) = refusal else { continue };
-        let expected = match fault {
+        let Refusal::Claude(error) = refusal else { continue };
+        let expected = match error {
             C::Overloaded | C::Upstream | C::Unreachable | C::Broken | C::CutOff | C::NotStored => Some(2_000),
             C::OutputMismatch { repair: true } => Some(0),
             C::OutputMismatch { repair: false } | C::DeadlineMissed | C::Truncated => None,
@@ -321,7 +321,7 @@ fn a_fault_that_passes_is_waited_for_and_any_other_is_not() {
             C::KeyInvalid | C::Permission | C::Billing | C::ModelRetired | C::TooLong | C::Rejected => None,
             C::TimedOut | C::Declined | C::CallerGone => None,
         };
-        assert_eq!(fault.passes_in(2_000), expected, "{fault:?}");
+        assert_eq!(error.passes_in(2_000), expected, "{error:?}");
     }
     let limited = |seconds| C::RateLimited { retry_after: Some(seconds) };
     assert_eq!(limited(1).passes_in(2_000), Some(2_000), "never sooner than we would ourselves");
@@ -334,13 +334,13 @@ fn a_failure_of_claudes_says_what_was_charged() {
     for refusal in all() {
         let (paid, unpaid) = (refusal.message_when(true), refusal.message_when(false));
         match refusal {
-            Refusal::Claude(fault) => {
+            Refusal::Claude(error) => {
                 assert!(unpaid.ends_with(" Nothing was charged."), "{unpaid}");
-                let told = match fault {
+                let advice = match error {
                     ModelError::Declined => "The run is marked for refund.",
                     _ => "present the same payment again, and do not sign another.",
                 };
-                assert!(paid.ends_with(told) && !paid.contains("Nothing was charged"), "{paid}");
+                assert!(paid.ends_with(advice) && !paid.contains("Nothing was charged"), "{paid}");
             }
             other => assert_eq!((&paid, &unpaid), (&other.message(), &other.message())),
         }
@@ -348,7 +348,7 @@ fn a_failure_of_claudes_says_what_was_charged() {
 }
 
 #[test]
-fn details_are_told_where_one_field_is_at_fault_and_nowhere_else() {
+fn details_are_given_where_one_field_is_wrong_and_nowhere_else() {
     for refusal in all() {
         let field = refusal.detail().map(|detail| detail.field);
         let expected = match &refusal {

@@ -53,3 +53,37 @@ pub(super) fn of_execution(refused: &Refused, contract_id: &str, quote: &Quote, 
     }
     Ok(response)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rules::config::Config;
+    use crate::rules::payment::quote::QuoteTerms;
+    use crate::wire::evm::Address;
+
+    #[test]
+    fn a_402_is_x402s_first_and_hires_error_is_in_its_details() {
+        let config = Config::built_in();
+        let price = "0.05".parse().unwrap();
+        let terms = QuoteTerms {
+            payees: vec![(&config.networks[0], Address::from([7; 20]))],
+            price: &price,
+            max_timeout_seconds: 300,
+            mime: "application/json",
+            description: "Haiku".to_owned(),
+            body_fields: serde_json::Map::new(),
+            require_identifier: false,
+        };
+        let quote = Quote::new(terms, "https://coinslot.example/execute").unwrap();
+        let refusal = Refusal::PaymentRequired;
+        let (terms, _) = quote.challenge_of(&refusal);
+        let accepts = serde_json::to_string(&quote.challenge_v1(String::new()).accepts).unwrap();
+        let body =
+            ExecutionChallenge { terms, status: "failed", contract_id: "ctr_1", details: ErrorBody::new(&refusal) };
+        let message = "Pay with x402: see the PAYMENT-REQUIRED header, or `accepts` in this body.";
+        let expected = format!(r#"{{"x402Version":1,"error":"Payment required","accepts":{accepts},"#)
+            + &format!(r#""code":"PAYMENT_REQUIRED","message":"{message}","status":"failed","contract_id":"ctr_1","#)
+            + &format!(r#""details":{{"code":"PAYMENT_REQUIRED","message":"{message}","retryable":false}}}}"#);
+        assert_eq!(serde_json::to_string(&body).unwrap(), expected);
+    }
+}

@@ -1,7 +1,4 @@
-//! Quotes: a template and its price become x402 terms, and a payment is held against them.
-//!
-//! Nothing here trusts the payer's echo of the terms, and nothing here is left to the facilitator
-//! that we can check ourselves: recipient, asset, network, value and time window.
+//! Quotes: what is sold, and for how much, as x402's payment requirements in both versions.
 
 use super::identifier;
 use crate::rules::config::{Config, Network};
@@ -16,20 +13,19 @@ use crate::wire::x402_v1;
 use serde::Serialize;
 use serde_json::{json, Map, Value};
 
-/// The one scheme that is offered.
+/// The only scheme that is offered.
 pub const SCHEME: &str = "exact";
+/// The media type of a template's answer.
 const MIME: &str = "text/event-stream";
-/// Long descriptions make a header that common clients refuse.
+/// In characters. A longer description makes a header that common clients refuse.
 const MAX_DESCRIPTION: usize = 200;
 
-/// The terms of one network, in both versions.
+/// The payment requirements of one network.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Offer {
-    /// As v2 says it.
     pub v2: PaymentRequirements,
-    /// As v1 says it.
     pub v1: x402_v1::PaymentRequirements,
-    /// What a payer signs for.
+    /// The EIP-712 domain that payers sign for.
     pub domain: Domain,
 }
 
@@ -179,12 +175,11 @@ impl Quote {
         (body, x402::encode_header(&self.challenge(Some(reason))))
     }
 
-    /// The offers.
     pub fn offers(&self) -> &[Offer] {
         &self.offers
     }
 
-    /// The challenge for `PAYMENT-REQUIRED`.
+    /// v2's challenge, for the header `PAYMENT-REQUIRED`.
     pub fn challenge(&self, error: Option<String>) -> x402::PaymentRequired {
         let declaration = identifier::declaration(self.require_identifier);
         x402::PaymentRequired {
@@ -196,7 +191,7 @@ impl Quote {
         }
     }
 
-    /// The challenge for the body, as older clients read it.
+    /// v1's challenge, for the body.
     pub fn challenge_v1(&self, error: String) -> x402_v1::PaymentRequired {
         x402_v1::PaymentRequired { x402_version: 1, error, accepts: self.offers.iter().map(|o| o.v1.clone()).collect() }
     }

@@ -1,88 +1,74 @@
-//! The ledger's row of a run: what is remembered of it once it has come to rest. No text of the
-//! prompt, the input or the answer.
+//! The row of a run in the ledger. It holds no text of the prompt, the input or the answer.
 
 use crate::rules::refusal::Refusal;
 use crate::rules::run::{Policy, Run, State};
 use crate::wire::anthropic::{StopReason, Usage};
 
-/// What a row says that the machine does not know.
+/// What a row says beyond the state of the run machine.
 #[derive(Clone, Debug)]
 pub struct Facts<'a> {
-    /// The run's id.
     pub run_id: &'a str,
-    /// Whose template, and which.
     pub template_id: &'a str,
-    /// The template's owner.
     pub creator_id: &'a str,
-    /// The model asked.
     pub model: &'a str,
-    /// Who pays; `None` for an owner's test.
+    /// `None`: an owner's test.
     pub payer: Option<String>,
-    /// CAIP-2, asset and amount asked for; `None` for an owner's test.
+    /// Network (CAIP-2), asset and amount of the quote. `None`: an owner's test.
     pub price: Option<(&'a str, String, String)>,
     /// Tokens of all editions of the answer.
     pub usage: Usage,
-    /// Why Claude stopped.
     pub stop_reason: Option<&'a StopReason>,
     /// Unix milliseconds.
     pub started_at: u64,
-    /// From run_request to rest.
+    /// From the presented payment until the run came to rest.
     pub duration_ms: u64,
 }
 
-/// One row of the table `runs`, in the columns' order.
+/// One row of the table `runs`, in the order of its columns.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {
-    /// Unique: a row told twice counts once.
+    /// The run's id. A row that is written twice counts once.
     pub id: String,
-    /// Which template.
     pub template_id: String,
-    /// Whose.
     pub creator_id: String,
-    /// Free, and not counted as earnings.
+    /// An owner's test is free, and not counted as earnings.
     pub owner_test: bool,
-    /// `None`: owner test.
+    /// `None`: an owner's test.
     pub payer: Option<String>,
-    /// CAIP-2.
     pub network: Option<String>,
-    /// The token.
     pub asset: Option<String>,
-    /// Atomic units charged.
+    /// What was charged, in atomic units.
     pub amount: String,
-    /// The settlement.
+    /// The transaction of the settlement.
     pub transaction: Option<String>,
-    /// delivered, failed, refused, unknown, interrupted, refundable, reported.
+    /// delivered, failed, refused, unknown, interrupted, refundable, reported or running.
     pub status: &'static str,
     /// The refusal's code.
     pub code: Option<String>,
-    /// The model asked.
     pub model: String,
-    /// Why Claude stopped.
     pub stop_reason: Option<String>,
-    /// Tokens read, from wherever.
+    /// Tokens read, those from the cache included.
     pub input_tokens: u64,
-    /// Tokens written.
     pub output_tokens: u64,
     /// Unix milliseconds.
     pub started_at: u64,
-    /// Milliseconds.
     pub duration_ms: u64,
 }
 
-/// The row of a run at rest.
+/// Makes the row of a run. Only a run at rest has a final one.
 pub fn row(run: &Run, facts: Facts<'_>) -> Row {
     let (status, refusal) = match run.state() {
         State::Delivered => ("delivered", None),
-        State::Failed(fault) => ("failed", Some(Refusal::Claude(*fault))),
+        State::Failed(error) => ("failed", Some(Refusal::Claude(*error))),
         State::Refused(refusal) => ("refused", Some(refusal.clone())),
         State::SettlementUnknown { .. } => ("unknown", Some(Refusal::SettlementUnknown)),
-        State::Interrupted(fault) => ("interrupted", Some(Refusal::Claude(*fault))),
-        State::Refundable(fault) => ("refundable", Some(Refusal::Claude(*fault))),
-        State::Reported(fault) => ("reported", Some(Refusal::Claude(*fault))),
+        State::Interrupted(error) => ("interrupted", Some(Refusal::Claude(*error))),
+        State::Refundable(error) => ("refundable", Some(Refusal::Claude(*error))),
+        State::Reported(error) => ("reported", Some(Refusal::Claude(*error))),
         State::New | State::Presented | State::Verified => ("running", None),
         State::Answering { .. } | State::Streaming => ("running", None),
     };
-    let (network, asset, asked) = match facts.price {
+    let (network, asset, price) = match facts.price {
         Some((network, asset, amount)) => (Some(network.to_owned()), Some(asset), amount),
         None => (None, None, "0".to_owned()),
     };
@@ -95,7 +81,7 @@ pub fn row(run: &Run, facts: Facts<'_>) -> Row {
         payer: facts.payer,
         network,
         asset,
-        amount: if charged { asked } else { "0".to_owned() },
+        amount: if charged { price } else { "0".to_owned() },
         transaction: run.receipt().map(|r| r.transaction.clone()),
         status,
         code: refusal.map(|r| r.code().to_owned()),

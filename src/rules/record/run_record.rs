@@ -1,4 +1,4 @@
-//! What a run carries with it: what the front door hands to the run object, and what the object keeps.
+//! What the run object keeps of a run, and the documents that callers read of it.
 
 use super::events;
 use super::events::json_text;
@@ -19,13 +19,10 @@ use serde::{Deserialize, Serialize};
 /// What the object keeps of a run in clear: nothing secret.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RunRecord {
-    /// The run's id: who holds it may look at the run.
+    /// Whoever has this id may look at the run.
     pub run_id: String,
-    /// Which template.
     pub template_id: String,
-    /// Whose.
     pub creator_id: String,
-    /// The model asked.
     pub model: String,
     /// Upper bound of the answer, in tokens.
     pub max_tokens: u32,
@@ -33,9 +30,9 @@ pub struct RunRecord {
     pub payment: Option<Payment>,
     /// See [`RunRequest::digest`].
     pub digest: String,
-    /// When it was first presented.
+    /// When the payment was presented.
     pub started_at: Millis,
-    /// The contract that it executes.
+    /// `None`: the run executes no contract.
     #[serde(default)]
     pub contract_context: Option<ContractContext>,
 }
@@ -45,19 +42,18 @@ pub struct RunRecord {
 pub struct RunStats {
     /// Tokens of this edition of the answer.
     pub usage: Usage,
-    /// Tokens of the editions before it: the creator pays Anthropic for those too.
+    /// Tokens of the editions before it, which the creator pays Anthropic for too.
     pub before: Usage,
-    /// Why Claude stopped.
     pub stop_reason: Option<StopReason>,
-    /// The facilitator that was asked last, by its URL.
+    /// The URL of the facilitator that was asked last.
     pub facilitator: Option<String>,
-    /// Claude was asked to mend an answer.
+    /// Claude was shown what is wrong with an answer, and asked again.
     #[serde(default)]
     pub repaired: bool,
 }
 
 impl RunStats {
-    /// A new edition begins.
+    /// Counts from zero for a new edition of the answer.
     pub fn next_edition(&mut self) {
         self.before = self.all();
         self.usage = Usage::default();
@@ -77,7 +73,7 @@ impl RunStats {
 }
 
 impl RunRecord {
-    /// What is kept of a request whose run begins at `now`.
+    /// The record of a request whose run begins at `now`.
     pub fn of(request: RunRequest, run_id: String, now: Millis) -> Self {
         Self {
             run_id,
@@ -92,12 +88,11 @@ impl RunRecord {
         }
     }
 
-    /// See [`RequestIdentity`].
     pub fn identity(&self) -> RequestIdentity {
         RequestIdentity::of(&self.payment, &self.digest, &self.contract_context)
     }
 
-    /// What a task's report says of this run.
+    /// The facts for the report of a contract's task.
     pub fn task_facts<'a>(&'a self, stats: &'a RunStats) -> TaskFacts<'a> {
         TaskFacts {
             run_id: &self.run_id,
@@ -108,7 +103,7 @@ impl RunRecord {
         }
     }
 
-    /// The ledger's row of this run, at rest since `now`.
+    /// The row of this run in the ledger, which came to rest at `now`.
     pub fn row(&self, run: &Run, stats: &RunStats, now: Millis) -> Row {
         let payment = self.payment.as_ref();
         row(

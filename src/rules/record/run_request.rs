@@ -1,4 +1,4 @@
-//! What the front door hands to the run object.
+//! The request that a route sends to the run object.
 
 use crate::rules::config::{Config, Limits};
 use crate::rules::hire::context::ContractContext;
@@ -13,65 +13,60 @@ use crate::rules::template::{render, Template, NEUTRAL_MESSAGE};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// How a caller wants the answer.
+/// The form in which a caller gets the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Representation {
     /// Server-Sent Events, as the answer is written.
     Stream,
-    /// One JSON document, when it is whole.
+    /// One JSON document, once the answer is whole.
     Json,
 }
 
-/// What the front door hands to the run object: a validated request and a payment that matches the
-/// terms, or an owner's test. It lives in memory only; see [`RunRecord`] for what is stored.
+/// A validated request, with a payment that matches the quote, or an owner's test. It is never stored as a whole: the
+/// object keeps a `RunRecord` of it.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct RunRequest {
-    /// Which template.
     pub template_id: String,
-    /// Whose.
     pub creator_id: String,
-    /// The model asked.
     pub model: String,
     /// Upper bound of the answer, in tokens.
     pub max_tokens: u32,
-    /// The template's prompt. Secret.
+    /// The template's prompt, with its tags.
     pub prompt: Secret,
-    /// The input, defaults filled in.
     pub input: Input,
     /// `None`: an owner's test.
     pub payment: Option<Payment>,
-    /// The name of its object: the payment's, or drawn for an owner's test.
+    /// The name of the object that keeps the run.
     pub object: String,
     /// Digest of method, path, query and body: one payment buys one request.
     pub digest: String,
-    /// How this caller wants the answer.
     pub representation: Representation,
-    /// When the template's text is shown.
+    /// When the creator allows a stream's text to be shown.
     pub release: Release,
-    /// Why this cannot begin a run. It may still join the run that the payment has bought already.
+    /// Why this request cannot begin a run. It may still join a run that the payment bought before.
     pub begin_refusal: Option<Refusal>,
-    /// The contract that it executes.
+    /// `None`: the request executes no contract.
     pub contract_context: Option<ContractContext>,
-    /// When a contract's caller wants an answer, result or not. Unix milliseconds.
+    /// When the caller of a contract's execution gets an answer at the latest, with or without a result.
     pub answer_by: Millis,
 }
 
-/// What Claude is asked: the filled-in prompt. Secret as a whole, and sealed where it is stored.
+/// The prompt as Claude gets it. All of it is secret, and it is sealed where it is stored.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RenderedPrompt {
-    /// The rendered template.
+    /// The template, filled in.
     pub system: Secret,
-    /// The user's turn.
+    /// The user's turn, with the instructions for a contract's output.
     pub user: Secret,
     /// A schema for Claude's structured outputs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub format: Option<Value>,
 }
 
-/// What a caller came with: who holds the same payment and asks the same is shown the same run.
+/// What a caller presented. Whoever presents the same payment and the same request is shown the same run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestIdentity {
-    /// Of the whole signed payload, so that knowing a nonce is not enough. `None`: an owner's test.
+    /// [`Payment::proof`]. `None`: an owner's test, or a contract's execution.
     pub proof: Option<String>,
     /// See [`RunRequest::digest`].
     pub digest: String,
@@ -79,13 +74,13 @@ pub struct RequestIdentity {
 
 impl RequestIdentity {
     pub(super) fn of(payment: &Option<Payment>, digest: &str, contract_context: &Option<ContractContext>) -> Self {
-        // A contract is executed once, whatever is presented with it.
+        // A contract has one execution at a time, whichever payment is presented with it.
         let payment = payment.as_ref().filter(|_| contract_context.is_none());
         Self { proof: payment.map(|p| p.proof.clone()), digest: digest.to_owned() }
     }
 }
 
-/// What a caller asks of a template.
+/// The caller's part of a request: everything that is not the template's. See [`RunRequest`] for each field.
 pub struct CallerRequest {
     pub object: String,
     pub input: Input,
@@ -116,12 +111,11 @@ impl RunRequest {
         }
     }
 
-    /// See [`RequestIdentity`].
     pub fn identity(&self) -> RequestIdentity {
         RequestIdentity::of(&self.payment, &self.digest, &self.contract_context)
     }
 
-    /// What a run of it is held to that sets out at `now`. `release` may be less than the template allows.
+    /// The terms of a run that begins at `now`. `release` may be stricter than the template's.
     pub fn terms(&self, release: Release, limits: &Limits, now: Millis) -> Terms {
         Terms {
             policy: match (&self.payment, self.representation) {
@@ -142,19 +136,19 @@ impl RunRequest {
 
     fn contract_policy(&self) -> Policy {
         match self.contract_context.as_ref().map(|e| e.output) {
-            // Delivery begins with the first text.
+            // Delivery begins with the first text, and payment is due on delivery.
             Some(OutputType::Stream) => Policy::OnStart,
             _ => Policy::OnResult,
         }
     }
 
-    /// Whether its text may be shown before it is settled, as far as the template goes.
+    /// Whether the template allows its text to be shown before the payment is settled.
     pub fn may_be_shown_early(&self) -> bool {
         let stream = self.representation == Representation::Stream;
         self.release == Release::Verified && stream && self.payment.is_some()
     }
 
-    /// Fills in the prompt.
+    /// Fills the input into the prompt.
     pub fn rendered_prompt(&self) -> RenderedPrompt {
         let user = self.input.user_message.clone().unwrap_or_else(|| NEUTRAL_MESSAGE.to_owned());
         let wanted = self.contract_context.as_ref().map(|e| (e.output, e.output_schema.as_ref()));

@@ -1,12 +1,11 @@
-//! What is said no to of HIRE's contracts.
+//! Why a contract of HIRE is refused.
 
 use super::Detail;
 use serde::{Deserialize, Serialize};
 
-/// The ways in which a contract is not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum ContractError {
-    /// It is not of the schema's form, or a date, wallet or name in it is none.
+    /// It does not satisfy the schema, or holds a date, a wallet or a name that is none.
     Malformed,
     /// Its hash is not that of its text.
     HashMismatch,
@@ -14,23 +13,23 @@ pub enum ContractError {
     WorkerSignature,
     /// The seeker's wallet has not signed it.
     SeekerSignature,
-    /// Its worker is no agent of ours.
+    /// Its worker is no agent of this deployment.
     UnknownWorker,
     /// The worker has no such capability.
     UnknownCapability,
-    /// Payment is not due on delivery.
+    /// It wants payment at another time than on delivery.
     Trigger,
-    /// Less than the capability costs.
+    /// It pays less than the capability costs.
     Price,
-    /// Too near, too far, or over.
+    /// Its deadline is too near, too far away, or has passed.
     Deadline,
     /// The capability does not deliver results of that form.
     Output,
     /// Its input or output schema cannot be checked in full.
     Schema,
-    /// It wants more of latency, retries or refunds than can be promised.
+    /// It asks for a latency, for retries or for refunds that cannot be promised.
     Sla,
-    /// Its webhook leads where we do not send.
+    /// Its webhook has a URL that nothing is sent to.
     Webhook,
     /// Another contract has its id.
     Exists,
@@ -57,7 +56,7 @@ impl ContractError {
         }
     }
 
-    /// A sentence for a person.
+    /// A sentence for people.
     pub fn message(self, detail: &Detail) -> String {
         let Detail { field, expected, received } = detail;
         match self {

@@ -1,9 +1,8 @@
-//! Refusals: whatever coinslot says no to, by name. Theirs to know: each has a code, a friendly
-//! text, and an answer to "may the same request succeed later?". Its HTTP status is given by
-//! `routes::problem` alone. What is our own fault is no refusal: it is logged, and the caller sees
-//! [`Refusal::Internal`].
+//! Refusals: every reason to turn a request down, by name. A refusal is the caller's to know: it has a code, a message,
+//! and says whether the same request may succeed later. `routes::problem` alone gives it an HTTP status. A fault of our
+//! own is no refusal: it is logged, and the caller gets [`Refusal::Internal`].
 //!
-//! The order of the variants is their precedence: a request with several faults hears of the first.
+//! The order of the variants is their precedence: a request with several things wrong is refused for the first.
 
 pub use contract::ContractError;
 pub use model::ModelError;
@@ -13,14 +12,13 @@ pub mod body;
 mod contract;
 mod model;
 
-/// What was wrong with one field of the input.
+/// What is wrong with one field.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Detail {
-    /// Its name; `body` for the whole.
+    /// Its path; `body` for the whole.
     pub field: String,
-    /// What would have been accepted.
     pub expected: String,
-    /// What came: a kind and a size, never the value itself.
+    /// A kind and a size, never the value itself.
     pub received: String,
 }
 
@@ -30,59 +28,50 @@ impl Detail {
     }
 }
 
-/// The ways in which an input can be wrong.
+/// What can be wrong with an input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum InputError {
     /// The body is not JSON.
     NotJson,
     /// The body is JSON, but not an object.
     NotAnObject,
-    /// A field that the template does not declare.
+    /// The template does not declare such a parameter.
     UnknownParameter,
-    /// A value that is not a string.
     NotAString,
     /// A required parameter is absent or empty.
     MissingParameter,
-    /// A value is longer than allowed.
     TooLong,
-    /// `user_message` where the template takes none.
+    /// `user_message` was sent, and the template takes none.
     UserMessageNotAllowed,
-    /// Any other form error of a body that is not a run's input.
+    /// Anything else that is wrong with the form of a body.
     Malformed,
 }
 
-/// What coinslot says no to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Refusal {
-    /// No such route, template, creator or run; or not for this caller's eyes. All alike.
+    /// There is no such route, template, creator or run, or this caller may not know of it.
     NotFound,
-    /// The route exists, with other methods.
-    MethodNotAllowed {
-        /// For the `Allow` header.
-        allow: String,
-    },
+    /// The route exists, with the methods of the `Allow` header.
+    MethodNotAllowed { allow: String },
     /// The operator has paused new runs.
     Paused,
-    /// The body is larger than the limit, in bytes.
-    BodyTooLarge {
-        /// The limit.
-        limit: usize,
-    },
-    /// No `X-Contract-ID`, or none of a contract's form.
+    /// The body is larger than `limit` bytes.
+    BodyTooLarge { limit: usize },
+    /// `X-Contract-ID` is missing, or has not the form of a contract's id.
     ContractIdMissing,
-    /// The contract is not taken.
+    /// The contract is not accepted.
     Contract(ContractError, Detail),
     /// The input is wrong.
     Input(InputError, Detail),
-    /// No token where one is needed.
+    /// The route needs a token, and none came.
     TokenMissing,
-    /// The token does not check out. Why is not said: it would help only a forger.
+    /// The token is not accepted. The reason is not told: it would help only a forger.
     TokenInvalid,
-    /// The token is good, and its bearer is not the owner.
+    /// The token is valid, and its bearer is not the owner.
     NotOwner,
-    /// A file's link was changed, or its time is up.
+    /// The link to a file was changed, or has expired.
     LinkInvalid,
-    /// A stored file is not what its link says.
+    /// A stored file is not the one that its link names.
     FileDamaged,
     /// The creator has stored no key to sign contracts with.
     SigningKeyMissing,
@@ -90,67 +79,55 @@ pub enum Refusal {
     KeyMissing,
     /// The creator has switched the key off.
     KeyDisabled,
-    /// The template's model is retired or unknown to the operator's config.
+    /// The template's model is retired, or not in the operator's config.
     ModelUnavailable,
     /// The creator has no wallet on any configured network, or the price has no exact amount there.
     NotForSale,
-    /// Payment is asked for.
+    /// The request has to be paid for.
     PaymentRequired,
-    /// The payment header cannot be read.
-    PaymentMalformed {
-        /// Which part.
-        what: String,
-    },
-    /// The payment is for other terms than ours.
-    PaymentMismatch {
-        /// The field that differs.
-        field: String,
-    },
-    /// Too late, or too close to its end to be settled in time.
+    /// The payment header cannot be read; `what` says which part of it.
+    PaymentMalformed { what: String },
+    /// The payment differs from our terms in this field.
+    PaymentMismatch { field: String },
+    /// The payment has expired, or will before it can be settled.
     PaymentExpired,
-    /// Not valid yet.
+    /// The payment is not valid yet.
     PaymentNotYetValid,
-    /// An identifier of the payment is not of the form it must have.
+    /// An identifier of the payment has not the form that it must have.
     IdentifierInvalid,
-    /// The operator wants an identifier with every payment.
+    /// The operator requires an identifier with every payment.
     IdentifierMissing,
-    /// The identifier belongs to another payment, or another request.
+    /// The identifier belongs to another payment, or to another request.
     IdentifierReused,
     /// The payer is not the contract's seeker.
     SeekerMismatch,
-    /// The contract has been executed, or is, with another input.
+    /// The contract has been executed, or is being executed, with another input.
     ContractInputDiffers,
     /// The contract allows no other execution.
     RetriesExhausted,
-    /// Too many executions of this seeker are under way, or came to nothing lately.
+    /// The seeker has too many executions that are under way or were not paid for.
     TooManyUnpaidExecutions,
-    /// The contract has come to its end, and what became of it is not kept any more.
+    /// The contract has ended, and its result is not kept any more.
     ContractEnded,
-    /// The same payment has been used with another request, or by someone else.
+    /// The payment has been used with another request, or by someone else.
     PaymentReused,
-    /// The facilitator says the payment is not valid.
-    PaymentInvalid {
-        /// The facilitator's code.
-        reason: Option<String>,
-    },
-    /// No usable answer from the facilitator while verifying: the payment is untouched.
+    /// The facilitator says that the payment is not valid; `reason` is its code.
+    PaymentInvalid { reason: Option<String> },
+    /// No facilitator gave a usable answer to `verify`. The payment is untouched.
     FacilitatorUnavailable,
-    /// Claude gave no (whole) answer.
+    /// Claude gave no answer, or no whole one.
     Claude(ModelError),
-    /// The facilitator did not settle: nothing was charged, nothing is delivered.
-    SettlementRejected {
-        /// The facilitator's code.
-        reason: Option<String>,
-    },
-    /// Whether the payment was settled is not known (yet). Never a 402: the payer would sign again.
+    /// The facilitator did not settle. Nothing was charged, nothing is delivered; `reason` is its code.
+    SettlementRejected { reason: Option<String> },
+    /// Whether the payment was settled is not known, at least not yet. Never a 402: the payer would sign again.
     SettlementUnknown,
-    /// The run was paid for and broke off; the same payment gets it again.
+    /// The run was paid for and broke off. The same payment gets it again.
     Interrupted,
     /// The run was paid for and could not be finished.
     Refundable,
-    /// The creator's key does not have the form of an Anthropic key, or Anthropic says it is invalid.
+    /// The creator's key has not the form of an Anthropic key, or Anthropic does not accept it.
     ApiKeyRejected,
-    /// Ours: logged with its details, told without.
+    /// A fault of ours. It is logged with its details, and the caller gets none of them.
     Internal,
 }
 
@@ -159,17 +136,17 @@ pub enum Refusal {
 pub enum Retry {
     /// Not unless the request changes.
     Never,
-    /// Yes, after some seconds: the value of `Retry-After`.
+    /// After some seconds, which are the value of `Retry-After`.
     After(u32),
 }
 
 impl Refusal {
-    /// The input is wrong in one field.
+    /// A refusal for one field of the input.
     pub fn input(error: InputError, field: &str, expected: &str, received: &str) -> Self {
         Self::Input(error, Detail::new(field, expected, received))
     }
 
-    /// The contract is wrong in one member.
+    /// A refusal for one member of a contract.
     pub fn contract(error: ContractError, field: &str, expected: &str, received: &str) -> Self {
         Self::Contract(error, Detail::new(field, expected, received))
     }
@@ -182,7 +159,7 @@ impl Refusal {
             Self::Paused => "PAUSED",
             Self::BodyTooLarge { .. } => "BODY_TOO_LARGE",
             Self::ContractIdMissing => "CONTRACT_ID_MISSING",
-            Self::Contract(fault, _) => fault.code(),
+            Self::Contract(error, _) => error.code(),
             Self::Input(InputError::NotJson, _) => "INVALID_JSON",
             Self::Input(InputError::NotAnObject | InputError::Malformed, _) => "INVALID_INPUT",
             Self::Input(InputError::UnknownParameter, _) => "UNKNOWN_PARAMETER",
@@ -216,7 +193,7 @@ impl Refusal {
             Self::PaymentReused => "PAYMENT_REUSED",
             Self::PaymentInvalid { .. } => "PAYMENT_INVALID",
             Self::FacilitatorUnavailable => "FACILITATOR_UNAVAILABLE",
-            Self::Claude(fault) => fault.code(),
+            Self::Claude(error) => error.code(),
             Self::SettlementRejected { .. } => "SETTLEMENT_REJECTED",
             Self::SettlementUnknown => "SETTLEMENT_UNKNOWN",
             Self::Interrupted => "RUN_INTERRUPTED",
@@ -226,7 +203,7 @@ impl Refusal {
         }
     }
 
-    /// One or two sentences for a person.
+    /// One or two sentences for people.
     pub fn message(&self) -> String {
         match self {
             Self::NotFound => "There is nothing here.".to_owned(),
@@ -234,8 +211,8 @@ impl Refusal {
             Self::Paused => "New runs are paused by the operator. Nothing was charged.".to_owned(),
             Self::BodyTooLarge { limit } => format!("The body is larger than {limit} bytes."),
             Self::ContractIdMissing => "Send the signed contract's id: X-Contract-ID: ctr_….".to_owned(),
-            Self::Contract(fault, detail) => fault.message(detail),
-            Self::Input(fault, detail) => input_message(*fault, detail),
+            Self::Contract(error, detail) => error.message(detail),
+            Self::Input(error, detail) => input_message(*error, detail),
             Self::TokenMissing => "Send a token: Authorization: Bearer <JWT>.".to_owned(),
             Self::TokenInvalid => "The token is not valid.".to_owned(),
             Self::NotOwner => "Only the template's owner may do this.".to_owned(),
@@ -287,7 +264,7 @@ impl Refusal {
                 "The payment cannot be verified at the moment. Nothing was charged; present the same payment again."
                     .to_owned()
             }
-            Self::Claude(fault) => fault.message().to_owned(),
+            Self::Claude(error) => error.message().to_owned(),
             Self::SettlementRejected { .. } => {
                 "The payment was not settled. Nothing was charged, and nothing is delivered.".to_owned()
             }
@@ -305,7 +282,7 @@ impl Refusal {
         }
     }
 
-    /// The message, with what a payer must know where money has moved.
+    /// The message, with what a payer has to know of the money.
     pub fn message_when(&self, charged: bool) -> String {
         let message = self.message();
         match (self, charged) {
@@ -318,13 +295,14 @@ impl Refusal {
         }
     }
 
-    /// Whether a caller can be told that they were charged, or were not: where it is in doubt, or is another
-    /// run's matter, neither is true.
+    /// Whether a caller can be told that they were charged, or were not. Where the settlement is in doubt or belongs to
+    /// another run, they can be told neither.
     pub const fn knows_charge(&self) -> bool {
         !matches!(self, Self::SettlementUnknown | Self::PaymentReused | Self::IdentifierReused)
     }
 
-    /// Whether it is about the payment alone: another one, or the same later, may do.
+    /// Whether it says nothing about the work that was asked for: with another payment, or the same one later, the
+    /// request may succeed.
     pub const fn is_about_payment(&self) -> bool {
         matches!(
             self,
@@ -336,7 +314,7 @@ impl Refusal {
         )
     }
 
-    /// Field, expected, received, where the refusal is about one field.
+    /// What is wrong with the field, where the refusal is about one field.
     pub fn detail(&self) -> Option<Detail> {
         match self {
             Self::Input(_, detail) | Self::Contract(_, detail) => Some(detail.clone()),
@@ -352,7 +330,7 @@ impl Refusal {
     /// Whether the same request can succeed later.
     pub const fn retry(&self) -> Retry {
         match self {
-            Self::Claude(fault) => fault.retry(),
+            Self::Claude(error) => error.retry(),
             Self::Paused => Retry::After(60),
             Self::FacilitatorUnavailable | Self::SettlementUnknown => Retry::After(5),
             Self::PaymentNotYetValid | Self::Interrupted => Retry::After(1),
@@ -391,7 +369,7 @@ impl Refusal {
         }
     }
 
-    /// The code of the x402 specification that goes into `error` or `errorReason`, where one fits.
+    /// The code for x402's `error` or `errorReason`: the specification's where one fits, else our own.
     pub fn x402_reason(&self) -> String {
         let known = match self {
             Self::PaymentInvalid { reason } | Self::SettlementRejected { reason } => reason.clone(),
@@ -404,9 +382,9 @@ impl Refusal {
     }
 }
 
-fn input_message(fault: InputError, detail: &Detail) -> String {
+fn input_message(error: InputError, detail: &Detail) -> String {
     let Detail { field, expected, received } = detail;
-    match fault {
+    match error {
         InputError::NotJson => "The body is not valid JSON.".to_owned(),
         InputError::NotAnObject => "The body must be a JSON object.".to_owned(),
         InputError::UnknownParameter => format!("The template has no parameter `{field}`."),

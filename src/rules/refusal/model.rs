@@ -1,9 +1,9 @@
-//! What keeps a run from a whole answer, once Claude is asked.
+//! Why a run that Claude was asked for has no whole answer.
 
 use super::Retry;
 use serde::{Deserialize, Serialize};
 
-/// Why Claude gave no (whole) answer. The upstream's own text is never part of it.
+/// Why there is no whole answer. Anthropic's own text is never part of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum ModelError {
     /// 401: the creator's key is not valid.
@@ -18,37 +18,34 @@ pub enum ModelError {
     TooLong,
     /// 400 for any other reason: the template cannot be run as it stands.
     Rejected,
-    /// 429, with the seconds to wait where Anthropic said.
-    RateLimited {
-        /// From `retry-after`.
-        retry_after: Option<u32>,
-    },
-    /// 529.
+    /// 429, with the seconds of `retry-after` where Anthropic sent them.
+    RateLimited { retry_after: Option<u32> },
+    /// 529: Claude has no capacity.
     Overloaded,
-    /// 500 and other upstream errors.
+    /// 500, and any error that has no variant of its own.
     Upstream,
-    /// No connection.
+    /// There was no connection to Anthropic.
     Unreachable,
-    /// 504, or silence beyond our own limit.
+    /// 504, or nothing came within our own limit.
     TimedOut,
     /// An `error` event after the answer had begun.
     Broken,
     /// The stream ended without `message_stop`.
     CutOff,
-    /// `stop_reason: refusal`.
+    /// Claude's `stop_reason` was `refusal`.
     Declined,
-    /// Not Claude's: nobody was there any more who had paid or wanted to, and Claude was stopped.
+    /// Every caller had disconnected before anything was paid, and the call was cancelled.
     CallerGone,
-    /// The answer was not there when the contract wanted it.
+    /// The answer did not come within the contract's time.
     DeadlineMissed,
     /// The answer is not what the contract asks for: it does not satisfy `output_schema`, or is empty.
     OutputMismatch {
-        /// Claude is to be shown what is wrong, once.
+        /// Claude is shown what is wrong and answers again, once.
         repair: bool,
     },
-    /// Claude stopped at its limit, and the contract takes no part of an answer.
+    /// The answer ended at the limit of tokens, and the contract does not take a part of one.
     Truncated,
-    /// The answer is there, and its file could not be stored.
+    /// The answer is whole, and its file could not be stored.
     NotStored,
 }
 
@@ -78,7 +75,7 @@ impl ModelError {
         }
     }
 
-    /// A sentence or two for a person.
+    /// One or two sentences for people.
     pub const fn message(self) -> &'static str {
         match self {
             Self::KeyInvalid => "The creator's Claude key is not valid. The creator has to renew it.",
@@ -103,7 +100,7 @@ impl ModelError {
         }
     }
 
-    /// See [`Retry`].
+    /// Whether the same request can succeed later.
     pub const fn retry(self) -> Retry {
         match self {
             Self::KeyInvalid | Self::Permission | Self::Billing | Self::ModelRetired => Retry::Never,
@@ -114,14 +111,14 @@ impl ModelError {
             Self::Overloaded => Retry::After(15),
             Self::Upstream | Self::Unreachable | Self::TimedOut | Self::NotStored => Retry::After(5),
             Self::Broken | Self::CutOff | Self::CallerGone => Retry::After(1),
-            // Once the contract's own deadline is over nothing helps; `rules::task` knows.
+            // Another execution may be in time, unless the contract's deadline is over: `rules::hire::task` decides.
             Self::DeadlineMissed => Retry::Never,
             Self::OutputMismatch { .. } => Retry::After(1),
         }
     }
 
-    /// How long to wait before asking again, where a fault of this kind passes by itself: `wait`
-    /// milliseconds, or longer where Anthropic asks for that. `None`: asking again soon is no use.
+    /// How long to wait before Claude is asked again, in milliseconds: `wait`, or longer where Anthropic asks for that.
+    /// `None`: asking again soon does not help.
     pub fn passes_in(self, wait: u64) -> Option<u64> {
         match self {
             Self::RateLimited { retry_after: Some(seconds) } => Some(wait.max(u64::from(seconds).saturating_mul(1000))),
@@ -131,7 +128,7 @@ impl ModelError {
             Self::KeyInvalid | Self::Permission | Self::Billing | Self::ModelRetired => None,
             Self::TooLong | Self::Rejected | Self::Declined | Self::CallerGone => None,
             Self::DeadlineMissed | Self::Truncated => None,
-            // Without `retry-after` it is a spend cap. And who has waited for a time-out has waited enough.
+            // Without `retry-after` it is a spend cap. After a time-out the caller has waited long enough.
             Self::RateLimited { retry_after: None } | Self::TimedOut => None,
         }
     }

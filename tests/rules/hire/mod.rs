@@ -8,6 +8,7 @@ mod contract_signatures;
 mod contract_state;
 mod contract_terms;
 mod deliverables;
+mod execution;
 mod instructions;
 mod manifest;
 mod proposal;
