@@ -93,6 +93,17 @@ fn wings_of_a_floor_form_no_circle() {
     }
 }
 
+/// A template's run must not depend on HIRE. The route table names both.
+#[test]
+fn routes_outside_of_hire_import_nothing_of_hire() {
+    let routes = sources().into_iter().filter(|(_, path, _)| path.starts_with("routes/"));
+    let (hire, others): (Vec<_>, Vec<_>) = routes.partition(|(_, path, _)| path.starts_with("routes/hire/"));
+    assert!(hire.len() > 5 && others.len() > 8, "the routes were not found");
+    for (_, path, text) in others.iter().filter(|(_, path, _)| path != "routes/mod.rs") {
+        assert!(!text.contains("hire::"), "{path} imports from HIRE");
+    }
+}
+
 #[test]
 fn json_schema_imports_nothing_of_ours() {
     for (floor, path, text) in sources() {

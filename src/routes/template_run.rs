@@ -56,11 +56,11 @@ async fn run(mut context: RequestContext<'_>, config: &Config, head: &RequestHea
     // Who sends nothing asks for the terms; indexers list only what answers 402.
     let asks_for_terms = body == Body::Empty && !head.has_payment();
     if !asks_for_terms && !head.has_payment() {
-        input.clone()?;
+        input.as_ref().map_err(Refusal::clone)?;
     }
     let ready = check_readiness(&context, config, &template).await;
     // Of a wrong input and a payment that cannot be read, the caller hears of the input.
-    let presented = head.read_payment().or_else(|refusal| input.clone().and(Err(refusal)))?;
+    let presented = head.read_payment().map_err(|refusal| input.as_ref().err().cloned().unwrap_or(refusal))?;
     if presented.is_none() {
         ready.clone()?;
     }
@@ -71,7 +71,8 @@ async fn run(mut context: RequestContext<'_>, config: &Config, head: &RequestHea
     };
     // A request that cannot begin a run goes to the object all the same where its payment has a name: it may have
     // bought a run before, when the template had other parameters or another price.
-    let (payment, begin_refusal) = match (check_payment(&mut presented, &quote, config), input.clone().err()) {
+    let (payment, begin_refusal) = match (check_payment(&mut presented, &quote, config), input.as_ref().err().cloned())
+    {
         // A forged payment costs nobody anything: no object, and no call of the facilitator. (Only the facilitator can
         // tell a contract wallet's signature from a forged one.)
         (PaymentCheck::Forged(_) | PaymentCheck::Differs(_, None), Some(wrong_input)) => return Err(wrong_input),

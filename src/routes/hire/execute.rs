@@ -58,7 +58,8 @@ async fn execute(context: &mut RequestContext<'_>, id: &str) -> Reply {
     let ready = check_readiness(context, &config, &template).await;
     let over = why_over(&registered.state, agreed.deadline, clock::now());
     let no_files = (agreed.output.needs_files() && !files::are_kept(context.env)).then_some(Refusal::NotForSale);
-    let begin_refusal = over.or(input.clone().err()).or(ready.err()).or(no_files).or(payment.clone().err());
+    let (wrong_input, unpaid) = (input.as_ref().err().cloned(), payment.as_ref().err().cloned());
+    let begin_refusal = over.or(wrong_input).or(ready.err()).or(no_files).or(unpaid);
     let caller = CallerRequest {
         object: object_of_contract(id),
         input: input.unwrap_or_default(),
