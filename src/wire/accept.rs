@@ -1,12 +1,12 @@
-//! The `Accept` header (RFC 9110, 12.5.1), as far as coinslot offers a choice: SSE or JSON.
+//! The `Accept` header (RFC 9110, 12.5.1), for the one choice that coinslot offers: SSE or JSON.
 
-/// Whether the caller would rather have JSON than an event stream. A header that names neither, or
-/// both alike, means the stream.
+/// Whether the caller prefers JSON to an event stream. A header that names neither, or both with the same weight, means the
+/// stream.
 pub fn prefers_json(accept: &str) -> bool {
     weight(accept, "application/json") > weight(accept, "text/event-stream")
 }
 
-/// The weight given to a media type by its own name, in thousandths; 0 where it is not named.
+/// The weight of a media type that the header names in full, in thousandths; 0 where it does not.
 fn weight(accept: &str, media_type: &str) -> u16 {
     let weights = accept.split(',').filter_map(|range| {
         let mut parts = range.split(';').map(str::trim);
@@ -17,7 +17,7 @@ fn weight(accept: &str, media_type: &str) -> u16 {
     weights.max().unwrap_or(0)
 }
 
-/// `0.5` is 500. What is not a weight counts as 1, as if it had not been said.
+/// Reads a weight in thousandths: `0.5` is 500. A malformed weight counts as 1, like an absent one.
 fn thousandths(text: &str) -> u16 {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
     let digits: String = fraction.chars().chain("000".chars()).take(3).collect();

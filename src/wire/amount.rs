@@ -1,18 +1,18 @@
-//! Money. An [`Amount`] counts atomic units of a token; a [`Price`] is what a creator writes
-//! ("0.01"). There is one conversion between them, [`Price::to_amount`], and no float anywhere.
+//! Money. An [`Amount`] counts atomic units of a token; a [`Price`] is the decimal that a creator writes ("0.01"). The one
+//! conversion between them is [`Price::to_amount`]. There are no floats.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 use std::str::FromStr;
 
-/// Atomic units of an asset (USDC has 6 decimals: `10000` is 0.01 USDC).
+/// A number of atomic units of an asset (USDC has 6 decimals: `10000` is 0.01 USDC).
 ///
-/// On the wire a decimal string without sign or leading zeros (x402 v2, 5.1.2 `amount`).
+/// In JSON it is a decimal string without a sign and without leading zeros (x402 v2, 5.1.2 `amount`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Amount(pub u128);
 
 impl Amount {
-    /// As a word of the EVM's ABI, in hex.
+    /// The amount as a 32-byte word of the EVM's ABI, in hex.
     pub fn to_word(self) -> String {
         format!("0x{:064x}", self.0)
     }
@@ -24,7 +24,7 @@ impl fmt::Display for Amount {
     }
 }
 
-/// The text is not a plain, non-negative whole number below 2^128.
+/// The text is not a whole number from 0 to 2^128 - 1, written without a sign and without leading zeros.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a whole number of atomic units")]
 pub struct NotAnAmount;
@@ -33,9 +33,9 @@ impl FromStr for Amount {
     type Err = NotAnAmount;
 
     fn from_str(text: &str) -> Result<Self, NotAnAmount> {
-        let plain = text.bytes().all(|b| b.is_ascii_digit());
-        let canonical = text == "0" || !text.starts_with('0');
-        if !plain || !canonical {
+        let is_number = text.bytes().all(|b| b.is_ascii_digit());
+        let is_canonical = text == "0" || !text.starts_with('0');
+        if !is_number || !is_canonical {
             return Err(NotAnAmount);
         }
         text.parse().map(Amount).map_err(|_| NotAnAmount)
@@ -54,7 +54,7 @@ impl<'de> Deserialize<'de> for Amount {
     }
 }
 
-/// A price in whole units of the asset, as the creator wrote it: `"0.01"`, `"3"`, `"2.50"`.
+/// A price in units of the asset, as its creator writes it: `"0.01"`, `"3"`, `"2.50"`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Price {
@@ -62,16 +62,15 @@ pub struct Price {
     fraction: String,
 }
 
-/// Why a text is not a price, or a price has no exact amount in an asset.
+/// Why a text is not a price, or why a price has no exact amount in an asset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PriceError {
-    /// Not `digits` or `digits.digits`.
     #[error("a price is digits, or digits.digits")]
     Malformed,
-    /// More decimals than the asset has: rounding would change what is charged.
+    /// The price has more decimals than the asset, and rounding would change what is charged.
     #[error("the price has more decimals than the asset")]
     TooFine,
-    /// Beyond 2^128 atomic units.
+    /// The price is beyond 2^128 atomic units.
     #[error("the price is too large")]
     TooLarge,
 }

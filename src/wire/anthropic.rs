@@ -1,71 +1,63 @@
-//! Anthropic's Messages API: the request we make, the events of its stream, its errors.
+//! Anthropic's Messages API: the request, the events of the stream, the errors.
 //!
-//! Reference: Messages API (`POST /v1/messages`), "Streaming messages" and "Errors". Unknown event
-//! and delta types are tolerated, as the reference asks of clients.
+//! Reference: Messages API (`POST /v1/messages`), "Streaming messages" and "Errors". Unknown types of events and deltas are
+//! ignored, as the reference asks of clients.
 
 use super::sse;
 use serde::{Deserialize, Serialize};
 
-/// Body of `POST /v1/messages`, always streamed: an answer cut off must be told from a whole one.
+/// The body of `POST /v1/messages`. The answer is always streamed, because only a stream shows whether it is whole.
 #[derive(Debug, Serialize)]
 pub struct MessagesRequest<'a> {
-    /// The model's id.
     pub model: &'a str,
-    /// Upper bound of the answer, in tokens.
     pub max_tokens: u32,
     /// The system prompt: the rendered template.
     pub system: &'a str,
-    /// The user's turn; where an answer is to be mended, that answer and what is wrong with it.
+    /// The user's turn; where an answer was rejected, also that answer and what is wrong with it.
     pub messages: Vec<Message<'a>>,
     /// Always true.
     pub stream: bool,
-    /// Structured outputs: the form of the answer.
+    /// Structured outputs: the format of the answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub output_config: Option<OutputConfig<'a>>,
 }
 
-/// What the answer is to look like.
+/// The `output_config` of a request.
 #[derive(Debug, Serialize)]
 pub struct OutputConfig<'a> {
-    /// Its format.
     pub format: OutputFormat<'a>,
 }
 
-/// A format of answers.
+/// The format of an answer.
 #[derive(Debug, Serialize)]
 pub struct OutputFormat<'a> {
     /// `json_schema`.
     #[serde(rename = "type")]
     pub kind: &'static str,
-    /// The schema.
     pub schema: &'a serde_json::Value,
 }
 
-/// One turn.
+/// One turn of the conversation.
 #[derive(Debug, Serialize)]
 pub struct Message<'a> {
     /// `user` or `assistant`.
     pub role: &'static str,
-    /// Its text.
     pub content: &'a str,
 }
 
-/// Tokens, as Anthropic counts them. In the stream the numbers are cumulative.
+/// Numbers of tokens, as Anthropic counts them. In the stream they are cumulative.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
-    /// Tokens read, those from the cache left out.
+    /// Tokens read, without those of the cache.
     pub input_tokens: u64,
-    /// Tokens written.
     pub output_tokens: u64,
-    /// Tokens written to the prompt cache.
     #[serde(default)]
     pub cache_creation_input_tokens: u64,
-    /// Tokens read from the prompt cache.
     #[serde(default)]
     pub cache_read_input_tokens: u64,
 }
 
-/// Usage as one event tells it: only the fields it knows.
+/// The usage in one event, which may leave fields out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct UsageUpdate {
     input_tokens: Option<u64>,
@@ -75,35 +67,34 @@ pub struct UsageUpdate {
 }
 
 impl Usage {
-    /// Takes over what `update` tells. The API's counts are cumulative, so nothing is added up.
+    /// Takes over the fields that `update` has. The counts are cumulative, so nothing is added up.
     pub fn update(&mut self, update: UsageUpdate) {
-        let take = |field: &mut u64, value: Option<u64>| *field = value.unwrap_or(*field);
-        take(&mut self.input_tokens, update.input_tokens);
-        take(&mut self.output_tokens, update.output_tokens);
-        take(&mut self.cache_creation_input_tokens, update.cache_creation_input_tokens);
-        take(&mut self.cache_read_input_tokens, update.cache_read_input_tokens);
+        let set = |field: &mut u64, value: Option<u64>| *field = value.unwrap_or(*field);
+        set(&mut self.input_tokens, update.input_tokens);
+        set(&mut self.output_tokens, update.output_tokens);
+        set(&mut self.cache_creation_input_tokens, update.cache_creation_input_tokens);
+        set(&mut self.cache_read_input_tokens, update.cache_read_input_tokens);
     }
 
-    /// All tokens read, from wherever.
+    /// All tokens read, those of the cache included.
     pub fn all_input(&self) -> u64 {
         self.input_tokens.saturating_add(self.cache_creation_input_tokens).saturating_add(self.cache_read_input_tokens)
     }
 }
 
-/// One event of the stream, as far as coinslot cares.
+/// One event of the stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StreamEvent {
     /// `message_start`: Claude has begun.
     Start(UsageUpdate),
-    /// A text delta.
     Text(String),
-    /// `message_delta`: why the answer ends, and the usage so far.
+    /// `message_delta`: the stop reason, and the usage so far.
     Delta(Option<StopReason>, UsageUpdate),
     /// `message_stop`: the answer is whole.
     Stop,
-    /// `error`, after which nothing comes.
+    /// `error`, after which the stream ends.
     Error(ErrorType),
-    /// `ping`, block boundaries, thinking, citations, and what is yet to be invented.
+    /// `ping`, block boundaries, thinking, citations, and every unknown event.
     Other,
 }
 
@@ -111,17 +102,13 @@ pub enum StreamEvent {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "String", into = "String")]
 pub enum StopReason {
-    /// It was done.
     EndTurn,
-    /// At the bound of `max_tokens`.
+    /// The answer has reached `max_tokens`.
     MaxTokens,
-    /// At a stop sequence.
     StopSequence,
-    /// It declined (HTTP 200, and the tokens are billed).
+    /// Claude declined. The response is HTTP 200, and its tokens are billed.
     Refusal,
-    /// The context window was full.
     ContextWindowExceeded,
-    /// Any other.
     Other(String),
 }
 
@@ -175,7 +162,6 @@ pub enum ErrorType {
     TimeoutError,
     /// 529.
     OverloadedError,
-    /// Any other.
     #[serde(other)]
     Unknown,
 }
@@ -183,17 +169,15 @@ pub enum ErrorType {
 /// The body of a failed call: `{"type":"error","error":{"type":…,"message":…}}`.
 #[derive(Clone, Debug, Deserialize)]
 pub struct ErrorBody {
-    /// Type and text.
     pub error: ErrorDetail,
 }
 
-/// The text is read to tell refusals apart and is never passed on.
+/// The text of an error is only read to tell refusals apart, and never passed on.
 #[derive(Clone, Debug, Deserialize)]
 pub struct ErrorDetail {
     /// `error.type`.
     #[serde(rename = "type")]
     pub kind: ErrorType,
-    /// Anthropic's own words.
     #[serde(default)]
     pub message: String,
 }
@@ -207,12 +191,12 @@ pub fn loggable_request_id(text: &str) -> &str {
     }
 }
 
-/// The event is of a type we read, and its data is not what the reference says.
+/// The event is of a known type, but its data does not have the form of the reference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("an event of Claude's stream is malformed")]
 pub struct MalformedEvent;
 
-/// Reads one event of the stream. The type inside the data is what counts, as in the official SDKs.
+/// Reads one event of the stream, by the type inside its data, as the official SDKs do.
 pub fn read_event(event: &sse::Event) -> Result<StreamEvent, MalformedEvent> {
     let wire: WireEvent = serde_json::from_str(&event.data).map_err(|_| MalformedEvent)?;
     Ok(match wire {

@@ -1,5 +1,5 @@
-//! The two base64 spellings on our wires, from the `base64` crate: standard for x402 headers
-//! (x402 v2, HTTP transport) and URL-safe without padding for JWTs (RFC 7515) and envelopes.
+//! The two alphabets of base64: the standard one for x402 headers (x402 v2, HTTP transport), and the URL-safe one without
+//! padding for JWTs (RFC 7515) and the vault's envelopes.
 
 use ::base64::alphabet;
 use ::base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD, URL_SAFE_NO_PAD};
@@ -17,7 +17,7 @@ pub fn encode(bytes: &[u8]) -> String {
     STANDARD.encode(bytes)
 }
 
-/// Standard base64, padded or not. `None` for anything else.
+/// Standard base64, with or without padding. `None`: any other text.
 pub fn decode(text: &str) -> Option<Vec<u8>> {
     LENIENT.decode(text.trim()).ok()
 }
@@ -27,7 +27,7 @@ pub fn encode_url(bytes: &[u8]) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
-/// base64url without padding. `None` for anything else.
+/// base64url without padding. `None`: any other text.
 pub fn decode_url(text: &str) -> Option<Vec<u8>> {
     URL_SAFE_NO_PAD.decode(text).ok()
 }

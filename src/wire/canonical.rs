@@ -1,15 +1,15 @@
-//! Digests of JSON, over its canonical form (RFC 8785): one spelling per value.
+//! The canonical form of JSON (RFC 8785), in which each value has one spelling, and digests of it.
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-/// The canonical text of `value`.
+/// The canonical form of `value`.
 pub fn canonical(value: &Value) -> Vec<u8> {
-    // Of a value in memory it cannot fail: all of its numbers are finite.
+    // This cannot fail, because all numbers of a `Value` are finite.
     serde_json_canonicalizer::to_vec(value).unwrap_or_default()
 }
 
-/// SHA-256 of the canonical text, in lower-case hex.
+/// SHA-256 of the canonical form, in lower-case hex.
 pub fn digest(value: &Value) -> String {
     sha256_hex(&canonical(value))
 }

@@ -1,17 +1,17 @@
-//! Messages signed by a wallet (EIP-191, version `0x45`: "personal_sign").
+//! Messages that a wallet signs (EIP-191, version `0x45`: "personal_sign").
 
 use crate::wire::evm::{address_of, keccak, recover, Address};
 use k256::ecdsa::SigningKey;
 use std::fmt;
 
-/// A wallet's key. Secret: it has no `Display`, and `Debug` shows its address only.
+/// The key of a wallet. It is secret, so it has no `Display`, and `Debug` shows its address only.
 pub struct Signer {
     key: SigningKey,
     address: Address,
 }
 
 impl Signer {
-    /// Reads 32 bytes in hex, with or without `0x`. `None`: not a key of secp256k1.
+    /// Reads 32 bytes in hex, with or without `0x`. `None`: they are no key of secp256k1.
     pub fn read(text: &str) -> Option<Self> {
         let bytes = hex::decode(text.strip_prefix("0x").unwrap_or(text)).ok().filter(|bytes| bytes.len() == 32)?;
         let key = SigningKey::from_slice(&bytes).ok()?;
@@ -19,13 +19,12 @@ impl Signer {
         Some(Self { key, address })
     }
 
-    /// Whose key it is.
     pub fn address(&self) -> Address {
         self.address
     }
 
-    /// Signs a text: 65 bytes in lower-case hex, `v` 27 or 28, as wallets write it. Always the same for the
-    /// same text (RFC 6979).
+    /// Signs a text as wallets do: 65 bytes in lower-case hex, with `v` 27 or 28. The same text always has the same
+    /// signature (RFC 6979).
     pub fn sign(&self, text: &str) -> Option<String> {
         let (signature, id) = self.key.sign_prehash_recoverable(&digest(text)).ok()?;
         Some(format!("0x{}{:02x}", hex::encode(signature.to_bytes()), 27 + id.to_byte()))
@@ -38,8 +37,8 @@ impl fmt::Debug for Signer {
     }
 }
 
-/// Whether `signer` has signed `text`. One spelling only, the one wallets write: lower-case hex, a low `s`,
-/// `v` 27 or 28.
+/// Whether `signer` has signed `text`. Only the spelling that wallets write is valid: lower-case hex, a low `s`, and `v` 27 or
+/// 28.
 pub fn is_signed(text: &str, signature: &str, signer: Address) -> bool {
     let bytes = signature.strip_prefix("0x").filter(|hex| !hex.bytes().any(|b| b.is_ascii_uppercase()));
     let bytes = bytes.and_then(|hex| hex::decode(hex).ok()).and_then(|bytes| <[u8; 65]>::try_from(bytes).ok());

@@ -1,5 +1,5 @@
-//! The payload of scheme `exact` on EVM networks: an EIP-3009 `TransferWithAuthorization`, signed
-//! by the payer (x402 `scheme_exact_evm`, phase 2). Permit2 payloads are not read: we never offer it.
+//! The payload of the scheme `exact` on EVM networks: an EIP-3009 `TransferWithAuthorization` that the payer signs (x402
+//! `scheme_exact_evm`, phase 2). Permit2 payloads are not read, because we never offer Permit2.
 
 use crate::wire::amount::Amount;
 use k256::ecdsa::{RecoveryId, Signature, VerifyingKey};
@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use sha3::{Digest, Keccak256};
 use std::fmt;
 
-/// A 20-byte address. Read in any case; written with its checksum (EIP-55), as wallets show it.
+/// A 20-byte address. It is read in any case, and written with its checksum (EIP-55), as wallets show it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Address([u8; 20]);
 
@@ -18,14 +18,14 @@ impl Address {
         fixed(text).map(Address)
     }
 
-    /// Left-padded, as the EVM's ABI has it.
+    /// The address as a word of the EVM's ABI, padded on the left.
     fn word(&self) -> Word {
         let mut word = [0; 32];
         word.iter_mut().skip(12).zip(self.0).for_each(|(to, from)| *to = from);
         word
     }
 
-    /// [`Self::word`] in hex, as topics and call data have it.
+    /// The address as a word in hex, as topics and call data contain it.
     pub fn to_topic(self) -> String {
         format!("0x{}", hex::encode(self.word()))
     }
@@ -39,7 +39,7 @@ impl From<[u8; 20]> for Address {
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // EIP-55: a letter is a capital where the hash of the lower-case text has a high nibble.
+        // EIP-55: a letter is upper-case where the hash of the lower-case text has a nibble from 8 on.
         let lower = hex::encode(self.0);
         let hash = Keccak256::digest(&lower);
         let nibbles = hash.iter().flat_map(|byte| [byte >> 4, byte & 15]);
@@ -77,19 +77,19 @@ impl<'de> Deserialize<'de> for Address {
     }
 }
 
-/// `0x` and exactly `N` bytes in hex.
+/// Reads `0x` and exactly `N` bytes in hex.
 fn fixed<const N: usize>(text: &str) -> Option<[u8; N]> {
     let mut bytes = [0; N];
     hex::decode_to_slice(text.strip_prefix("0x")?, &mut bytes).ok()?;
     Some(bytes)
 }
 
-/// `0x` and 64 hex digits, as a transaction's hash is.
+/// Whether a text has the form of a transaction's hash: `0x` and 64 hex digits.
 pub fn is_hash(text: &str) -> bool {
     fixed::<32>(text).is_some()
 }
 
-/// The EVM's hash.
+/// The hash function of the EVM.
 pub fn keccak(bytes: &[u8]) -> [u8; 32] {
     Keccak256::digest(bytes).into()
 }
@@ -97,7 +97,7 @@ pub fn keccak(bytes: &[u8]) -> [u8; 32] {
 /// A 256-bit word of the EVM, big-endian.
 type Word = [u8; 32];
 
-/// A decimal number as a word; `None` where it is none, or too large for one.
+/// A decimal number as a word. `None`: it is no number, or too large.
 fn word(digits: &str) -> Option<Word> {
     if digits.is_empty() || digits.len() > 78 {
         return None;
@@ -117,16 +117,16 @@ fn word(digits: &str) -> Option<Word> {
     Some(word)
 }
 
-/// The EIP-712 domain of a token: a signature for another one means nothing here.
+/// The EIP-712 domain of a token. A signature for another domain is not valid for this token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Domain {
     /// The token's `name()`.
     pub name: String,
     /// The token's `version()`.
     pub version: String,
-    /// From the network's CAIP-2 id.
+    /// The number in the network's CAIP-2 id.
     pub chain_id: u64,
-    /// The token.
+    /// The address of the token.
     pub contract: Address,
 }
 
@@ -145,62 +145,61 @@ impl Domain {
     }
 }
 
-/// EIP-712's `hashStruct`, of members that are one word each.
+/// EIP-712's `hashStruct`, for members that are one word each.
 fn hash_struct(types: &str, members: &[Word]) -> Word {
     keccak(&[&[keccak(types.as_bytes())], members].concat().concat())
 }
 
-/// What can be said of a signature without asking the chain.
+/// What a signature shows without a call to the chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signed {
-    /// By the payer's own key.
+    /// It is by the payer's own key.
     ByPayer,
-    /// It has not the form of a key's signature: a contract wallet's (EIP-1271, EIP-6492), or nobody's.
-    /// The facilitator can tell.
+    /// It does not have the form of a key's signature. Whether it is valid for a contract wallet (EIP-1271, EIP-6492) only
+    /// the facilitator can check.
     Elsewhere,
-    /// By somebody else, or for something else.
+    /// It is by another key, or over another message.
     Wrong,
 }
 
 /// A signed EIP-3009 authorization. Times are Unix seconds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Authorization {
-    /// The payer.
+    /// The payer's address.
     pub from: Address,
-    /// Who is paid.
+    /// The recipient's address.
     pub to: Address,
-    /// Atomic units.
     pub value: Amount,
-    /// The payment is valid after this second.
+    /// The time after which the payment is valid.
     pub valid_after: u64,
-    /// The payment is valid before this second.
+    /// The time before which the payment is valid.
     pub valid_before: u64,
     /// 32 bytes that the token accepts once, in lower-case hex.
     pub nonce: String,
-    /// 65 bytes for a plain wallet; longer for a contract wallet (EIP-1271, EIP-6492).
+    /// 65 bytes from a key; longer ones are from a contract wallet (EIP-1271, EIP-6492).
     pub signature: Vec<u8>,
-    /// EIP-712's hash of the message, as it was written.
+    /// EIP-712's hash of the message, with the times as they are spelled in the payload.
     hash: Word,
 }
 
-/// Which field of a payload is missing or malformed.
+/// The field of a payload that is missing or malformed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the payment's {0} is missing or malformed")]
 pub struct PayloadError(pub &'static str);
 
-/// Longest signature read, in bytes: an EIP-6492 wrapper carries deployment code.
+/// The longest signature that is read, in bytes. (An EIP-6492 wrapper contains deployment code.)
 const MAX_SIGNATURE: usize = 8 * 1024;
 
 impl Authorization {
-    /// What is signed.
+    /// The members of the message that is signed.
     pub const MEMBERS: [&'static str; 6] = ["from", "to", "value", "validAfter", "validBefore", "nonce"];
 
     /// Reads `{signature, authorization{from,to,value,validAfter,validBefore,nonce}}`.
     pub fn read(payload: &Map<String, Value>) -> Result<Self, PayloadError> {
         let inner = payload.get("authorization").and_then(Value::as_object);
         let inner = inner.ok_or(PayloadError("authorization"))?;
-        // What another transfer method would settle by (`permit2Authorization`) must not ride along: the
-        // facilitator might take it, and the nonce read here would not be the one that is spent.
+        // A facilitator might settle by the other transfer method, and then spend another nonce than the one that is
+        // read here.
         if payload.contains_key("permit2Authorization") {
             return Err(PayloadError("payload"));
         }
@@ -209,8 +208,8 @@ impl Authorization {
             value.ok_or(PayloadError(name))
         };
         let address = |name| Address::parse(text(name)?).ok_or(PayloadError(name));
-        // v1 clients in the wild write times as numbers. A bound beyond any clock is the end of time
-        // (2^256 - 1 is common for "never").
+        // Some v1 clients write times as numbers. A time beyond 64 bits is the latest one (2^256 - 1 is common for "no
+        // end").
         let seconds = |name: &'static str| {
             let digits = match inner.get(name) {
                 Some(Value::Number(n)) => n.as_u64().ok_or(PayloadError(name))?.to_string(),
@@ -243,8 +242,8 @@ impl Authorization {
         })
     }
 
-    /// Whether the payer's key has signed this for the token of `domain` (EIP-712). A signature with a high
-    /// `s` is wrong too: tokens refuse it.
+    /// Whether the payer's key has signed this for the token of `domain` (EIP-712). A signature with a high `s` is wrong,
+    /// because tokens refuse it.
     pub fn signed(&self, domain: &Domain) -> Signed {
         let Ok(bytes) = <[u8; 65]>::try_from(self.signature.as_slice()) else {
             return Signed::Elsewhere;
@@ -260,7 +259,7 @@ impl Authorization {
 const TRANSFER: &str = "TransferWithAuthorization(address from,address to,uint256 value,uint256 validAfter,\
                         uint256 validBefore,bytes32 nonce)";
 
-/// Whose key has signed `digest`: `r`, `s`, and `v` as 27 and 28, or 0 and 1.
+/// The address whose key has signed `digest`. The signature is `r`, `s`, and `v`, which is 27 or 28, else 0 or 1.
 pub(super) fn recover(digest: &Word, signature: &[u8; 65]) -> Option<Address> {
     let (rs, v) = signature.split_at(64);
     let parity = match v {

@@ -1,11 +1,15 @@
-//! JSON of which only the first level counts: an object's strings are kept, and of everything else no more
-//! than its kind. A stranger's half megabyte of nested arrays takes no more memory than it has bytes.
+//! Reads JSON of which only the first level matters: the strings of an object are kept, and of every other value only its
+//! type. So half a megabyte of nested arrays takes no more memory than it has bytes.
+//!
+//! `serde_json`'s `RawValue` would make this shorter, but its feature `raw_value` changes every reader of [`Value`] in the
+//! crate: an object whose first member is named `$serde_json::private::RawValue` is then replaced by the JSON inside that
+//! member. A contract with such a member would be another document when it is read back than when it was signed.
 
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 use std::fmt;
 
-/// Reads JSON so. What stands for an array or an object below the first level is an empty one, for a number 0.
+/// Reads JSON. Arrays, and objects below the first level, become empty ones, and numbers become 0.
 pub fn from_slice(bytes: &[u8]) -> serde_json::Result<Value> {
     serde_json::from_slice::<Top>(bytes).map(|top| top.0)
 }
@@ -27,7 +31,7 @@ impl<'de> Deserialize<'de> for Field {
 }
 
 struct Reader {
-    /// Whether an object's members are kept.
+    /// Whether the members of an object are kept.
     keep: bool,
 }
 

@@ -1,96 +1,87 @@
-//! HIRE/1.0, as its contract schema and its page on execution say it: the contract, and what a contract is
-//! hashed and signed as.
+//! Contracts of HIRE/1.0, after its contract schema and its page on execution.
 //!
-//! The protocol leaves open how a contract becomes bytes. Here: RFC 8785 over the document without `hash` and
-//! `signatures`; `hash` is `sha256:` and its SHA-256; both parties sign that string with their wallets
-//! (EIP-191), the worker first. Members that the schema does not know are kept, and are part of the hash.
+//! The protocol leaves open which bytes of a contract are hashed and signed. Here they are the canonical form (RFC 8785) of
+//! the document without `hash` and `signatures`. `hash` is `sha256:` and the SHA-256 of these bytes. Both parties sign that
+//! string with their wallets (EIP-191), the worker first. Members that the schema does not know are kept, and hashed too.
 
 use super::canonical;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
-/// The protocol's version, as contracts and manifests name it.
+/// The protocol's version, as contracts and manifests spell it.
 pub const VERSION: &str = "HIRE/1.0";
 /// The schema of a contract (draft 2020-12), as the protocol publishes it.
 pub const CONTRACT_SCHEMA: &str = include_str!("hire/contract.schema.json");
 
-/// The members that are ours, in the same language.
+/// The schema of the members that coinslot adds to a contract.
 pub const EXTENSIONS_SCHEMA: &str = include_str!("hire/extensions.schema.json");
 
-/// A contract, as far as we act on it. Read it only from a document that satisfies [`CONTRACT_SCHEMA`].
+/// The members of a contract that coinslot uses. Read it only from a document that satisfies [`CONTRACT_SCHEMA`].
 #[derive(Clone, Debug, Deserialize)]
 pub struct Contract {
-    /// The protocol's version.
     pub version: String,
     /// `ctr_…`.
     pub contract_id: String,
-    /// RFC 3339.
+    /// A date-time of RFC 3339.
     pub created_at: String,
-    /// Who agrees.
     pub parties: Parties,
-    /// On what.
     pub task: Task,
-    /// For what.
     pub terms: ContractTerms,
-    /// How well.
     #[serde(default)]
     pub sla: Sla,
-    /// See the module's text.
     pub signatures: Signatures,
     /// `sha256:` and 64 hex digits.
     pub hash: String,
 }
 
-/// Both sides.
+/// The two parties of a contract.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Parties {
-    /// Who pays.
+    /// The party that pays.
     pub seeker: Party,
-    /// Who works.
+    /// The party that works and is paid: one of our agents.
     pub worker: Party,
 }
 
-/// One side.
+/// One party of a contract.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Party {
     /// `agent_…`.
     pub agent_id: String,
-    /// Pays or is paid, and signs.
+    /// The address that pays or is paid, and whose key signs the contract.
     pub wallet: String,
-    /// Ours: where the seeker hears that a task has ended.
+    /// An extension of ours: the URL that is called when a task has ended.
     #[serde(default)]
     pub webhook_url: Option<String>,
 }
 
-/// What is to be done.
+/// The task that the contract is about.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Task {
-    /// Ours: in which form the result is wanted.
+    /// An extension of ours: the form of the result.
     #[serde(default)]
     pub output_type: Option<String>,
-    /// JSON Schema of the input.
+    /// The JSON Schema of the input.
     #[serde(default)]
     pub input_schema: Option<Value>,
-    /// JSON Schema of the result.
+    /// The JSON Schema of the result.
     #[serde(default)]
     pub output_schema: Option<Value>,
 }
 
-/// Price and time.
+/// Price, deadline and payment of a contract.
 #[derive(Clone, Debug, Deserialize)]
 pub struct ContractTerms {
-    /// What it costs.
     pub price: ContractPrice,
-    /// RFC 3339.
+    /// A date-time of RFC 3339.
     pub deadline: String,
-    /// When payment is due.
     pub payment_trigger: String,
 }
 
-/// A price.
+/// The price of one execution.
 #[derive(Clone, Debug, Deserialize)]
 pub struct ContractPrice {
-    /// Decimal units of the currency.
+    /// A decimal in units of the currency.
     pub amount: String,
     /// `USDC`.
     pub currency: String,
@@ -98,51 +89,47 @@ pub struct ContractPrice {
     pub network: String,
 }
 
-/// What is promised besides.
+/// The service level that the worker promises.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub struct Sla {
-    /// From the first call to the result.
+    /// The longest time from the first call to the result.
     #[serde(default, deserialize_with = "whole")]
     pub max_latency_ms: Option<u64>,
-    /// In words; see [`Sla::attempts`].
+    /// A text, which [`Sla::attempts`] reads.
     #[serde(default)]
     pub retry_policy: Option<String>,
-    /// When nothing is owed.
+    /// The cases in which the seeker owes nothing.
     #[serde(default)]
     pub refund_conditions: Vec<RefundCondition>,
-    /// Ours: an answer that Claude broke off at its limit is taken, as `partial`.
+    /// An extension of ours: an answer that Claude cut off at `max_tokens` is accepted, as `partial`.
     #[serde(default)]
     pub allow_partial: bool,
 }
 
-/// When nothing is owed.
+/// A case in which the seeker owes nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RefundCondition {
-    /// Too late.
     DeadlineMissed,
-    /// Not what `output_schema` asks for.
+    /// The result does not satisfy `output_schema`.
     OutputSchemaInvalid,
-    /// No result.
     NoResponse,
-    /// The seeker does not like it.
+    /// The seeker rejects the result.
     QualityRejected,
 }
 
-/// Both signatures.
+/// The signatures of both parties.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Signatures {
-    /// By the seeker's wallet.
     pub seeker: String,
-    /// By the worker's wallet.
     pub worker: String,
-    /// RFC 3339. Not part of what is signed.
+    /// A date-time of RFC 3339. It is not signed.
     pub timestamp: String,
 }
 
 impl Sla {
-    /// How often the task may be executed in all, by a small strict grammar of `retry_policy`: `none`, `3`,
-    /// `1 attempt`, `3 attempts`; 1 to 10. `None`: another text.
+    /// The most executions of the task. `retry_policy` says it in a small grammar: `none`, `3`, `1 attempt`, `3 attempts`,
+    /// from 1 to 10. `None`: it is another text.
     pub fn attempts(&self) -> Option<u32> {
         let Some(policy) = &self.retry_policy else {
             return Some(DEFAULT_ATTEMPTS);
@@ -156,7 +143,7 @@ impl Sla {
     }
 }
 
-/// A whole number in any spelling: to JSON Schema `30000.0` is an integer too.
+/// Reads a whole number in any spelling, because `30000.0` is an integer to JSON Schema too.
 fn whole<'de, D: Deserializer<'de>>(d: D) -> Result<Option<u64>, D::Error> {
     let number = Option::<serde_json::Number>::deserialize(d)?;
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // checked: whole, and not negative
@@ -164,11 +151,11 @@ fn whole<'de, D: Deserializer<'de>>(d: D) -> Result<Option<u64>, D::Error> {
     Ok(number.and_then(|number| number.as_u64().or_else(|| number.as_f64().and_then(of_float))))
 }
 
-/// Executions of a contract that says nothing of retries.
+/// The most executions of a contract without a `retry_policy`.
 const DEFAULT_ATTEMPTS: u32 = 3;
 const MAX_ATTEMPTS: u32 = 10;
 
-/// The hash of a contract's document, whatever it says itself.
+/// The hash of a contract's document, whatever its member `hash` says.
 pub fn hash(document: &Value) -> String {
     let mut signed = document.clone();
     if let Some(members) = signed.as_object_mut() {
@@ -178,7 +165,7 @@ pub fn hash(document: &Value) -> String {
     format!("sha256:{}", canonical::digest(&signed))
 }
 
-/// Whether a text is a contract's id.
+/// Whether a text has the form of a contract's id.
 pub fn is_contract_id(text: &str) -> bool {
     let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     let id = text.strip_prefix("ctr_");

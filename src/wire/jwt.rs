@@ -1,14 +1,14 @@
-//! JSON Web Tokens in compact form (RFC 7519, RFC 7515 3.1) and the keys that check them (RFC 7517).
-//! This module reads; whether a token is believed is decided in `rules::owner` and `edge::jwt`.
+//! JSON Web Tokens in compact form (RFC 7519, RFC 7515 3.1), and the keys that check them (RFC 7517). They are only read here;
+//! whether a token is valid is decided in `rules::owner` and `edge::jwt`.
 
 use super::base64;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// Longest token read, in bytes.
+/// The longest token that is read, in bytes.
 pub const MAX_TOKEN: usize = 8 * 1024;
 
-/// The algorithms coinslot knows. There is no `none`.
+/// The algorithms that coinslot accepts. `none` is not among them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Algorithm {
     /// HMAC with SHA-256 (RFC 7518, 3.2).
@@ -24,23 +24,23 @@ struct Header {
     alg: Algorithm,
     #[serde(default)]
     kid: Option<String>,
-    /// Extensions that must be understood (RFC 7515, 4.1.11): we understand none.
+    /// Extensions that a reader must understand (RFC 7515, 4.1.11). We understand none, so a token that has any is refused.
     #[serde(default)]
     crit: Option<Value>,
 }
 
-/// The registered claims that matter here (RFC 7519, 4.1). Times are Unix seconds.
+/// The registered claims that are read (RFC 7519, 4.1). Times are Unix seconds.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct Claims {
-    /// Who issued the token.
+    /// The issuer.
     pub iss: String,
-    /// Whom it speaks of: the creator's id.
+    /// The subject, which is the creator's id.
     pub sub: String,
-    /// For whom it is meant.
+    /// The audience.
     pub aud: Audience,
-    /// Not valid from this second on. May carry a fraction (NumericDate).
+    /// The time from which the token is no longer valid. It may have a fraction (NumericDate).
     pub exp: f64,
-    /// Not valid before this second.
+    /// The time before which the token is not yet valid.
     #[serde(default)]
     pub nbf: Option<f64>,
 }
@@ -49,14 +49,12 @@ pub struct Claims {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(untagged)]
 pub enum Audience {
-    /// One.
     One(String),
-    /// Several.
     Many(Vec<String>),
 }
 
 impl Audience {
-    /// Whether `name` is among them.
+    /// Whether `name` is one of the names.
     pub fn contains(&self, name: &str) -> bool {
         match self {
             Audience::One(one) => one == name,
@@ -65,18 +63,16 @@ impl Audience {
     }
 }
 
-/// A token taken apart, its signature not yet checked.
+/// The parts of a token. Its signature has not been checked.
 #[derive(Clone, Debug)]
 pub struct Token {
-    /// What the header says it was signed with. Believed only where it equals the key's own.
+    /// The algorithm that the header names. Only a key of the same algorithm checks the signature.
     pub algorithm: Algorithm,
-    /// Which key the header names.
+    /// The key that the header names.
     pub key_id: Option<String>,
-    /// The payload.
     pub claims: Claims,
-    /// The bytes under the signature.
+    /// The bytes that the signature is over.
     pub signed: Vec<u8>,
-    /// The signature.
     pub signature: Vec<u8>,
 }
 
@@ -86,7 +82,7 @@ pub fn bearer(header: &str) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
-/// Takes a compact token apart. `None` where it is malformed, unsigned, or uses another algorithm.
+/// Reads a compact token. `None`: it is malformed, unsigned, or uses another algorithm.
 pub fn parse(token: &str) -> Option<Token> {
     if token.len() > MAX_TOKEN {
         return None;
@@ -109,34 +105,34 @@ pub fn parse(token: &str) -> Option<Token> {
 /// A set of public keys (RFC 7517, 5).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct JwkSet {
-    /// The keys. Those of other kinds are passed over when one is looked up.
+    /// The keys, of any kind. A look-up ignores those of a kind that we do not use.
     pub keys: Vec<Jwk>,
 }
 
-/// One public key. The members that WebCrypto needs stay as they came.
+/// One public key. The members that only WebCrypto reads are kept as they are.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Jwk {
-    /// `EC` or `RSA`; never `oct`, a shared secret has no place in a public set.
+    /// `EC` or `RSA`. `oct` is not used: a shared secret does not belong into a public set.
     pub kty: String,
-    /// The key's name.
+    /// The key's id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kid: Option<String>,
-    /// `P-256`, for `EC`.
+    /// The curve of an `EC` key, `P-256`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub crv: Option<String>,
-    /// What it may be used with, where it says.
+    /// The algorithm that the key is for, if it is named.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alg: Option<String>,
-    /// `sig`, where it says.
+    /// The use that the key is for, if it is named: `sig`.
     #[serde(default, rename = "use", skip_serializing_if = "Option::is_none")]
     pub usage: Option<String>,
-    /// x, y, n, e.
+    /// The numbers of the key: `x` and `y`, or `n` and `e`.
     #[serde(flatten)]
     pub rest: serde_json::Map<String, Value>,
 }
 
 impl Jwk {
-    /// The one algorithm this key checks, from its own kind. `None`: not a signing key we can use.
+    /// The algorithm that this key checks, which follows from its kind. `None`: it is no key that we can use.
     pub fn algorithm(&self) -> Option<Algorithm> {
         let algorithm = match (self.kty.as_str(), self.crv.as_deref()) {
             ("EC", Some("P-256")) => Algorithm::ES256,

@@ -1,4 +1,4 @@
-//! What a caller prefers (RFC 7240): to be answered at once, or after no longer than some seconds.
+//! The `Prefer` header (RFC 7240): a caller asks for a response at once, or after at most some seconds.
 
 /// The preferences that are honoured here.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -9,7 +9,7 @@ pub struct Prefer {
     pub wait: Option<u32>,
 }
 
-/// Reads the header's value. What is not known is passed over, and of two the first counts.
+/// Reads the header's value. Unknown preferences are ignored, and of two `wait` the first one counts.
 pub fn read(header: &str) -> Prefer {
     let mut prefer = Prefer::default();
     for preference in header.split(',') {

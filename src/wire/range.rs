@@ -1,25 +1,24 @@
 //! Byte ranges (RFC 9110, 14): one range of a body whose length is known.
 
-/// What of a body is asked for.
+/// The part of a body that a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RangeRequest {
-    /// All of it.
     Whole,
-    /// From the first position to the last, both included.
+    /// From the first byte to the last, both included.
     Part(usize, usize),
-    /// Nothing that is there.
+    /// A part that is beyond the body.
     Nothing,
 }
 
-/// Reads a `Range` header for a body of `length` bytes. What is no range of bytes, or several, asks for all of it,
-/// as the RFC allows.
+/// Reads a `Range` header for a body of `length` bytes. A header that is malformed, or asks for several ranges, asks for the
+/// whole body, as the RFC allows.
 pub fn read(header: &str, length: usize) -> RangeRequest {
     let range = header.trim().strip_prefix("bytes=").and_then(|range| range.trim().split_once('-'));
     let Some((first, last)) = range else { return RangeRequest::Whole };
     let end = length.saturating_sub(1);
     let number = |text: &str| {
         let plain = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-        // Beyond any body is the end of this one.
+        // A number that is too large for the type is beyond the end of any body.
         plain.then(|| text.parse().unwrap_or(usize::MAX))
     };
     match (first, last, number(first), number(last)) {

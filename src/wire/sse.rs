@@ -1,11 +1,10 @@
 //! Server-Sent Events, both ways (WHATWG HTML, 9.2 "Server-sent events").
 //!
-//! [`Parser`] is incremental: any split of the bytes gives the same events, and an incomplete event
-//! is a normal answer, not an error.
+//! [`Parser`] is incremental: the bytes may be split anywhere, and an event that is not complete yet is no error.
 
 use std::mem;
 
-/// One event as dispatched: its type (`message` where the stream named none) and its data.
+/// One event: its type (`message` where the stream names none) and its data.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
     /// The `event:` field.
@@ -14,21 +13,21 @@ pub struct Event {
     pub data: String,
 }
 
-/// A line, or an event, grew beyond the limit: the other side is not speaking SSE to us.
+/// A line or an event is longer than [`MAX_EVENT`], so the stream is probably no SSE.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("an event is longer than the limit")]
 pub struct TooLong;
 
-/// Longest line and longest event accepted, in bytes.
+/// The longest line and the longest event, in bytes.
 pub const MAX_EVENT: usize = 1024 * 1024;
 
-/// Turns bytes into events. Ids and retry times are passed over: nobody resumes from Claude.
+/// Turns bytes into events. Ids and retry times are ignored, because a stream of Claude cannot be resumed.
 #[derive(Debug, Default)]
 pub struct Parser {
     line: Vec<u8>,
-    /// The last byte was a CR: an LF right after it belongs to the same line end.
+    /// The last byte was a CR. An LF right after it belongs to the same line end.
     after_cr: bool,
-    /// The very first bytes of the stream have been seen (a byte order mark may stand there).
+    /// The first line has been read, which may begin with a byte order mark.
     started: bool,
     name: String,
     data: String,
@@ -36,7 +35,7 @@ pub struct Parser {
 }
 
 impl Parser {
-    /// Takes the next bytes; appends the events that they complete.
+    /// Reads the next bytes, and appends the events that they complete.
     pub fn push(&mut self, bytes: &[u8], events: &mut Vec<Event>) -> Result<(), TooLong> {
         let mut rest = bytes;
         while let Some((&first, tail)) = rest.split_first() {
@@ -82,7 +81,7 @@ impl Parser {
                 }
                 self.data.push_str(value);
             }
-            // id, retry, comments (an empty field name), and whatever comes later.
+            // Ids, retry times, comments (whose field name is empty), and unknown fields.
             _ => {}
         }
         None
@@ -96,7 +95,7 @@ impl Parser {
     }
 }
 
-/// Appends `id: <id>` and `data: <json>` as one event. `json` is compact, so it holds no line ends.
+/// Appends `id: <id>` and `data: <json>` as one event. `json` must be compact, without line ends.
 pub fn write(out: &mut Vec<u8>, id: u64, json: &str) {
     out.extend_from_slice(b"id: ");
     out.extend_from_slice(id.to_string().as_bytes());
@@ -104,7 +103,7 @@ pub fn write(out: &mut Vec<u8>, id: u64, json: &str) {
     write_unnumbered(out, json);
 }
 
-/// Appends `data: <json>` as an event that does not count: who comes back after it goes on from the one before.
+/// Appends `data: <json>` as an event without an id. A caller who reconnects after it continues from the event before.
 pub fn write_unnumbered(out: &mut Vec<u8>, json: &str) {
     out.extend_from_slice(b"data: ");
     out.extend_from_slice(json.as_bytes());

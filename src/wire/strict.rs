@@ -1,20 +1,21 @@
-//! JSON that is signed or hashed: every name once, and no whole number beyond what a double holds exactly (I-JSON,
-//! which RFC 8785 asks for), and no more values than are good for us. A stranger's kilobytes of `[[],[],…` would take a hundred times their size in memory.
+//! Reads JSON that is signed or hashed. Each name may occur once in an object, and a whole number must fit into a double
+//! exactly (I-JSON, which RFC 8785 asks for). The number of values is limited too, because `[[],[],…` takes a hundred times
+//! its size in memory.
 
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 use std::cell::Cell;
 use std::fmt;
 
-/// The most values a document may have.
+/// The most values of a document.
 const MAX_VALUES: usize = 20_000;
-/// How deep a document may be: there is room for what others put around it.
-const DEEPEST: usize = 96;
-/// The largest whole number that every reader of JSON reads alike (RFC 7493, 2.2).
-const EXACT: u64 = (1 << 53) - 1;
+/// The deepest nesting of a document. It is less than the 128 of `serde_json`, because other documents contain this one.
+const MAX_DEPTH: usize = 96;
+/// The largest whole number that every reader of JSON reads as the same number (RFC 7493, 2.2).
+const MAX_EXACT: u64 = (1 << 53) - 1;
 const TOO_LARGE: &str = "a whole number beyond 2^53, which belongs into a string";
 
-/// Reads JSON so. The error names what is wrong, and where.
+/// Reads JSON. The error says what is wrong, and where.
 pub fn from_slice(bytes: &[u8]) -> serde_json::Result<Value> {
     let left = Cell::new(MAX_VALUES);
     let mut reader = serde_json::Deserializer::from_slice(bytes);
@@ -30,8 +31,9 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn inside<E: Error>(self) -> Result<Self, E> {
-        match self.depth < DEEPEST {
+    /// The reader of the values inside this one.
+    fn nested<E: Error>(self) -> Result<Self, E> {
+        match self.depth < MAX_DEPTH {
             true => Ok(Self { depth: self.depth + 1, ..self }),
             false => Err(E::custom("too deep")),
         }
@@ -64,14 +66,14 @@ impl<'de> Visitor<'de> for Reader<'_> {
     }
 
     fn visit_i64<E: Error>(self, value: i64) -> Result<Value, E> {
-        match value.unsigned_abs() <= EXACT {
+        match value.unsigned_abs() <= MAX_EXACT {
             true => Ok(value.into()),
             false => Err(E::custom(TOO_LARGE)),
         }
     }
 
     fn visit_u64<E: Error>(self, value: u64) -> Result<Value, E> {
-        match value <= EXACT {
+        match value <= MAX_EXACT {
             true => Ok(value.into()),
             false => Err(E::custom(TOO_LARGE)),
         }
@@ -90,17 +92,17 @@ impl<'de> Visitor<'de> for Reader<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
-        let (mut values, inside) = (Vec::new(), self.inside()?);
-        while let Some(value) = seq.next_element_seed(inside)? {
+        let (mut values, nested) = (Vec::new(), self.nested()?);
+        while let Some(value) = seq.next_element_seed(nested)? {
             values.push(value);
         }
         Ok(Value::Array(values))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
-        let (mut fields, inside) = (Map::new(), self.inside()?);
+        let (mut fields, nested) = (Map::new(), self.nested()?);
         while let Some(Name(name)) = map.next_key()? {
-            let value = map.next_value_seed(inside)?;
+            let value = map.next_value_seed(nested)?;
             if fields.insert(name, value).is_some() {
                 return Err(A::Error::custom("a name stands twice"));
             }
@@ -124,19 +126,19 @@ mod tests {
     #[test]
     fn a_name_stands_once() {
         assert!(from_slice(br#"{"a":1,"b":{"a":1}}"#).is_ok());
-        let told = from_slice(br#"{"b":{"a":1,"a":1}}"#).unwrap_err().to_string();
-        assert!(told.contains("stands twice"), "{told}");
+        let error = from_slice(br#"{"b":{"a":1,"a":1}}"#).unwrap_err().to_string();
+        assert!(error.contains("stands twice"), "{error}");
     }
 
     #[test]
-    fn there_is_a_deepest() {
+    fn the_depth_of_a_document_is_limited() {
         let deep = |n: usize| format!("{}{}", "[".repeat(n), "]".repeat(n));
-        assert!(from_slice(deep(DEEPEST).as_bytes()).is_ok());
-        assert!(from_slice(deep(DEEPEST + 1).as_bytes()).is_err());
+        assert!(from_slice(deep(MAX_DEPTH).as_bytes()).is_ok());
+        assert!(from_slice(deep(MAX_DEPTH + 1).as_bytes()).is_err());
     }
 
     #[test]
-    fn there_is_a_most() {
+    fn the_number_of_values_is_limited() {
         let arrays = |n: usize| format!("[{}]", vec!["[]"; n].join(","));
         assert!(from_slice(arrays(MAX_VALUES - 1).as_bytes()).is_ok());
         assert!(from_slice(arrays(MAX_VALUES).as_bytes()).is_err());

@@ -1,15 +1,15 @@
-//! Points in time as JSON has them: RFC 3339's `date-time`.
+//! Points in time as JSON spells them: the `date-time` of RFC 3339.
 
 use time::format_description::well_known::Rfc3339;
 use time::OffsetDateTime;
 
-/// Unix milliseconds of a date-time, from 1970 on.
+/// The Unix milliseconds of a date-time. `None`: the text is none, or is before 1970.
 pub fn parse(text: &str) -> Option<u64> {
     let at = OffsetDateTime::parse(text, &Rfc3339).ok()?;
     u64::try_from(at.unix_timestamp_nanos() / 1_000_000).ok()
 }
 
-/// The date-time of Unix milliseconds, in UTC, to the millisecond.
+/// The date-time of Unix milliseconds, in UTC.
 pub fn format(millis: u64) -> String {
     let at = OffsetDateTime::from_unix_timestamp_nanos(i128::from(millis).saturating_mul(1_000_000)).ok();
     at.and_then(|at| at.format(&Rfc3339).ok()).unwrap_or_default()

@@ -1,4 +1,4 @@
-//! x402 version 2: the challenge, the payment, and the facilitator's answers.
+//! x402 version 2: the challenge, the payment, and the answers of a facilitator.
 //!
 //! Specification: x402 v2, sections 5 (types) and 7 (facilitator), and the HTTP transport
 //! (`PAYMENT-REQUIRED`, `PAYMENT-SIGNATURE`, `PAYMENT-RESPONSE`: base64 of JSON).
@@ -9,144 +9,138 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// The longest payment header we read, in bytes of base64. A signed EIP-3009 payment is about 1.5 KB.
+/// The longest payment header that is read, in bytes of base64. (A signed EIP-3009 payment has about 1.5 KB.)
 pub const MAX_HEADER: usize = 16 * 1024;
 
-/// What is being bought (v2, 5.1.1 `ResourceInfo`).
+/// The resource that is paid for (v2, 5.1.1 `ResourceInfo`).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Resource {
-    /// The URL that was called, exactly.
+    /// The exact URL that was called.
     pub url: String,
-    /// One line for people.
+    /// A line for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
-    /// Of the paid answer.
+    /// The media type of the paid response.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mime_type: Option<String>,
 }
 
-/// One way to pay (v2, 5.1.2).
+/// One of the ways to pay (v2, 5.1.2).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PaymentRequirements {
-    /// `exact` is the one we offer.
+    /// `exact` is the only scheme that we offer.
     pub scheme: String,
-    /// CAIP-2: `eip155:8453`.
+    /// The CAIP-2 id, such as `eip155:8453`.
     pub network: String,
-    /// Atomic units.
     pub amount: Amount,
-    /// The token's contract address.
+    /// The address of the token's contract.
     pub asset: String,
-    /// Who is paid.
+    /// The recipient's address.
     pub pay_to: String,
-    /// Seconds that a payment stays valid: covers generation and settlement.
+    /// For how many seconds a payment stays valid, which covers generation and settlement.
     pub max_timeout_seconds: u64,
-    /// For `exact` on EVM: the token's EIP-712 domain `name` and `version`.
+    /// For `exact` on EVM: the `name` and `version` of the token's EIP-712 domain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub extra: Option<Map<String, Value>>,
 }
 
-/// The challenge in `PAYMENT-REQUIRED` (v2, 5.1).
+/// The challenge in the header `PAYMENT-REQUIRED` (v2, 5.1).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PaymentRequired {
     /// 2.
     pub x402_version: u8,
-    /// Why payment is asked for, or what was wrong with the one that came.
+    /// Why payment is required, or what is wrong with the payment that was presented.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// What is being bought.
     pub resource: Resource,
-    /// The offers, in order of preference.
+    /// The offers, the preferred one first.
     pub accepts: Vec<PaymentRequirements>,
-    /// What else a payment may carry, by the extension's name.
+    /// The extensions that a payment may use, by their names.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub extensions: Map<String, Value>,
 }
 
-/// A payment from `PAYMENT-SIGNATURE` (v2, 5.2). The raw JSON goes to the facilitator beside it.
+/// The payment in the header `PAYMENT-SIGNATURE` (v2, 5.2). The facilitator gets the JSON as it was sent, not this type.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PaymentPayload {
     /// 2.
     pub x402_version: u8,
-    /// The echo of the challenge's resource.
+    /// The resource of the challenge, repeated.
     #[serde(default)]
     pub resource: Option<Resource>,
-    /// The offer that the payer chose, as it was made.
+    /// The offer that the payer has chosen, repeated.
     pub accepted: PaymentRequirements,
-    /// The scheme's own part: see [`crate::wire::evm`].
+    /// The part that depends on the scheme: see [`crate::wire::evm`].
     pub payload: Map<String, Value>,
 }
 
-/// Body of `POST /verify` and `POST /settle` (v2, 7.1 and 7.2; v1 has the same shape).
+/// The body of `POST /verify` and `POST /settle` (v2, 7.1 and 7.2; it is the same in v1).
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct FacilitatorRequest<'a> {
-    /// The version that the payment itself is in.
+    /// The version of the payment.
     pub x402_version: u8,
-    /// The payment as it came.
+    /// The payment as it was sent.
     pub payment_payload: &'a Value,
-    /// Our own terms, never the payer's echo of them.
+    /// Our own terms, and not those that the payer has repeated.
     pub payment_requirements: &'a Value,
 }
 
-/// Answer of `POST /verify` (v2, 7.1).
+/// The answer to `POST /verify` (v2, 7.1).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct VerifyResponse {
-    /// The facilitator's verdict.
     pub is_valid: bool,
-    /// A code, where the verdict is no.
+    /// The code of the reason, where the payment is not valid.
     #[serde(default)]
     pub invalid_reason: Option<String>,
-    /// Who pays.
+    /// The payer's address.
     #[serde(default)]
     pub payer: Option<String>,
 }
 
-/// Answer of `POST /settle` (v2, 7.2), and the content of `PAYMENT-RESPONSE` (5.3).
+/// The answer to `POST /settle` (v2, 7.2), and the content of the header `PAYMENT-RESPONSE` (5.3).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SettleResponse {
     /// Whether the money has moved.
     pub success: bool,
-    /// A code, where it has not.
+    /// The code of the reason, where it has not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error_reason: Option<String>,
-    /// The transaction's hash; empty where nothing was submitted.
+    /// The hash of the transaction; empty where none was submitted.
     #[serde(default)]
     pub transaction: String,
-    /// Where: CAIP-2 in v2, a name in v1.
+    /// The CAIP-2 id in v2, a name in v1.
     #[serde(default)]
     pub network: String,
-    /// Who paid.
+    /// The payer's address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub payer: Option<String>,
 }
 
-/// Answer of `GET /supported` (v2, 7.3).
+/// The answer to `GET /supported` (v2, 7.3).
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Supported {
-    /// What it settles.
     pub kinds: Vec<SupportedKind>,
 }
 
-/// One thing that a facilitator settles.
+/// One kind of payment that a facilitator settles.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SupportedKind {
-    /// The version of the payments.
     pub x402_version: u8,
-    /// `exact`.
     pub scheme: String,
-    /// CAIP-2 in v2 (`eip155:*` stands for all of a kind), a name in v1.
+    /// The CAIP-2 id in v2 (`eip155:*` stands for all EVM networks), a name in v1.
     pub network: String,
 }
 
 impl Supported {
-    /// Whether payments of this version and scheme are settled on the network: its id, or its name in v1.
+    /// Whether payments of this version and scheme are settled on a network, which is named by its id or its name in v1.
     pub fn covers(&self, version: u8, scheme: &str, network: &str, network_v1: &str) -> bool {
         let all = network.split_once(':').map(|(kind, _)| format!("{kind}:*"));
         let named =
@@ -155,23 +149,21 @@ impl Supported {
     }
 }
 
-/// A header that is not base64 of the expected JSON.
+/// Why a header is not the expected JSON in base64.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HeaderError {
-    /// Over [`MAX_HEADER`].
+    /// The header is longer than [`MAX_HEADER`].
     #[error("the header is too long")]
     TooLong,
-    /// Not base64.
     #[error("the header is not base64")]
     NotBase64,
-    /// Not the expected JSON.
     #[error("the header does not hold the expected JSON")]
     NotJson,
 }
 
-/// JSON, then base64: how every x402 header is written.
+/// Writes an x402 header, which is JSON in base64.
 pub fn encode_header(value: &impl Serialize) -> String {
-    // Our own types have string keys and no failing serializers, so this cannot fail.
+    // This cannot fail: the keys of our types are strings, and none of their serializers fails.
     base64::encode(&serde_json::to_vec(value).unwrap_or_default())
 }
 
@@ -184,8 +176,8 @@ pub fn decode_header<T: DeserializeOwned>(text: &str) -> Result<T, HeaderError> 
     serde_json::from_slice(&json).map_err(|_| HeaderError::NotJson)
 }
 
-/// Keeps a facilitator's reason only where it looks like the codes of the specification
-/// (`insufficient_funds`): other people's prose is not passed on.
+/// Keeps the reason of a facilitator only where it has the form of the specification's codes (`insufficient_funds`). Texts
+/// of others are not passed on.
 pub fn reason_code(reason: Option<&str>) -> Option<String> {
     let code = reason?;
     let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';

@@ -1,6 +1,7 @@
 //! JSON read flat: the first level as any reader has it, and of what is below no more than its kind.
 
 use coinslot::testing::wire::flat::from_slice;
+use coinslot::testing::wire::strict;
 use proptest::prelude::*;
 use serde_json::{json, Value};
 
@@ -92,6 +93,19 @@ fn depth_does_not_matter() {
     let objects = format!("{}1{}", "{\"a\":".repeat(80_000), "}".repeat(80_000));
     assert_eq!(read(&objects), json!({"a": {}}));
     assert!(from_slice(&deep.as_bytes()[1..]).is_err() && from_slice(&deep.as_bytes()[..499_999]).is_err());
+}
+
+/// With its features `raw_value` and `arbitrary_precision`, serde_json reads an object with such a name as something else: a
+/// contract would be another document when it is read back than when it was signed.
+#[test]
+fn no_name_of_a_member_has_a_meaning_of_its_own() {
+    for name in ["$serde_json::private::RawValue", "$serde_json::private::Number"] {
+        let text = format!("{{\"{name}\":\"[1]\"}}");
+        let value = Value::Object([(name.to_owned(), json!("[1]"))].into_iter().collect());
+        assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), value);
+        assert_eq!(strict::from_slice(text.as_bytes()).unwrap(), value);
+        assert_eq!(read(&text), value);
+    }
 }
 
 fn any_json() -> impl Strategy<Value = Value> {
