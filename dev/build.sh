@@ -47,4 +47,6 @@ PATH=$PWD/dev/toolchain:$PATH COINSLOT_WASM_BIN=$WASM_BIN RUSTC_BOOTSTRAP=1 RUST
   .tools/bin/worker-build --profile "$profile" --no-opt --panic-unwind --out-dir "$out" ${features:+-- --features "$features"} 9>&- ||
   { echo failed >"$out/.stamp"; exit 1; } # what dev/stack.mjs looks for
 echo "$now" >"$out/.stamp"
-say "done in $(($(date +%s) - begun))s: $(($(gzip -9c "$out/index_bg.wasm" | wc -c) / 1024)) KiB of wasm gzipped"
+size=
+[ $profile != release ] || size=": $(($(gzip -9c "$out/index_bg.wasm" | wc -c) / 1024)) KiB of wasm gzipped"
+say "done in $(($(date +%s) - begun))s$size"
