@@ -56,7 +56,7 @@ function schemaOf(database) {
   );
 }
 
-test('the migrations make the database of schema.sql, are recorded, and can be applied again', { timeout: 120_000 }, async () => {
+test('the migrations make the database of schema.sql, are recorded, and can be applied again', { timeout: 300_000 }, async () => {
   await migrate();
   const first = open();
   const made = schemaOf(first);
