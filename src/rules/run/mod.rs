@@ -3,8 +3,8 @@
 //! ```text
 //! New ─presented─▶ Presented ─verified─▶ Verified ─began─▶ Answering ─settled─▶ Streaming ─ended─▶ Delivered
 //!                      │                  ▲  │                 │ │                  │
-//!                      ▼ not valid        └──┤ broke, and      │ ▼ rejected         ▼ broke: Claude is called again,
-//!                   Refused      called again▼                 │ Refused            from Interrupted if text was shown;
+//!                      ▼ not valid        └──┤ temporary       │ ▼ rejected         ▼ broke: Claude is called again,
+//!                   Refused           error  ▼                 │ Refused            from Interrupted if text was shown;
 //!                                         Failed               ▼ no answer          after the last attempt:
 //!                                         (not charged)  SettlementUnknown          Refundable ─reported─▶ Reported
 //!                                                         │ reconcile: find evidence
