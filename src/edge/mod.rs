@@ -1,5 +1,5 @@
-//! What we touch: D1, KV, the objects' storage, R2, WebCrypto, the facilitators, the chain, Claude, the clock. Each module
-//! turns one of them into our types; what an answer means is decided in `rules/`.
+//! What we touch: D1, KV, the objects' storage, R2, WebCrypto, the facilitators, the chain, Claude, the clock. Each
+//! module turns one of them into our types; what an answer means is decided in `rules/`.
 //!
 //! An error of ours is a fault. It is logged here, where it occurs, and becomes [`Refusal::Internal`], which tells the
 //! caller nothing about it.

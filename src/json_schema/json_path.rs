@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-/// A path, as its last step with a reference to the path before it. So that no path is copied while a document is walked
-/// through.
+/// A path, as its last step with a reference to the path before it. So that no path is copied while a document is
+/// walked through.
 #[derive(Clone, Copy)]
 pub enum JsonPath<'p> {
     /// The whole document.

@@ -1,9 +1,9 @@
-//! JSON Schema, draft 2020-12, for schemas and instances that strangers choose. `format` and the `content*` keywords are
-//! annotations, which is the draft's default. References within the schema are followed, others are not.
+//! JSON Schema, draft 2020-12, for schemas and instances that strangers choose. `format` and the `content*` keywords
+//! are annotations, which is the draft's default. References within the schema are followed, others are not.
 //!
-//! A keyword that is not understood is refused by its name when the schema is read, because a typo must not turn a check
-//! off. A check that takes too long is a mismatch by its own name: all of its work is counted in steps against one budget,
-//! so that no schema can block the isolate for others.
+//! A keyword that is not understood is refused by its name when the schema is read, because a typo must not turn a
+//! check off. A check that takes too long is a mismatch by its own name: all of its work is counted in steps against
+//! one budget, so that no schema can block the isolate for others.
 
 mod check;
 mod json_path;
@@ -48,12 +48,13 @@ pub struct Unsupported {
 /// Where an instance does not satisfy a schema.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mismatch {
-    /// The place in the instance, such as `colors[0]`; empty for the whole instance. A property that is missing is named
-    /// at the place where it should be.
+    /// The place in the instance, such as `colors[0]`; empty for the whole instance. A property that is missing is
+    /// named at the place where it should be.
     pub field: String,
     /// What the schema expects there, for people, such as `a string` or `at most 10`.
     pub expected: String,
-    /// The keyword that is not satisfied; `fuel` where the steps did not suffice, `depth` where the check went too deep.
+    /// The keyword that is not satisfied; `fuel` where the steps did not suffice, `depth` where the check went too
+    /// deep.
     pub keyword: &'static str,
 }
 

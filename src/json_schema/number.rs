@@ -41,8 +41,8 @@ impl Num {
     }
 }
 
-/// Compares a whole number with a float that is none. They are never equal, because the float has a fraction or is beyond
-/// `i128`, where the cast saturates.
+/// Compares a whole number with a float that is none. They are never equal, because the float has a fraction or is
+/// beyond `i128`, where the cast saturates.
 fn whole_to_float(whole: i128, float: f64) -> Ordering {
     match whole <= float.floor() as i128 {
         true => Ordering::Less,
@@ -93,8 +93,8 @@ fn power_of_ten(mut exponent: u32, modulus: u128) -> u128 {
     power
 }
 
-/// Whether the number is negative, its digits, and its power of ten. A float is the shortest decimal that reads back as the
-/// same float, which is the one that was written.
+/// Whether the number is negative, its digits, and its power of ten. A float is the shortest decimal that reads back as
+/// the same float, which is the one that was written.
 fn decimal(number: &Number) -> Option<(bool, u64, i32)> {
     if let Some(whole) = number.as_u64() {
         return Some((false, whole, 0));

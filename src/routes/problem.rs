@@ -180,3 +180,27 @@ pub(crate) fn respond(refusal: &Refusal, body: &impl Serialize) -> Result<Respon
     let response = Response::from_bytes(serde_json::to_vec(body)?)?;
     Ok(response.with_status(status(refusal)).with_headers(headers))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    const ERRORS_PAGE: &str = include_str!("../../docs/errors.md");
+    /// One of each refusal: `tests/rules/refusals.rs` checks that none is missing.
+    const REFUSALS: &str = include_str!("../../tests/golden/refusals.json");
+
+    /// The codes of the page, each with its status.
+    fn documented() -> BTreeMap<&'static str, u16> {
+        let rows = ERRORS_PAGE.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` | "));
+        rows.map(|(code, rest)| (code, rest.split(' ').next().unwrap().parse().unwrap())).collect()
+    }
+
+    #[test]
+    fn the_errors_page_has_every_code_with_its_status_and_no_other() {
+        let refusals: Vec<Refusal> = serde_json::from_str(REFUSALS).unwrap();
+        let statuses: BTreeMap<_, _> = refusals.iter().map(|refusal| (refusal.code(), status(refusal))).collect();
+        assert!(statuses.len() > 60, "only {} codes were found", statuses.len());
+        assert_eq!(documented(), statuses);
+    }
+}

@@ -1,13 +1,13 @@
-//! Claude's answer as coinslot reads it: which failure is which, and how far a stream has come.
+//! Claude's answer: which kind of error a failed call is, and how far a stream has come.
 
 use crate::rules::refusal::{ModelError, Refusal};
 use crate::wire::anthropic;
 use crate::wire::anthropic::{ErrorBody, ErrorType, StopReason, StreamEvent, Usage};
 use crate::wire::sse;
 
-/// Tells a failed call apart, by its type first and its status second.
+/// The kind of error of a failed call, by the type in its body, or else by its status.
 ///
-/// Anthropic's text is read for two cases that share a type with others, and goes no further.
+/// Anthropic's text is only read for two kinds that share their type with others, and is not passed on.
 pub fn model_error_of(status: u16, body: Option<&ErrorBody>, retry_after: Option<u32>) -> ModelError {
     let text = body.map(|b| b.error.message.to_ascii_lowercase()).unwrap_or_default();
     let says = |words: &[&str]| words.iter().any(|w| text.contains(w));
@@ -49,44 +49,44 @@ pub fn key_refusal_of(error: ModelError) -> Refusal {
     }
 }
 
-/// One thing that happened in the answer.
+/// A step in the course of an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
     /// `message_start`.
     Began,
-    /// More text.
+    /// The next text.
     Text(String),
-    /// `message_stop`: the answer is whole.
+    /// `message_stop`: the answer is complete.
     Whole,
-    /// The answer is over, and not whole.
+    /// The answer has ended and is not complete.
     Broke(ModelError),
 }
 
-/// Follows one answer through its stream.
+/// Reads the stream of one answer.
 #[derive(Debug, Default)]
 pub struct AnswerReader {
     parser: sse::Parser,
     began: bool,
     over: bool,
-    /// Tokens so far.
+    /// The tokens so far.
     pub usage: Usage,
-    /// Why Claude stopped, once it has said so.
+    /// Why Claude has stopped, once the stream says so.
     pub stop_reason: Option<StopReason>,
 }
 
 impl AnswerReader {
-    /// Whether `message_start` has come.
+    /// Whether `message_start` has arrived.
     pub fn has_begun(&self) -> bool {
         self.began
     }
 
-    /// Whether the answer is over, whole or not.
+    /// Whether the answer has ended, complete or not.
     pub fn is_over(&self) -> bool {
         self.over
     }
 
-    /// Takes the next bytes. Text that comes in one read is one step, however many deltas it was:
-    /// the number of wake-ups, not of bytes, is what streaming costs.
+    /// Reads the next bytes. All text in them becomes one step, however many deltas there are, because streaming costs
+    /// CPU time for each step and not for each byte.
     pub fn push(&mut self, bytes: &[u8]) -> Vec<Step> {
         let mut steps = Vec::new();
         let mut events = Vec::new();
@@ -96,7 +96,7 @@ impl AnswerReader {
                 return steps;
             }
             match anthropic::read_event(event) {
-                Ok(event) => self.take(event, &mut steps),
+                Ok(event) => self.apply(event, &mut steps),
                 Err(_) => self.end(Step::Broke(ModelError::Broken), &mut steps),
             }
         }
@@ -106,7 +106,7 @@ impl AnswerReader {
         steps
     }
 
-    /// The stream has ended, or the connection broke.
+    /// The stream has ended, or the connection has broken.
     pub fn end_of_stream(&mut self) -> Vec<Step> {
         let mut steps = Vec::new();
         if !self.over {
@@ -115,7 +115,7 @@ impl AnswerReader {
         steps
     }
 
-    fn take(&mut self, event: StreamEvent, steps: &mut Vec<Step>) {
+    fn apply(&mut self, event: StreamEvent, steps: &mut Vec<Step>) {
         match event {
             StreamEvent::Start(usage) => {
                 self.usage.update(usage);
@@ -136,15 +136,15 @@ impl AnswerReader {
                 _ => self.end(Step::Whole, steps),
             },
             StreamEvent::Error(kind) => {
-                let fault = match kind {
+                let error = match kind {
                     ErrorType::OverloadedError if !self.began => ModelError::Overloaded,
                     ErrorType::RateLimitError if !self.began => ModelError::RateLimited { retry_after: None },
                     _ if !self.began => ModelError::Upstream,
                     _ => ModelError::Broken,
                 };
-                self.end(Step::Broke(fault), steps);
+                self.end(Step::Broke(error), steps);
             }
-            // Text or an end before the beginning: not the Messages API.
+            // Text or an end before `message_start`: this is not the Messages API.
             StreamEvent::Text(_) | StreamEvent::Stop => self.end(Step::Broke(ModelError::Broken), steps),
             StreamEvent::Other => {}
         }

@@ -4,8 +4,8 @@ use crate::rules::hire::instructions::repair;
 use crate::rules::record::run_request::RenderedPrompt;
 use crate::wire::anthropic::{Message, MessagesRequest, OutputConfig, OutputFormat};
 
-/// The body of `POST /v1/messages`. `rejected` is an earlier answer of Claude to the same prompt, and what is wrong with
-/// it: then a better one is asked for.
+/// The body of `POST /v1/messages`. `rejected` is an earlier answer of Claude to the same prompt, and what is wrong
+/// with it: then a better one is asked for.
 pub fn body(model: &str, max_tokens: u32, prompt: &RenderedPrompt, rejected: Option<(&str, &str)>) -> String {
     let rejected = rejected.map(|(answer, mismatch)| (answer, repair(mismatch)));
     let mut messages = vec![Message { role: "user", content: prompt.user.reveal() }];

@@ -1,7 +1,7 @@
 //! The `Accept` header (RFC 9110, 12.5.1), for the one choice that coinslot offers: SSE or JSON.
 
-/// Whether the caller prefers JSON to an event stream. A header that names neither, or both with the same weight, means the
-/// stream.
+/// Whether the caller prefers JSON to an event stream. A header that names neither, or both with the same weight, means
+/// the stream.
 pub fn prefers_json(accept: &str) -> bool {
     weight(accept, "application/json") > weight(accept, "text/event-stream")
 }

@@ -1,5 +1,5 @@
-//! Money. An [`Amount`] counts atomic units of a token; a [`Price`] is the decimal that a creator writes ("0.01"). The one
-//! conversion between them is [`Price::to_amount`]. There are no floats.
+//! Money. An [`Amount`] counts atomic units of a token; a [`Price`] is the decimal that a creator writes ("0.01"). The
+//! one conversion between them is [`Price::to_amount`]. There are no floats.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;

@@ -1,7 +1,7 @@
 //! Anthropic's Messages API: the request, the events of the stream, the errors.
 //!
-//! Reference: Messages API (`POST /v1/messages`), "Streaming messages" and "Errors". Unknown types of events and deltas are
-//! ignored, as the reference asks of clients.
+//! Reference: Messages API (`POST /v1/messages`), "Streaming messages" and "Errors". Unknown types of events and deltas
+//! are ignored, as the reference asks of clients.
 
 use super::sse;
 use serde::{Deserialize, Serialize};

@@ -1,5 +1,5 @@
-//! The two alphabets of base64: the standard one for x402 headers (x402 v2, HTTP transport), and the URL-safe one without
-//! padding for JWTs (RFC 7515) and the vault's envelopes.
+//! The two alphabets of base64: the standard one for x402 headers (x402 v2, HTTP transport), and the URL-safe one
+//! without padding for JWTs (RFC 7515) and the vault's envelopes.
 
 use ::base64::alphabet;
 use ::base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD, URL_SAFE_NO_PAD};

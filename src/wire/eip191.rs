@@ -37,8 +37,8 @@ impl fmt::Debug for Signer {
     }
 }
 
-/// Whether `signer` has signed `text`. Only the spelling that wallets write is valid: lower-case hex, a low `s`, and `v` 27 or
-/// 28.
+/// Whether `signer` has signed `text`. Only the spelling that wallets write is valid: lower-case hex, a low `s`, and
+/// `v` 27 or 28.
 pub fn is_signed(text: &str, signature: &str, signer: Address) -> bool {
     let bytes = signature.strip_prefix("0x").filter(|hex| !hex.bytes().any(|b| b.is_ascii_uppercase()));
     let bytes = bytes.and_then(|hex| hex::decode(hex).ok()).and_then(|bytes| <[u8; 65]>::try_from(bytes).ok());

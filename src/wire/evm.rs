@@ -1,5 +1,5 @@
-//! The payload of the scheme `exact` on EVM networks: an EIP-3009 `TransferWithAuthorization` that the payer signs (x402
-//! `scheme_exact_evm`, phase 2). Permit2 payloads are not read, because we never offer Permit2.
+//! The payload of the scheme `exact` on EVM networks: an EIP-3009 `TransferWithAuthorization` that the payer signs
+//! (x402 `scheme_exact_evm`, phase 2). Permit2 payloads are not read, because we never offer Permit2.
 
 use crate::wire::amount::Amount;
 use k256::ecdsa::{RecoveryId, Signature, VerifyingKey};
@@ -155,8 +155,8 @@ fn hash_struct(types: &str, members: &[Word]) -> Word {
 pub enum Signed {
     /// It is by the payer's own key.
     ByPayer,
-    /// It does not have the form of a key's signature. Whether it is valid for a contract wallet (EIP-1271, EIP-6492) only
-    /// the facilitator can check.
+    /// It does not have the form of a key's signature. Whether it is valid for a contract wallet (EIP-1271, EIP-6492)
+    /// only the facilitator can check.
     Elsewhere,
     /// It is by another key, or over another message.
     Wrong,
@@ -242,8 +242,8 @@ impl Authorization {
         })
     }
 
-    /// Whether the payer's key has signed this for the token of `domain` (EIP-712). A signature with a high `s` is wrong,
-    /// because tokens refuse it.
+    /// Whether the payer's key has signed this for the token of `domain` (EIP-712). A signature with a high `s` is
+    /// wrong, because tokens refuse it.
     pub fn signed(&self, domain: &Domain) -> Signed {
         let Ok(bytes) = <[u8; 65]>::try_from(self.signature.as_slice()) else {
             return Signed::Elsewhere;

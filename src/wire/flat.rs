@@ -1,9 +1,10 @@
-//! Reads JSON of which only the first level matters: the strings of an object are kept, and of every other value only its
-//! type. So half a megabyte of nested arrays takes no more memory than it has bytes.
+//! Reads JSON of which only the first level matters: the strings of an object are kept, and of every other value only
+//! its type. So half a megabyte of nested arrays takes no more memory than it has bytes.
 //!
-//! `serde_json`'s `RawValue` would make this shorter, but its feature `raw_value` changes every reader of [`Value`] in the
-//! crate: an object whose first member is named `$serde_json::private::RawValue` is then replaced by the JSON inside that
-//! member. A contract with such a member would be another document when it is read back than when it was signed.
+//! `serde_json`'s `RawValue` would make this shorter, but its feature `raw_value` changes every reader of [`Value`] in
+//! the crate: an object whose first member is named `$serde_json::private::RawValue` is then replaced by the JSON
+//! inside that member. A contract with such a member would be another document when it is read back than when it was
+//! signed.
 
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};

@@ -1,8 +1,9 @@
 //! Contracts of HIRE/1.0, after its contract schema and its page on execution.
 //!
-//! The protocol leaves open which bytes of a contract are hashed and signed. Here they are the canonical form (RFC 8785) of
-//! the document without `hash` and `signatures`. `hash` is `sha256:` and the SHA-256 of these bytes. Both parties sign that
-//! string with their wallets (EIP-191), the worker first. Members that the schema does not know are kept, and hashed too.
+//! The protocol leaves open which bytes of a contract are hashed and signed. Here they are the canonical form (RFC
+//! 8785) of the document without `hash` and `signatures`. `hash` is `sha256:` and the SHA-256 of these bytes. Both
+//! parties sign that string with their wallets (EIP-191), the worker first. Members that the schema does not know are
+//! kept, and hashed too.
 
 use super::canonical;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -128,8 +129,8 @@ pub struct Signatures {
 }
 
 impl Sla {
-    /// The most executions of the task. `retry_policy` says it in a small grammar: `none`, `3`, `1 attempt`, `3 attempts`,
-    /// from 1 to 10. `None`: it is another text.
+    /// The most executions of the task. `retry_policy` says it in a small grammar: `none`, `3`, `1 attempt`, `3
+    /// attempts`, from 1 to 10. `None`: it is another text.
     pub fn attempts(&self) -> Option<u32> {
         let Some(policy) = &self.retry_policy else {
             return Some(DEFAULT_ATTEMPTS);

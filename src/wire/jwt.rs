@@ -1,5 +1,5 @@
-//! JSON Web Tokens in compact form (RFC 7519, RFC 7515 3.1), and the keys that check them (RFC 7517). They are only read here;
-//! whether a token is valid is decided in `rules::owner` and `edge::jwt`.
+//! JSON Web Tokens in compact form (RFC 7519, RFC 7515 3.1), and the keys that check them (RFC 7517). They are only
+//! read here; whether a token is valid is decided in `rules::owner` and `edge::jwt`.
 
 use super::base64;
 use serde::{Deserialize, Serialize};
@@ -24,7 +24,8 @@ struct Header {
     alg: Algorithm,
     #[serde(default)]
     kid: Option<String>,
-    /// Extensions that a reader must understand (RFC 7515, 4.1.11). We understand none, so a token that has any is refused.
+    /// Extensions that a reader must understand (RFC 7515, 4.1.11). We understand none, so a token that has any is
+    /// refused.
     #[serde(default)]
     crit: Option<Value>,
 }

@@ -1,5 +1,5 @@
-//! The formats of others: x402, Anthropic, SSE, JWT, EVM, HIRE, and parts of HTTP. Pure: bytes become types, without a clock
-//! and without a network. Each module names the specification that it follows.
+//! The formats of others: x402, Anthropic, SSE, JWT, EVM, HIRE, and parts of HTTP. Pure: bytes become types, without a
+//! clock and without a network. Each module names the specification that it follows.
 
 pub mod accept;
 pub mod amount;

@@ -10,8 +10,8 @@ pub enum RangeRequest {
     Nothing,
 }
 
-/// Reads a `Range` header for a body of `length` bytes. A header that is malformed, or asks for several ranges, asks for the
-/// whole body, as the RFC allows.
+/// Reads a `Range` header for a body of `length` bytes. A header that is malformed, or asks for several ranges, asks
+/// for the whole body, as the RFC allows.
 pub fn read(header: &str, length: usize) -> RangeRequest {
     let range = header.trim().strip_prefix("bytes=").and_then(|range| range.trim().split_once('-'));
     let Some((first, last)) = range else { return RangeRequest::Whole };

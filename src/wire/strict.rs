@@ -1,6 +1,6 @@
-//! Reads JSON that is signed or hashed. Each name may occur once in an object, and a whole number must fit into a double
-//! exactly (I-JSON, which RFC 8785 asks for). The number of values is limited too, because `[[],[],…` takes a hundred times
-//! its size in memory.
+//! Reads JSON that is signed or hashed. Each name may occur once in an object, and a whole number must fit into a
+//! double exactly (I-JSON, which RFC 8785 asks for). The number of values is limited too, because `[[],[],…` takes a
+//! hundred times its size in memory.
 
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
@@ -9,7 +9,8 @@ use std::fmt;
 
 /// The most values of a document.
 const MAX_VALUES: usize = 20_000;
-/// The deepest nesting of a document. It is less than the 128 of `serde_json`, because other documents contain this one.
+/// The deepest nesting of a document. It is less than the 128 of `serde_json`, because other documents contain this
+/// one.
 const MAX_DEPTH: usize = 96;
 /// The largest whole number that every reader of JSON reads as the same number (RFC 7493, 2.2).
 const MAX_EXACT: u64 = (1 << 53) - 1;

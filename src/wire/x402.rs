@@ -63,7 +63,8 @@ pub struct PaymentRequired {
     pub extensions: Map<String, Value>,
 }
 
-/// The payment in the header `PAYMENT-SIGNATURE` (v2, 5.2). The facilitator gets the JSON as it was sent, not this type.
+/// The payment in the header `PAYMENT-SIGNATURE` (v2, 5.2). The facilitator gets the JSON as it was sent, not this
+/// type.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PaymentPayload {
@@ -140,7 +141,8 @@ pub struct SupportedKind {
 }
 
 impl Supported {
-    /// Whether payments of this version and scheme are settled on a network, which is named by its id or its name in v1.
+    /// Whether payments of this version and scheme are settled on a network, which is named by its id or its name in
+    /// v1.
     pub fn covers(&self, version: u8, scheme: &str, network: &str, network_v1: &str) -> bool {
         let all = network.split_once(':').map(|(kind, _)| format!("{kind}:*"));
         let named =
@@ -176,8 +178,8 @@ pub fn decode_header<T: DeserializeOwned>(text: &str) -> Result<T, HeaderError> 
     serde_json::from_slice(&json).map_err(|_| HeaderError::NotJson)
 }
 
-/// Keeps the reason of a facilitator only where it has the form of the specification's codes (`insufficient_funds`). Texts
-/// of others are not passed on.
+/// Keeps the reason of a facilitator only where it has the form of the specification's codes (`insufficient_funds`).
+/// Texts of others are not passed on.
 pub fn reason_code(reason: Option<&str>) -> Option<String> {
     let code = reason?;
     let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';

@@ -116,7 +116,8 @@ fn answer(reason: &str, transaction: &str) -> SettleResponse {
     }
 }
 
-/// After the submission nothing a facilitator says is a no: the payer would be told to sign again.
+/// Once a transaction is submitted, nothing that a facilitator answers is a definite no: the payer would sign and pay
+/// again.
 #[test]
 fn only_what_is_found_before_submitting_is_a_definite_no() {
     for reason in [

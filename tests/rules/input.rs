@@ -188,7 +188,7 @@ fn the_lower_of_the_templates_and_the_operators_bound_applies() {
     assert_eq!(refused(check(json!({"topic": "x", "user_message": "é".repeat(13)}))).0, InputError::TooLong);
 }
 
-/// A template may use a value more than once: what goes to Claude is bounded, and nothing is told of the prompt.
+/// A template may use a value more than once. The rendered prompt is limited, and the refusal says nothing about it.
 #[test]
 fn a_template_that_repeats_a_value_takes_values_as_long_as_its_prompt_stays_within_the_operators_bound() {
     let some = |text: &str| Some(text.to_owned());
@@ -271,11 +271,11 @@ proptest! {
         if let Err(refusal) = check(body.clone()) {
             let detail = refusal.detail().unwrap();
             let words = [refusal.message(), detail.expected, detail.received, refusal.code().to_owned()];
-            let told = words.join(" ");
-            prop_assert!(!told.contains("MARK"), "{} told {}", body, told);
-            // The numbers sent have seven digits and more; sizes told have two.
-            let run = told.split(|c: char| !c.is_ascii_digit()).map(str::len).max();
-            prop_assert!(run <= Some(2), "{} told {}", body, told);
+            let text = words.join(" ");
+            prop_assert!(!text.contains("MARK"), "{} gives {}", body, text);
+            // The numbers that are sent have seven digits and more; the sizes in a refusal have two.
+            let run = text.split(|c: char| !c.is_ascii_digit()).map(str::len).max();
+            prop_assert!(run <= Some(2), "{} gives {}", body, text);
         }
     }
 

@@ -15,12 +15,12 @@ fn refused(schema: Value) -> Unsupported {
     Schema::read(&schema).err().unwrap_or_else(|| panic!("taken: {:.200}", schema.to_string()))
 }
 
-fn takes(schema: &Value, instance: &Value) -> bool {
+fn accepts(schema: &Value, instance: &Value) -> bool {
     read(schema).check(instance).is_ok()
 }
 
-/// Field, expected, keyword.
-fn told(schema: Value, instance: Value) -> (String, String, &'static str) {
+/// The mismatch of an instance: field, expected, keyword.
+fn mismatch_of(schema: Value, instance: Value) -> (String, String, &'static str) {
     let Mismatch { field, expected, keyword } = read(&schema).check(&instance).unwrap_err();
     (field, expected, keyword)
 }
@@ -236,7 +236,7 @@ fn a_keyword_with_a_wrong_value_is_refused() {
         "examples": [1], "format": "email", "contentEncoding": "base64", "contentMediaType": "a/b",
         "contentSchema": {"type": "object"}, "minLength": 2.0, "maxLength": 1e300, "enum": ["ab"],
     });
-    assert!(takes(&all, &json!("ab")));
+    assert!(accepts(&all, &json!("ab")));
 }
 
 #[test]
@@ -266,21 +266,21 @@ fn a_reference_leads_wherever_a_subschema_is() {
         "contentSchema": {"type": "number"}, "additionalProperties": {"$ref": "#/contentSchema"}
     });
     let good = json!({"string": "", "null": null, "one": 1.0, "bool": true, "self": {"self": {"x": 1}}, "empty": ""});
-    assert!(takes(&schema, &good));
+    assert!(accepts(&schema, &good));
     for (name, bad) in
         [("string", json!(1)), ("null", json!(1)), ("one", json!(2)), ("bool", json!(1)), ("self", json!({"one": 2}))]
     {
-        assert!(!takes(&schema, &json!({ name: bad })), "{name}");
+        assert!(!accepts(&schema, &json!({ name: bad })), "{name}");
     }
-    assert_eq!(told(schema, json!({"self": {"self": {"x": "y"}}})).0, "self.self.x");
+    assert_eq!(mismatch_of(schema, json!({"self": {"self": {"x": "y"}}})).0, "self.self.x");
     let named = json!({"$id": "urn:a", "$ref": "urn:a#/$defs/b", "$defs": {"b": {"type": "null"}}});
-    assert!(takes(&named, &json!(null)) && !takes(&named, &json!(1)));
+    assert!(accepts(&named, &json!(null)) && !accepts(&named, &json!(1)));
 }
 
 #[test]
 fn a_mismatch_tells_where_and_what() {
     let expect = |schema, instance, field: &str, expected: &str, keyword: &str| {
-        let (f, e, k) = told(schema, instance);
+        let (f, e, k) = mismatch_of(schema, instance);
         assert_eq!((f.as_str(), e.as_str(), k), (field, expected, keyword));
     };
     let colors = json!({"properties": {"colors": {"items": {"type": "string"}}}});
@@ -332,14 +332,15 @@ fn a_mismatch_tells_where_and_what() {
     expect(json!({"if": true, "then": {"type": "null"}}), json!(1), "", "null", "type");
 }
 
-/// Both come from strangers, and the mismatch goes into an answer.
+/// Schema and instance come from strangers, and the mismatch becomes part of a response.
 #[test]
-fn what_is_told_is_short() {
+fn a_mismatch_and_a_refusal_are_short() {
     let long = "x".repeat(60_000);
-    let (field, expected, _) = told(json!({"additionalProperties": {"const": long.clone()}}), json!({long.clone(): 1}));
+    let (field, expected, _) =
+        mismatch_of(json!({"additionalProperties": {"const": long.clone()}}), json!({long.clone(): 1}));
     assert!(field.len() < 300 && expected.len() < 300, "{field} {expected}");
     let values: Vec<_> = (0..5_000).collect();
-    let (_, expected, _) = told(json!({ "enum": values }), json!("a"));
+    let (_, expected, _) = mismatch_of(json!({ "enum": values }), json!("a"));
     assert!(expected.len() < 2_000 && expected.ends_with("and 4980 more"), "{expected}");
     assert!(refused(json!({ long: 1 })).field.len() < 300);
 }
@@ -347,9 +348,9 @@ fn what_is_told_is_short() {
 #[test]
 fn numbers_are_compared_by_their_value() {
     let equal = |a: Value, b: Value| {
-        let by_const = takes(&json!({ "const": a }), &b);
-        assert_eq!(by_const, takes(&json!({ "enum": [a] }), &b));
-        assert_eq!(by_const, !takes(&json!({"uniqueItems": true}), &json!([[{"x": a}], [{"x": b}]])));
+        let by_const = accepts(&json!({ "const": a }), &b);
+        assert_eq!(by_const, accepts(&json!({ "enum": [a] }), &b));
+        assert_eq!(by_const, !accepts(&json!({"uniqueItems": true}), &json!([[{"x": a}], [{"x": b}]])));
         by_const
     };
     assert!(equal(json!(1), json!(1.0)) && equal(json!(0), json!(-0.0)) && equal(json!(1e3), json!(1000)));
@@ -361,9 +362,9 @@ fn numbers_are_compared_by_their_value() {
         assert!(!equal(a.clone(), b.clone()) && !equal(b, a));
     }
     let at_most = |limit: Value, n: Value| {
-        let within = takes(&json!({ "maximum": limit }), &n);
-        assert_eq!(within, takes(&json!({ "minimum": n }), &limit));
-        assert_eq!(within, !takes(&json!({ "exclusiveMinimum": limit }), &n));
+        let within = accepts(&json!({ "maximum": limit }), &n);
+        assert_eq!(within, accepts(&json!({ "minimum": n }), &limit));
+        assert_eq!(within, !accepts(&json!({ "exclusiveMinimum": limit }), &n));
         within
     };
     assert!(at_most(json!(u64::MAX), json!(u64::MAX)) && !at_most(json!(u64::MAX - 1), json!(u64::MAX)));
@@ -372,13 +373,13 @@ fn numbers_are_compared_by_their_value() {
     assert!(at_most(json!(1), json!(0.5)) && !at_most(json!(0.5), json!(1)) && !at_most(json!(-1), json!(-0.5)));
     assert!(at_most(json!(1e300), json!(u64::MAX)) && !at_most(json!(-1e300), json!(i64::MIN)));
     for whole in [json!(1.0), json!(-0.0), json!(1e308), json!(u64::MAX)] {
-        assert!(takes(&json!({"type": "integer"}), &whole), "{whole}");
+        assert!(accepts(&json!({"type": "integer"}), &whole), "{whole}");
     }
 }
 
 #[test]
 fn multiples_are_those_of_the_decimals() {
-    let multiple = |of: Value, n: Value| takes(&json!({ "multipleOf": of }), &n);
+    let multiple = |of: Value, n: Value| accepts(&json!({ "multipleOf": of }), &n);
     for (of, n) in [
         (json!(0.0001), json!(0.0075)),
         (json!(0.01), json!(19.99)),
@@ -411,7 +412,7 @@ fn multiples_are_those_of_the_decimals() {
 
 #[test]
 fn a_pattern_means_what_it_means_in_ecmascript() {
-    let matches = |pattern: &str, text: &str| takes(&json!({ "pattern": pattern }), &json!(text));
+    let matches = |pattern: &str, text: &str| accepts(&json!({ "pattern": pattern }), &json!(text));
     for (pattern, text) in [
         ("^a$", "a"),
         ("^.$", "\u{85}"),
@@ -528,7 +529,7 @@ fn millis(schema: &Schema, instance: &Value) -> (Result<(), Mismatch>, u128) {
     (checked, start.elapsed().as_millis())
 }
 
-/// Each as strong as [`STEP_BUDGET`] and the limits allow. With a name for the printout.
+/// Schemas and instances that are as expensive as [`STEP_BUDGET`] and the limits allow, each with a name.
 fn attacks() -> Vec<(&'static str, Schema, Value)> {
     let doubled = |keyword: &str, last: Value| {
         let level = |i: usize| json!({ keyword: [{"$ref": format!("#/$defs/{}", i + 1)}, {"$ref": format!("#/$defs/{}", i + 1)}] });
@@ -631,15 +632,15 @@ fn nothing_takes_long() {
 }
 
 #[test]
-fn who_gives_up_says_so_whatever_is_around_it() {
-    let told = |schema: Value, instance: Value| {
-        let (field, _, keyword) = told(schema, instance);
+fn a_check_that_reaches_a_limit_fails_whatever_is_around_it() {
+    let mismatch_of = |schema: Value, instance: Value| {
+        let Mismatch { field, keyword, .. } = read(&schema).check(&instance).unwrap_err();
         (field, keyword)
     };
-    assert_eq!(told(json!({"$ref": "#"}), json!(1)), (String::new(), "depth"));
-    assert_eq!(told(json!({"not": {"$ref": "#"}}), json!(1)).1, "depth");
+    assert_eq!(mismatch_of(json!({"$ref": "#"}), json!(1)), (String::new(), "depth"));
+    assert_eq!(mismatch_of(json!({"not": {"$ref": "#"}}), json!(1)).1, "depth");
     assert_eq!(
-        told(json!({"properties": {"a": {"anyOf": [{"$ref": "#/properties/a"}, true]}}}), json!({"a": 1})),
+        mismatch_of(json!({"properties": {"a": {"anyOf": [{"$ref": "#/properties/a"}, true]}}}), json!({"a": 1})),
         ("a".to_owned(), "depth")
     );
     let spent = json!({"pattern": "(?:a?){500}b"});
@@ -650,10 +651,10 @@ fn who_gives_up_says_so_whatever_is_around_it() {
         json!({"oneOf": [spent, true]}),
         json!({"if": spent, "else": true}),
     ] {
-        assert_eq!(told(schema, text.clone()).1, "fuel");
+        assert_eq!(mismatch_of(schema, text.clone()).1, "fuel");
     }
-    assert_eq!(told(json!({"contains": spent}), json!([text, 1])), ("[0]".to_owned(), "fuel"));
-    assert_eq!(told(json!({"propertyNames": spent}), json!({"a".repeat(50_000): 1})).1, "fuel");
+    assert_eq!(mismatch_of(json!({"contains": spent}), json!([text, 1])), ("[0]".to_owned(), "fuel"));
+    assert_eq!(mismatch_of(json!({"propertyNames": spent}), json!({"a".repeat(50_000): 1})).1, "fuel");
 }
 
 /// The stack of wasm is 1 MiB, and others are on it too.
@@ -831,15 +832,15 @@ proptest! {
     #[test]
     fn a_value_is_equal_to_itself_and_satisfies_its_const(value in instances()) {
         let (equal, twice) = (json!({ "const": value }), json!([value, value]));
-        prop_assert!(takes(&equal, &value));
+        prop_assert!(accepts(&equal, &value));
         let unique = json!({"uniqueItems": true});
-        prop_assert!(!takes(&unique, &twice));
+        prop_assert!(!accepts(&unique, &twice));
     }
 
     /// Against the division of whole numbers, moved behind the point.
     #[test]
     fn multiples_of_decimals_are_those_of_whole_numbers(a in 0u64..100_000, b in 1u64..1_000, places in 0u32..5) {
         let decimal = |n: u64| serde_json::from_str::<Value>(&format!("{n}e-{places}")).unwrap();
-        prop_assert_eq!(takes(&json!({ "multipleOf": decimal(b) }), &decimal(a)), a % b == 0);
+        prop_assert_eq!(accepts(&json!({ "multipleOf": decimal(b) }), &decimal(a)), a % b == 0);
     }
 }

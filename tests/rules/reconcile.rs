@@ -22,7 +22,7 @@ pub const TRANSACTION: &str = "0x1234567890abcdef1234567890abcdef1234567890abcde
 const EXPIRES: u64 = 1_740_672_389;
 /// When the run was first presented.
 const SINCE: u64 = EXPIRES - 300;
-/// How far the chain's clock and ours may be apart.
+/// By how much the chain's clock and ours may differ.
 const CLOCKS_DIFFER: u64 = 15 * 60;
 
 // As viem's `encodeEventTopics` has them.
@@ -65,7 +65,7 @@ pub fn receipt_with(transaction: &str) -> Receipt {
 
 // What the chain is asked.
 
-fn asked(request: &str) -> (String, Value) {
+fn request_of(request: &str) -> (String, Value) {
     let request: Value = serde_json::from_str(request).unwrap();
     assert_eq!((&request["jsonrpc"], request["id"].is_number()), (&json!("2.0"), true));
     (request["method"].as_str().unwrap().to_owned(), request["params"].clone())
@@ -78,14 +78,14 @@ fn call(method: &str, params: Value) -> (String, Value) {
 /// The data is what viem's `encodeFunctionData` and `encodeEventTopics` make of the same.
 #[test]
 fn the_node_is_asked_in_the_chains_own_words() {
-    assert_eq!(asked(&chain_id()), call("eth_chainId", json!([])));
-    assert_eq!(asked(&latest_block()), call("eth_getBlockByNumber", json!(["latest", false])));
-    assert_eq!(asked(&evm_rpc::block(0)), call("eth_getBlockByNumber", json!(["0x0", false])));
-    assert_eq!(asked(&evm_rpc::block(19_088_743)), call("eth_getBlockByNumber", json!(["0x1234567", false])));
+    assert_eq!(request_of(&chain_id()), call("eth_chainId", json!([])));
+    assert_eq!(request_of(&latest_block()), call("eth_getBlockByNumber", json!(["latest", false])));
+    assert_eq!(request_of(&evm_rpc::block(0)), call("eth_getBlockByNumber", json!(["0x0", false])));
+    assert_eq!(request_of(&evm_rpc::block(19_088_743)), call("eth_getBlockByNumber", json!(["0x1234567", false])));
     let data = "0xe94a0102000000000000000000000000a3a36f80221fcdbd73c2bf716013e2167be89659\
                 23dc111d7c3ad1df9806ce1e8eb4f55f57dba117339c545e7593d1f6c3b02662";
     let state = authorization_state(address(USDC), address(PAYER), NONCE, 19_088_743);
-    assert_eq!(asked(&state), call("eth_call", json!([{"to": USDC, "data": data}, "0x1234567"])));
+    assert_eq!(request_of(&state), call("eth_call", json!([{"to": USDC, "data": data}, "0x1234567"])));
     let spending = spending_of(address(USDC), address(PAYER), NONCE, 0, 19_088_743);
     let filter = json!({
         "address": USDC,
@@ -93,8 +93,8 @@ fn the_node_is_asked_in_the_chains_own_words() {
         "fromBlock": "0x0",
         "toBlock": "0x1234567",
     });
-    assert_eq!(asked(&spending), call("eth_getLogs", json!([filter])));
-    assert_eq!(asked(&receipt_of(TRANSACTION)), call("eth_getTransactionReceipt", json!([TRANSACTION])));
+    assert_eq!(request_of(&spending), call("eth_getLogs", json!([filter])));
+    assert_eq!(request_of(&receipt_of(TRANSACTION)), call("eth_getTransactionReceipt", json!([TRANSACTION])));
 }
 
 // What the chain answers, as a node writes it.
@@ -167,17 +167,17 @@ fn transfer(from: &str, to: &str, amount: u128) -> Value {
 }
 
 /// The transfer that was paid for.
-fn ours() -> Value {
+fn the_transfer() -> Value {
     transfer(PAYER, WALLET, 10_000)
 }
 
-/// What a transaction with these logs tells of the payment, mined right after it was presented.
-fn told(logs: &[Value]) -> Evidence {
-    told_at(logs, SINCE + 2)
+/// The evidence in a transaction with these logs, mined right after the payment was presented.
+fn evidence_of(logs: &[Value]) -> Evidence {
+    evidence_at(logs, SINCE + 2)
 }
 
-/// The same, mined at this time.
-fn told_at(logs: &[Value], at: u64) -> Evidence {
+/// The same evidence, mined at this time.
+fn evidence_at(logs: &[Value], at: u64) -> Evidence {
     let text = answered(json!({
         "blockHash": OTHER_NONCE, "blockNumber": "0x1a2b3c4", "contractAddress": null, "cumulativeGasUsed": "0x5f5e100",
         "effectiveGasPrice": "0x4c4b41", "from": STRANGER.to_ascii_lowercase(), "gasUsed": "0x14f2b", "l1Fee": "0x1b3",
@@ -237,7 +237,7 @@ fn a_nonce_that_is_not_spent_can_still_be_until_its_time_is_up_on_the_chain() {
 
 #[test]
 fn a_transfer_right_after_the_nonce_is_the_payment() {
-    assert_eq!(told(&[used(PAYER, NONCE), ours()]), paid());
+    assert_eq!(evidence_of(&[used(PAYER, NONCE), the_transfer()]), paid());
     assert_eq!(receipt(&payment(), TRANSACTION.to_owned()), receipt_with(TRANSACTION));
 }
 
@@ -246,19 +246,19 @@ fn a_payment_is_found_among_others_of_the_same_transaction() {
     let before =
         [used(STRANGER, NONCE), transfer(STRANGER, WALLET, 1), used(PAYER, OTHER_NONCE), transfer(PAYER, STRANGER, 9)];
     let after = [used(STRANGER, OTHER_NONCE), transfer(STRANGER, PAYER, 2)];
-    assert_eq!(told(&[&before[..], &[used(PAYER, NONCE), ours()], &after].concat()), paid());
+    assert_eq!(evidence_of(&[&before[..], &[used(PAYER, NONCE), the_transfer()], &after].concat()), paid());
 }
 
 /// The payer signs the nonce a second time, to themselves, and has both nonces spent in one transaction.
 #[test]
 fn another_payments_transfer_in_the_same_transaction_does_not_pay_for_this_one() {
     let to_self = [used(PAYER, NONCE), transfer(PAYER, PAYER, 10_000)];
-    let other = [used(PAYER, OTHER_NONCE), ours()];
-    assert_eq!(told(&[&to_self[..], &other].concat()), never(ELSEWHERE));
-    assert_eq!(told(&[&other[..], &to_self].concat()), never(ELSEWHERE));
+    let other = [used(PAYER, OTHER_NONCE), the_transfer()];
+    assert_eq!(evidence_of(&[&to_self[..], &other].concat()), never(ELSEWHERE));
+    assert_eq!(evidence_of(&[&other[..], &to_self].concat()), never(ELSEWHERE));
     let canceled = [canceled(PAYER, NONCE)];
-    assert_eq!(told(&[&canceled[..], &other].concat()), never("authorization_canceled"));
-    assert_eq!(told(&[&other[..], &canceled].concat()), never("authorization_canceled"));
+    assert_eq!(evidence_of(&[&canceled[..], &other].concat()), never("authorization_canceled"));
+    assert_eq!(evidence_of(&[&other[..], &canceled].concat()), never("authorization_canceled"));
 }
 
 #[test]
@@ -273,16 +273,20 @@ fn a_nonce_that_was_spent_on_anything_else_is_never_the_payment() {
         log(USDC, json!([USED, topic(PAYER), topic(WALLET)]), &format!("0x{:064x}", 10_000)),
         log(USDC, json!([TRANSFER, topic(PAYER)]), &format!("0x{:064x}", 10_000)),
     ] {
-        assert_eq!(told(&[used(PAYER, NONCE), transfer.clone()]), never(ELSEWHERE), "{transfer}");
+        assert_eq!(evidence_of(&[used(PAYER, NONCE), transfer.clone()]), never(ELSEWHERE), "{transfer}");
     }
-    assert_eq!(told(&[used(PAYER, NONCE)]), never(ELSEWHERE));
-    assert_eq!(told(&[ours(), used(PAYER, NONCE)]), never(ELSEWHERE), "the transfer comes after its nonce");
+    assert_eq!(evidence_of(&[used(PAYER, NONCE)]), never(ELSEWHERE));
+    assert_eq!(
+        evidence_of(&[the_transfer(), used(PAYER, NONCE)]),
+        never(ELSEWHERE),
+        "the transfer comes after its nonce"
+    );
 }
 
 #[test]
 fn an_authorization_that_was_canceled_never_pays() {
-    assert_eq!(told(&[canceled(PAYER, NONCE)]), never("authorization_canceled"));
-    assert_eq!(told(&[canceled(PAYER, NONCE), ours()]), never("authorization_canceled"));
+    assert_eq!(evidence_of(&[canceled(PAYER, NONCE)]), never("authorization_canceled"));
+    assert_eq!(evidence_of(&[canceled(PAYER, NONCE), the_transfer()]), never("authorization_canceled"));
 }
 
 /// A contract of the payer's own may write whatever events it likes.
@@ -290,41 +294,41 @@ fn an_authorization_that_was_canceled_never_pays() {
 fn other_contracts_events_do_not_count() {
     let forged = |event: &str| log(STRANGER, json!([event, topic(PAYER), NONCE]), "0x");
     let worthless = transfer_of(STRANGER, PAYER, WALLET, 10_000);
-    assert_eq!(told(&[forged(USED), ours()]), Evidence::Nothing, "who spent it is not seen here");
-    assert_eq!(told(&[forged(CANCELED), used(PAYER, NONCE), ours()]), paid());
-    assert_eq!(told(&[used(PAYER, NONCE), worthless.clone()]), never(ELSEWHERE));
-    assert_eq!(told(&[used(PAYER, NONCE), worthless.clone(), ours()]), paid());
-    assert_eq!(told(&[used(PAYER, NONCE), worthless, transfer(PAYER, PAYER, 10_000)]), never(ELSEWHERE));
+    assert_eq!(evidence_of(&[forged(USED), the_transfer()]), Evidence::Nothing, "who spent it is not seen here");
+    assert_eq!(evidence_of(&[forged(CANCELED), used(PAYER, NONCE), the_transfer()]), paid());
+    assert_eq!(evidence_of(&[used(PAYER, NONCE), worthless.clone()]), never(ELSEWHERE));
+    assert_eq!(evidence_of(&[used(PAYER, NONCE), worthless.clone(), the_transfer()]), paid());
+    assert_eq!(evidence_of(&[used(PAYER, NONCE), worthless, transfer(PAYER, PAYER, 10_000)]), never(ELSEWHERE));
 }
 
-/// That a nonce is spent says nothing where nobody can see on what: who takes it for paid gives a run away.
+/// A spent nonce is no evidence where it is not seen what it was spent on: taken for paid, it would give a run away.
 #[test]
 fn a_transaction_that_says_nothing_of_the_nonce_is_no_evidence() {
     let odd = log(USDC, json!([USED, topic(PAYER), NONCE, NONCE]), "0x");
     for logs in [
         vec![],
-        vec![ours()],
-        vec![used(STRANGER, NONCE), ours()],
-        vec![used(PAYER, OTHER_NONCE), ours()],
-        vec![odd, ours()],
-        vec![log(USDC, json!([]), "0x"), ours()],
+        vec![the_transfer()],
+        vec![used(STRANGER, NONCE), the_transfer()],
+        vec![used(PAYER, OTHER_NONCE), the_transfer()],
+        vec![odd, the_transfer()],
+        vec![log(USDC, json!([]), "0x"), the_transfer()],
     ] {
-        assert_eq!(told(&logs), Evidence::Nothing, "{logs:?}");
-        assert_eq!(told_at(&logs, 0), Evidence::Nothing, "however old it is: {logs:?}");
+        assert_eq!(evidence_of(&logs), Evidence::Nothing, "{logs:?}");
+        assert_eq!(evidence_at(&logs, 0), Evidence::Nothing, "however old it is: {logs:?}");
     }
 }
 
 /// Another shop of the same creator may have taken the same signature, for something else.
 #[test]
 fn a_transfer_from_before_the_run_has_bought_something_else() {
-    let pays = [used(PAYER, NONCE), ours()];
+    let pays = [used(PAYER, NONCE), the_transfer()];
     for at in [SINCE - CLOCKS_DIFFER, SINCE - 1, SINCE, SINCE + 1, EXPIRES, u64::MAX] {
-        assert_eq!(told_at(&pays, at), paid(), "{at}: clocks differ by so much");
+        assert_eq!(evidence_at(&pays, at), paid(), "{at}: clocks differ by so much");
     }
     for at in [SINCE - CLOCKS_DIFFER - 1, SINCE - 86_400, 0] {
-        assert_eq!(told_at(&pays, at), never(ELSEWHERE), "{at}");
-        assert_eq!(told_at(&[used(PAYER, NONCE)], at), never(ELSEWHERE), "{at}");
-        assert_eq!(told_at(&[canceled(PAYER, NONCE)], at), never(ELSEWHERE), "{at}");
+        assert_eq!(evidence_at(&pays, at), never(ELSEWHERE), "{at}");
+        assert_eq!(evidence_at(&[used(PAYER, NONCE)], at), never(ELSEWHERE), "{at}");
+        assert_eq!(evidence_at(&[canceled(PAYER, NONCE)], at), never(ELSEWHERE), "{at}");
     }
     let of = |since, at| {
         let logs = result(&answered(json!(pays))).unwrap();
@@ -350,7 +354,7 @@ proptest! {
     #[test]
     fn only_the_tokens_next_word_after_the_nonce_counts(picks in prop::collection::vec(0usize..9, 0..8)) {
         let all = [
-            used(PAYER, NONCE), ours(), used(PAYER, OTHER_NONCE), transfer(PAYER, PAYER, 10_000), canceled(PAYER, NONCE),
+            used(PAYER, NONCE), the_transfer(), used(PAYER, OTHER_NONCE), transfer(PAYER, PAYER, 10_000), canceled(PAYER, NONCE),
             used(STRANGER, NONCE), transfer(PAYER, WALLET, 1), transfer_of(STRANGER, PAYER, WALLET, 10_000),
             log(STRANGER, json!([USED, topic(PAYER), NONCE]), "0x"),
         ];
@@ -364,7 +368,7 @@ proptest! {
             Some(_) => never(ELSEWHERE),
         };
         let old = if expected == Evidence::Nothing { Evidence::Nothing } else { never(ELSEWHERE) };
-        prop_assert_eq!(told_at(&logs, SINCE - CLOCKS_DIFFER - 1), old);
-        prop_assert_eq!(told(&logs), expected);
+        prop_assert_eq!(evidence_at(&logs, SINCE - CLOCKS_DIFFER - 1), old);
+        prop_assert_eq!(evidence_of(&logs), expected);
     }
 }

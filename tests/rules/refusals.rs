@@ -375,3 +375,10 @@ fn the_x402_reason_is_a_code_of_the_specifications_form() {
     assert_eq!(Refusal::PaymentNotYetValid.x402_reason(), "invalid_exact_evm_payload_authorization_valid_after");
     assert_eq!(Refusal::PaymentRequired.x402_reason(), "payment_required");
 }
+
+/// `docs/errors.md` and the table of statuses (a test in `routes/problem.rs`) are compared with this list.
+#[test]
+fn one_of_each_refusal_stands_in_a_golden_file() {
+    let lines: Vec<String> = all().iter().map(|refusal| serde_json::to_string(refusal).unwrap()).collect();
+    crate::golden::assert_golden("refusals.json", &lines);
+}

@@ -62,11 +62,11 @@ fn rejected() -> Event {
     Event::SettleRejected(funds())
 }
 
-fn looked(evidence: Evidence) -> Event {
+fn reconciled(evidence: Evidence) -> Event {
     Event::Reconciled(evidence)
 }
 
-/// A run under these terms that has been told these events.
+/// A run under these terms after these events.
 fn under(terms: Terms, events: &[Event]) -> Run {
     let mut run = Run::new(terms);
     events.iter().for_each(|event| drop(run.handle(event.clone(), at(NOW))));
@@ -332,10 +332,13 @@ fn a_settlement_not_yet_asked_for_is_withheld_when_the_answer_has_broken_off() {
 
 #[test]
 fn a_settlement_that_may_have_moved_the_money_is_never_withheld() {
-    for told in
-        [vec![Event::SettleUnanswered], vec![Event::SettleFailed], vec![Event::SettleSpent, looked(Evidence::Nothing)]]
-    {
-        let mut run = settling(&[&told[..], &[broke(true), Event::Presented, looked(Evidence::Unspent)]].concat());
+    for answered in [
+        vec![Event::SettleUnanswered],
+        vec![Event::SettleFailed],
+        vec![Event::SettleSpent, reconciled(Evidence::Nothing)],
+    ] {
+        let mut run =
+            settling(&[&answered[..], &[broke(true), Event::Presented, reconciled(Evidence::Unspent)]].concat());
         assert_eq!(run.state(), &answering(true, Answer::Broken(CUT)));
         assert!(!run.should_withhold());
         assert_eq!(step(&mut run, Event::SettleWithheld), (vec![], answering(true, Answer::Broken(CUT))));
@@ -358,8 +361,12 @@ fn a_rejected_settlement_stops_claude_and_shows_nothing() {
 /// What was not known of the settlement before says nothing of the next.
 #[test]
 fn a_refused_payment_that_comes_again_starts_from_nothing() {
-    let mut run =
-        settling(&[Event::SettleUnanswered, Event::Presented, looked(Evidence::Never(None)), Event::LedgerRowWritten]);
+    let mut run = settling(&[
+        Event::SettleUnanswered,
+        Event::Presented,
+        reconciled(Evidence::Never(None)),
+        Event::LedgerRowWritten,
+    ]);
     assert!(run.is_replaceable());
     step(&mut run, Event::Presented);
     assert_eq!(run, after(Policy::OnStart, &[Event::Presented]));
@@ -367,7 +374,7 @@ fn a_refused_payment_that_comes_again_starts_from_nothing() {
     assert_eq!(step(&mut run, rejected()).1, State::Refused(Refusal::SettlementRejected { reason: funds() }));
 }
 
-// The outcome of a settlement that nobody told us of.
+// The outcome of a settlement that was not answered.
 
 #[test]
 fn after_an_unanswered_settlement_a_no_is_not_believed_and_evidence_is_looked_for() {
@@ -379,10 +386,10 @@ fn after_an_unanswered_settlement_a_no_is_not_believed_and_evidence_is_looked_fo
     assert_eq!(run.ending(), Some(Ending::Error(Refusal::SettlementUnknown)));
     assert_eq!(step(&mut run, Event::Presented), (vec![Reconcile], unknown(true, Answer::Whole)));
     assert_eq!((run.view(), run.ending()), (View::Wait, None), "the caller waits for what is found");
-    assert_eq!(step(&mut run, looked(Evidence::Unspent)), (vec![Save, Settle], answering(true, Answer::Whole)));
+    assert_eq!(step(&mut run, reconciled(Evidence::Unspent)), (vec![Save, Settle], answering(true, Answer::Whole)));
     assert_eq!(step(&mut run, rejected()), (vec![Save], unknown(false, Answer::Whole)), "it is in the ledger already");
     assert_eq!(step(&mut run, Event::Presented).0, [Reconcile]);
-    assert_eq!(step(&mut run, looked(Evidence::Paid(receipt()))), (vec![Save, WriteLedgerRow], State::Delivered));
+    assert_eq!(step(&mut run, reconciled(Evidence::Paid(receipt()))), (vec![Save, WriteLedgerRow], State::Delivered));
 }
 
 #[test]
@@ -414,14 +421,14 @@ fn a_nonce_that_only_the_facilitator_calls_spent_is_settled_again_after_the_next
             );
             assert_eq!(step_at(&mut run, Event::Presented, now).0, []);
             let waits = (std::mem::replace(&mut first, vec![Save]), unknown(false, answer.clone()));
-            assert_eq!(step_at(&mut run, looked(Evidence::Unspent), now), waits, "though a caller waits");
+            assert_eq!(step_at(&mut run, reconciled(Evidence::Unspent), now), waits, "though a caller waits");
             step_at(&mut run, Event::LedgerRowWritten, now);
             assert_eq!(run.deadline(now), Some(now + wait));
             now += wait;
             assert_eq!(step_at(&mut run, Event::AlarmFired, now).0, [Reconcile]);
             step_at(&mut run, Event::Presented, now);
             let again = (vec![Save, Settle], answering(true, answer.clone()));
-            assert_eq!(step_at(&mut run, looked(Evidence::Unspent), now), again);
+            assert_eq!(step_at(&mut run, reconciled(Evidence::Unspent), now), again);
         }
     }
 }
@@ -430,26 +437,26 @@ fn a_nonce_that_only_the_facilitator_calls_spent_is_settled_again_after_the_next
 fn a_settlement_that_failed_leaves_the_money_open_and_is_no_silence() {
     let mut run = settling(&[Event::Ended]);
     assert_eq!(step(&mut run, Event::SettleFailed), (vec![Save, WriteLedgerRow], unknown(false, Answer::Whole)));
-    for (told, spent) in [
+    for (answered, spent) in [
         (rejected(), unknown(false, Answer::Whole)),
         (Event::SettleFailed, unknown(false, Answer::Whole)),
         (Event::SettleUnanswered, State::Delivered),
     ] {
         step(&mut run, Event::Presented);
-        assert_eq!(step(&mut run, looked(Evidence::Unspent)).1, answering(true, Answer::Whole));
-        assert_eq!(step(&mut run, told.clone()), (vec![Save], unknown(false, Answer::Whole)), "{told:?}");
+        assert_eq!(step(&mut run, reconciled(Evidence::Unspent)).1, answering(true, Answer::Whole));
+        assert_eq!(step(&mut run, answered.clone()), (vec![Save], unknown(false, Answer::Whole)), "{answered:?}");
         step(&mut run, Event::Presented);
-        assert_eq!(step(&mut run, looked(Evidence::Spent(receipt()))).1, spent, "{told:?}");
+        assert_eq!(step(&mut run, reconciled(Evidence::Spent(receipt()))).1, spent, "{answered:?}");
     }
 }
 
 #[test]
 fn a_settlement_that_nobody_took_is_refused_unless_an_earlier_one_may_have_moved_the_money() {
-    let again = [Event::Presented, looked(Evidence::Unspent)];
+    let again = [Event::Presented, reconciled(Evidence::Unspent)];
     for (answer, said) in answers() {
         for (before, open) in [
             (vec![], false),
-            (vec![Event::SettleSpent, looked(Evidence::Nothing)], true),
+            (vec![Event::SettleSpent, reconciled(Evidence::Nothing)], true),
             (vec![Event::SettleFailed], true),
             (vec![Event::SettleUnanswered], true),
         ] {
@@ -466,7 +473,7 @@ fn a_settlement_that_nobody_took_is_refused_unless_an_earlier_one_may_have_moved
             assert_eq!((run.is_replaceable(), run.receipt()), (!open, None));
         }
     }
-    let mut run = settling(&[Event::Ended, Event::Restarted, looked(Evidence::Unspent)]);
+    let mut run = settling(&[Event::Ended, Event::Restarted, reconciled(Evidence::Unspent)]);
     assert_eq!(step(&mut run, Event::SettleNotSent).1, unknown(false, Answer::Whole));
 }
 
@@ -474,29 +481,33 @@ fn a_settlement_that_nobody_took_is_refused_unless_an_earlier_one_may_have_moved
 #[test]
 fn a_no_after_a_nonce_was_called_spent_is_not_believed() {
     for (answer, said) in answers() {
-        let called_spent = [Event::SettleSpent, looked(Evidence::Nothing), Event::Presented, looked(Evidence::Unspent)];
+        let called_spent =
+            [Event::SettleSpent, reconciled(Evidence::Nothing), Event::Presented, reconciled(Evidence::Unspent)];
         let mut run = settling(&[&said[..], &called_spent].concat());
         assert_eq!(run.state(), &answering(true, answer.clone()));
         assert_eq!(step(&mut run, rejected()), (vec![Save], unknown(false, answer)));
         assert_eq!(step(&mut run, Event::Presented).0, [Reconcile]);
-        assert!(matches!(step(&mut run, looked(Evidence::Never(funds()))).1, State::Refused(_)), "of the chain it is");
+        assert!(
+            matches!(step(&mut run, reconciled(Evidence::Never(funds()))).1, State::Refused(_)),
+            "of the chain it is"
+        );
     }
 }
 
-/// How far Claude's answer can be, and what tells it.
+/// How far Claude's answer can be, and the events that lead there.
 fn answers() -> [(Answer, Vec<Event>); 3] {
     [(Answer::Writing, vec![]), (Answer::Whole, vec![Event::Ended]), (Answer::Broken(CUT), vec![broke(false)])]
 }
 
-/// Every run that looks for evidence: with its answer, whether a settlement of ours went without any answer, and
-/// whether a caller waits.
-fn looking() -> Vec<(Run, Answer, bool, bool)> {
+/// Every run that looks for evidence: with its answer, whether a call of settle had no answer at all, and whether a
+/// caller waits.
+fn reconciling() -> Vec<(Run, Answer, bool, bool)> {
     let mut all = Vec::new();
     for (answer, said) in answers() {
-        for (silence, lost) in [
+        for (timed_out, lost) in [
             (true, vec![Event::SettleUnanswered]),
             (false, vec![Event::SettleFailed]),
-            (false, vec![Event::SettleSpent, looked(Evidence::Nothing)]),
+            (false, vec![Event::SettleSpent, reconciled(Evidence::Nothing)]),
         ] {
             for awaited in [true, false] {
                 let mut run = settling(&[&said[..], &lost].concat());
@@ -505,7 +516,7 @@ fn looking() -> Vec<(Run, Answer, bool, bool)> {
                 step_at(&mut run, Event::LedgerRowWritten, NOW);
                 run.handle(call, at(due));
                 assert_eq!(run.state(), &unknown(true, answer.clone()));
-                all.push((run, answer.clone(), silence, awaited));
+                all.push((run, answer.clone(), timed_out, awaited));
             }
         }
     }
@@ -524,8 +535,8 @@ fn paid(answer: &Answer) -> (Vec<Effect>, State) {
 
 #[test]
 fn a_transfer_that_the_chain_shows_is_paid_whoever_asked_for_it() {
-    for (mut run, answer, ..) in looking() {
-        assert_eq!(step(&mut run, looked(Evidence::Paid(receipt()))), paid(&answer));
+    for (mut run, answer, ..) in reconciling() {
+        assert_eq!(step(&mut run, reconciled(Evidence::Paid(receipt()))), paid(&answer));
         assert_eq!(run.receipt(), Some(&receipt()));
     }
 }
@@ -533,9 +544,9 @@ fn a_transfer_that_the_chain_shows_is_paid_whoever_asked_for_it() {
 /// Who takes "spent" for "paid" gives a run away: the payer may have spent the nonce on themselves.
 #[test]
 fn a_nonce_that_is_spent_is_paid_only_where_a_settlement_of_ours_went_without_any_answer() {
-    for (mut run, answer, silence, _) in looking() {
-        let (effects, state) = step(&mut run, looked(Evidence::Spent(receipt())));
-        match silence {
+    for (mut run, answer, timed_out, _) in reconciling() {
+        let (effects, state) = step(&mut run, reconciled(Evidence::Spent(receipt())));
+        match timed_out {
             true => assert_eq!((effects, state), paid(&answer)),
             false => {
                 assert_eq!(state, unknown(false, answer));
@@ -547,9 +558,9 @@ fn a_nonce_that_is_spent_is_paid_only_where_a_settlement_of_ours_went_without_an
 
 #[test]
 fn a_nonce_that_is_not_spent_is_settled_again_unless_there_is_nothing_to_sell_and_nobody_to_buy() {
-    for (mut run, answer, _, awaited) in looking() {
+    for (mut run, answer, _, awaited) in reconciling() {
         let broken = matches!(answer, Answer::Broken(_));
-        let (effects, state) = step(&mut run, looked(Evidence::Unspent));
+        let (effects, state) = step(&mut run, reconciled(Evidence::Unspent));
         match broken && !awaited {
             true => assert_eq!((effects[0], state), (Save, unknown(false, answer))),
             false => assert_eq!((effects, state), (vec![Save, Settle], answering(true, answer))),
@@ -563,29 +574,29 @@ fn a_broken_answer_is_settled_for_who_asked_for_it_in_doubt_or_was_there_when_th
     let mut nobody = settling(&[broke(true), Event::SettleUnanswered]);
     let due = nobody.deadline(NOW).unwrap();
     assert_eq!(step_at(&mut nobody, Event::AlarmFired, due).0[0], Reconcile);
-    assert_eq!(step_at(&mut nobody, looked(Evidence::Unspent), due).1, unknown(false, Answer::Broken(CUT)));
+    assert_eq!(step_at(&mut nobody, reconciled(Evidence::Unspent), due).1, unknown(false, Answer::Broken(CUT)));
 
     let wanted = (vec![Save, Settle], answering(true, Answer::Broken(CUT)));
-    let mut asked = settling(&[broke(true), Event::SettleUnanswered, Event::Presented, looked(Evidence::Nothing)]);
+    let mut asked = settling(&[broke(true), Event::SettleUnanswered, Event::Presented, reconciled(Evidence::Nothing)]);
     let due = asked.deadline(NOW).unwrap();
     assert_eq!(step_at(&mut asked, Event::AlarmFired, due).0[0], Reconcile);
-    assert_eq!(step_at(&mut asked, looked(Evidence::Unspent), due), wanted);
+    assert_eq!(step_at(&mut asked, reconciled(Evidence::Unspent), due), wanted);
 
     let mut died_while_writing = settling(&[Event::Restarted]);
-    assert_eq!(step(&mut died_while_writing, looked(Evidence::Unspent)), wanted);
+    assert_eq!(step(&mut died_while_writing, reconciled(Evidence::Unspent)), wanted);
     let mut died_after = settling(&[broke(true), Event::SettleUnanswered, Event::Restarted]);
     let due = died_after.deadline(NOW).unwrap();
     step_at(&mut died_after, Event::AlarmFired, due);
-    assert_eq!(step_at(&mut died_after, looked(Evidence::Unspent), due).1, unknown(false, Answer::Broken(CUT)));
+    assert_eq!(step_at(&mut died_after, reconciled(Evidence::Unspent), due).1, unknown(false, Answer::Broken(CUT)));
 }
 
 #[test]
 fn a_payment_that_can_be_settled_no_more_is_refused_and_claude_is_stopped() {
     let expired = Some("invalid_exact_evm_payload_authorization_valid_before".to_owned());
-    for (mut run, ..) in looking() {
+    for (mut run, ..) in reconciling() {
         let refused = State::Refused(Refusal::SettlementRejected { reason: expired.clone() });
         assert_eq!(
-            step(&mut run, looked(Evidence::Never(expired.clone()))),
+            step(&mut run, reconciled(Evidence::Never(expired.clone()))),
             (vec![CancelModelCall, Save, WriteLedgerRow], refused)
         );
         assert_eq!(run.receipt(), None);
@@ -594,8 +605,8 @@ fn a_payment_that_can_be_settled_no_more_is_refused_and_claude_is_stopped() {
 
 #[test]
 fn where_nothing_is_found_it_is_looked_for_later() {
-    for (mut run, answer, ..) in looking() {
-        let (effects, state) = step(&mut run, looked(Evidence::Nothing));
+    for (mut run, answer, ..) in reconciling() {
+        let (effects, state) = step(&mut run, reconciled(Evidence::Nothing));
         assert_eq!((effects[0], state), (Save, unknown(false, answer)));
         assert_eq!(run.view(), View::Refuse(Refusal::SettlementUnknown));
     }
@@ -616,7 +627,11 @@ fn waits_between_looks(run: &mut Run, mut now: Millis, looks: usize, jitter: u16
         waits.push(due - now);
         assert_eq!(run.handle(Event::AlarmFired, Moment { now: due - 1, jitter }), [], "not before it is due");
         assert_eq!(run.handle(Event::AlarmFired, Moment { now: due, jitter }), [Reconcile]);
-        assert_eq!(run.handle(looked(Evidence::Nothing), Moment { now: due, jitter }), [Save], "no row is owed again");
+        assert_eq!(
+            run.handle(reconciled(Evidence::Nothing), Moment { now: due, jitter }),
+            [Save],
+            "no row is owed again"
+        );
         now = due;
     }
     waits
@@ -637,7 +652,7 @@ fn once_the_payments_time_is_up_the_chain_is_asked_once_an_hour() {
     for (now, wait) in [(last, 8_000), (last + 1, RECONCILE_WAIT_LATE)] {
         let mut run = unknown_since_now();
         assert_eq!(run.handle(Event::AlarmFired, at(now)), [Reconcile]);
-        run.handle(looked(Evidence::Nothing), at(now));
+        run.handle(reconciled(Evidence::Nothing), at(now));
         assert_eq!(run.deadline(now), Some(now + wait));
     }
 }
@@ -657,7 +672,7 @@ fn an_unknown_settlement_is_given_up_a_week_after_it_became_so() {
         if run.handle(Event::AlarmFired, at(now)) == [Reconcile] {
             looks += 1;
             assert!(!run.is_expired(now), "not while it looks");
-            run.handle(looked(Evidence::Nothing), at(now));
+            run.handle(reconciled(Evidence::Nothing), at(now));
         }
     }
     assert_eq!((now, RETENTION_IN_DOUBT), (NOW + RETENTION_IN_DOUBT, 7 * RETENTION));
@@ -669,7 +684,7 @@ fn a_look_that_is_under_way_is_waited_for_before_anything_is_forgotten() {
     let mut run = unknown_since_now();
     assert_eq!(run.handle(Event::AlarmFired, at(NOW + RETENTION_IN_DOUBT)), [Reconcile]);
     assert!(!run.is_expired(NOW + RETENTION_IN_DOUBT));
-    run.handle(looked(Evidence::Nothing), at(NOW + RETENTION_IN_DOUBT));
+    run.handle(reconciled(Evidence::Nothing), at(NOW + RETENTION_IN_DOUBT));
     assert!(run.is_expired(NOW + RETENTION_IN_DOUBT));
 }
 
@@ -817,7 +832,7 @@ fn a_paid_answer_that_claude_declines_is_not_asked_again() {
 
 // The report of a refund.
 
-/// Wakes a run whose report nobody takes, and gives back the waits in between.
+/// Wakes a run whose report no facilitator accepts, and returns the waits in between.
 fn waits_between_reports(run: &mut Run, jitter: u16) -> Vec<Millis> {
     let (mut now, mut waits) = (NOW, Vec::new());
     for _ in 0..6 {
@@ -870,7 +885,7 @@ fn reports_start_on_their_own_schedule_however_long_the_settlement_took_to_be_kn
     waits_between_looks(&mut run, NOW, 5, LONG);
     let now = VALID_UNTIL;
     run.handle(Event::AlarmFired, at(now));
-    run.handle(looked(Evidence::Paid(receipt())), at(now));
+    run.handle(reconciled(Evidence::Paid(receipt())), at(now));
     assert_eq!(run.state(), &State::Refundable(ModelError::Declined));
     run.handle(Event::LedgerRowWritten, at(now));
     assert_eq!(run.deadline(now), Some(now + 30_000));
@@ -916,13 +931,13 @@ fn text_shown_early_stays_in_sight_while_nobody_knows_whether_it_is_paid() {
     for (event, ending) in [
         (Event::Ended, Some(Ending::Error(Refusal::SettlementUnknown))),
         (Event::Presented, None),
-        (looked(Evidence::Nothing), Some(Ending::Error(Refusal::SettlementUnknown))),
+        (reconciled(Evidence::Nothing), Some(Ending::Error(Refusal::SettlementUnknown))),
     ] {
         step(&mut run, event);
         assert_eq!((run.view(), run.ending(), run.is_outstanding()), (View::Show, ending, true));
     }
     assert_eq!(step(&mut run, Event::Presented).0, [Reconcile]);
-    assert_eq!(step(&mut run, looked(Evidence::Spent(receipt()))).1, State::Delivered);
+    assert_eq!(step(&mut run, reconciled(Evidence::Spent(receipt()))).1, State::Delivered);
     assert!(!run.is_outstanding());
 }
 
@@ -941,8 +956,8 @@ fn in_debt() -> Vec<Run> {
         vec![rejected()],
         vec![Event::SettleNotSent],
         vec![Event::Ended, Event::SettleNotSent],
-        vec![Event::SettleUnanswered, Event::Presented, looked(Evidence::Never(None))],
-        vec![Event::Restarted, looked(Evidence::Never(None))],
+        vec![Event::SettleUnanswered, Event::Presented, reconciled(Evidence::Never(None))],
+        vec![Event::Restarted, reconciled(Evidence::Never(None))],
     ];
     ends.iter().map(|end| early(&[&end[..], &[Event::LedgerRowWritten]].concat())).collect()
 }
@@ -968,13 +983,13 @@ fn a_debt_is_remembered_for_a_day() {
     }
 }
 
-/// Otherwise whoever presents it again has it for nothing.
+/// Otherwise a payer who presents the payment again gets the text for nothing.
 #[test]
 fn a_debt_stays_when_the_same_payment_sets_out_anew_until_it_is_paid() {
     let later = [verified_release(), terms(Policy::OnStart), terms(Policy::OnResult)];
     let starts = |run: Run| later.clone().map(|terms| run.next(terms)).into_iter().chain([run]).collect::<Vec<_>>();
     for start in in_debt().into_iter().flat_map(starts) {
-        let told = |events: &[Event]| {
+        let after = |events: &[Event]| {
             let mut run = start.clone();
             for event in events {
                 assert!(run.is_outstanding() && !run.is_cleared(), "{:?}", run.state());
@@ -991,10 +1006,10 @@ fn a_debt_stays_when_the_same_payment_sets_out_anew_until_it_is_paid() {
             [&begun[..], &[rejected(), Event::Presented]].concat(),
             [&begun[..], &[Event::SettleUnanswered]].concat(),
         ] {
-            let run = told(&owing);
+            let run = after(&owing);
             assert!(run.is_outstanding() && !run.is_cleared() && run.receipt().is_none(), "{:?}", run.state());
         }
-        let paid = told(&[&begun[..], &[settled()]].concat());
+        let paid = after(&[&begun[..], &[settled()]].concat());
         assert_eq!((paid.state(), paid.is_cleared()), (&State::Delivered, true));
     }
 }
@@ -1030,10 +1045,10 @@ fn a_run_is_cleared_once_it_is_paid_or_has_come_to_nothing_without_a_debt() {
         let nothing = run.is_final() && run.is_replaceable();
         assert_eq!(run.is_cleared(), run.receipt().is_some() || nothing, "{:?}", run.state());
     }
-    for (told, cleared) in
+    for (event, cleared) in
         [(Event::FirstText, false), (settled(), true), (Event::SettleUnanswered, false), (Event::SettleFailed, false)]
     {
-        assert_eq!(early(&[told]).is_cleared(), cleared);
+        assert_eq!(early(&[event]).is_cleared(), cleared);
     }
 }
 
@@ -1055,7 +1070,7 @@ fn nothing_else_is_ever_outstanding() {
 fn text_shown_early_that_broke_off_before_it_was_paid_is_interrupted_and_not_rewritten() {
     for (silent, paid) in [
         (false, vec![settled()]),
-        (true, vec![Event::SettleUnanswered, Event::Presented, looked(Evidence::Paid(receipt()))]),
+        (true, vec![Event::SettleUnanswered, Event::Presented, reconciled(Evidence::Paid(receipt()))]),
     ] {
         let mut run = early(&[&[broke(silent)], &paid[..]].concat());
         assert_eq!(run.state(), &State::Interrupted(CUT));
@@ -1100,16 +1115,16 @@ fn one_of_each() -> Vec<Run> {
     ]
 }
 
-/// Everything that can be told, one of each kind.
+/// One event of each kind.
 fn events() -> Vec<Event> {
     use Event as E;
-    let told = [E::Presented, E::Verified, E::VerifyRefused(Refusal::Internal), E::Reported];
+    let others = [E::Presented, E::Verified, E::VerifyRefused(Refusal::Internal), E::Reported];
     let claude = [E::Began, E::FirstText, E::GraceElapsed, E::Ended, broke(true), E::BackOffElapsed, E::Abandoned];
     let answered = [settled(), rejected(), E::SettleFailed, E::SettleSpent];
     let lost = [E::SettleUnanswered, E::SettleNotSent, E::SettleWithheld];
     let (paid, spent) = (Evidence::Paid(receipt()), Evidence::Spent(receipt()));
-    let found = [paid, spent, Evidence::Unspent, Evidence::Never(None), Evidence::Nothing].map(looked);
-    [&told[..], &claude, &answered, &lost, &found].concat()
+    let found = [paid, spent, Evidence::Unspent, Evidence::Never(None), Evidence::Nothing].map(reconciled);
+    [&others[..], &claude, &answered, &lost, &found].concat()
 }
 
 #[test]
@@ -1126,7 +1141,7 @@ fn presenting_again_does_something_only_where_something_is_to_be_done() {
             _ => &[],
         };
         assert_eq!(effects, expected, "{:?}", run.state());
-        // A run that looks remembers that somebody waits.
+        // A run that looks for evidence remembers that a caller waits.
         if expected.is_empty() && !matches!(run.state(), State::SettlementUnknown { .. }) {
             assert_eq!(again, run);
         }
@@ -1163,10 +1178,10 @@ fn is_news(run: &Run, event: &Event) -> bool {
 fn an_event_that_comes_late_twice_or_out_of_place_changes_nothing() {
     for run in one_of_each() {
         for event in events() {
-            let mut told = run.clone();
-            let effects = told.handle(event.clone(), at(NOW + 1));
+            let mut after = run.clone();
+            let effects = after.handle(event.clone(), at(NOW + 1));
             let news = is_news(&run, &event);
-            assert_eq!(!effects.is_empty() || told != run, news, "{event:?} in {:?}", run.state());
+            assert_eq!(!effects.is_empty() || after != run, news, "{event:?} in {:?}", run.state());
         }
     }
 }
@@ -1196,17 +1211,17 @@ fn a_restart_finds_each_state_and_goes_on_from_there() {
     }
 }
 
-/// The settlement that was under way may have moved the money, and nobody will tell.
+/// The settlement that was under way may have moved the money, and its answer is lost.
 #[test]
 fn a_settlement_that_a_restart_has_cut_off_counts_as_unanswered() {
     let mut run = settling(&[Event::Ended, Event::Restarted]);
-    assert_eq!(step(&mut run, looked(Evidence::Spent(receipt()))).1, State::Delivered);
-    let mut run = settling(&[Event::Ended, Event::Restarted, looked(Evidence::Unspent)]);
+    assert_eq!(step(&mut run, reconciled(Evidence::Spent(receipt()))).1, State::Delivered);
+    let mut run = settling(&[Event::Ended, Event::Restarted, reconciled(Evidence::Unspent)]);
     assert_eq!(step(&mut run, rejected()).1, unknown(false, Answer::Whole), "a no is not believed");
-    for told in [Event::SettleSpent, Event::SettleFailed] {
-        let mut run = settling(&[Event::Ended, told, Event::Restarted]);
+    for answered in [Event::SettleSpent, Event::SettleFailed] {
+        let mut run = settling(&[Event::Ended, answered, Event::Restarted]);
         assert_eq!(
-            step(&mut run, looked(Evidence::Spent(receipt()))).1,
+            step(&mut run, reconciled(Evidence::Spent(receipt()))).1,
             unknown(false, Answer::Whole),
             "it was answered"
         );
@@ -1354,7 +1369,7 @@ proptest! {
         [Event::Presented, Event::Verified, Event::Began, Event::FirstText, Event::SettleUnanswered].into_iter().for_each(|event| tell(&mut run, event));
         for _ in 0..rounds {
             tell(&mut run, Event::Presented);
-            tell(&mut run, looked(Evidence::Nothing));
+            tell(&mut run, reconciled(Evidence::Nothing));
         }
         tell(&mut run, settled());
         (0..rounds).for_each(|_| tell(&mut run, broke(true)));

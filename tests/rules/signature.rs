@@ -185,7 +185,7 @@ fn no_vector_passes_in_the_domain_of_another() {
     }
 }
 
-/// v1 clients in the wild write times as numbers; what they have signed is the same.
+/// Some v1 clients write times as numbers. The message that they sign is the same.
 #[test]
 fn times_written_as_numbers_hash_as_they_were_signed() {
     let mut as_numbers = 0;

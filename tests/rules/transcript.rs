@@ -154,7 +154,7 @@ fn a_new_edition_starts_from_nothing_and_is_told_from_the_last() {
     assert_eq!(read(&transcript.events(0).0), [(1_000_001, "d".to_owned())], "no id comes twice");
 }
 
-/// `Last-Event-ID`: whoever read of another edition starts from nothing.
+/// `Last-Event-ID`: a caller who has read another edition begins anew.
 #[test]
 fn an_event_id_says_how_far_a_caller_has_read_of_this_edition_and_of_no_other() {
     let of = |edition, pieces: &[&str]| Transcript::restore(edition, pieces.iter().map(|p| (*p).to_owned()));

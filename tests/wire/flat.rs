@@ -95,8 +95,8 @@ fn depth_does_not_matter() {
     assert!(from_slice(&deep.as_bytes()[1..]).is_err() && from_slice(&deep.as_bytes()[..499_999]).is_err());
 }
 
-/// With its features `raw_value` and `arbitrary_precision`, serde_json reads an object with such a name as something else: a
-/// contract would be another document when it is read back than when it was signed.
+/// With its features `raw_value` and `arbitrary_precision`, serde_json reads an object with such a name as something
+/// else: a contract would be another document when it is read back than when it was signed.
 #[test]
 fn no_name_of_a_member_has_a_meaning_of_its_own() {
     for name in ["$serde_json::private::RawValue", "$serde_json::private::Number"] {

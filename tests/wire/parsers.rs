@@ -3,7 +3,7 @@
 
 #[allow(clippy::module_inception)] // shared with the fuzz targets under this name
 #[path = "../support/parsers.rs"]
-mod parsers;
+mod properties;
 
 use coinslot::testing::rules::config::{Config, Limits};
 use coinslot::testing::rules::model_answer::AnswerReader;
@@ -86,8 +86,8 @@ fn a_body_takes_no_more_memory_than_its_first_level() {
 #[test]
 fn a_payment_header_takes_little_memory_whatever_it_holds() {
     let _alone = alone();
-    let quote = &*parsers::QUOTE;
-    let payments = [parsers::payment(2, 0).to_string(), parsers::payment(1, 1).to_string()];
+    let quote = &*properties::QUOTE;
+    let payments = [properties::payment(2, 0).to_string(), properties::payment(1, 1).to_string()];
     let mut matched = 0;
     for (what, json) in documents(MAX_HEADER * 3 / 4 - 1000) {
         let junk = String::from_utf8_lossy(&json).into_owned();
@@ -210,17 +210,17 @@ fn a_stream_around_the_limit_is_read_the_same_in_any_pieces() {
     let _alone = alone();
     for length in [MAX_EVENT - 1, MAX_EVENT, MAX_EVENT + 1, MAX_EVENT + 62] {
         let line = [&vec![b'a'; length][..], b"\n\ndata: x\n\n"].concat();
-        parsers::sse_in_pieces(&line, &[length, length + 1]);
+        properties::sse_in_pieces(&line, &[length, length + 1]);
         let data = [b"data: ", &vec![b'a'; length / 2][..], b"\ndata: ", &vec![b'a'; length / 2], b"\n\n"].concat();
-        parsers::sse_in_pieces(&data, &[1, length]);
+        properties::sse_in_pieces(&data, &[1, length]);
     }
 }
 
 #[test]
 fn a_payment_for_our_own_terms_is_taken_and_one_that_is_not_is_noticed() {
     let _alone = alone();
-    parsers::accepted_echo(&[]);
-    parsers::accepted_echo(&[3]);
+    properties::accepted_echo(&[]);
+    properties::accepted_echo(&[3]);
 }
 
 macro_rules! holds_for_any_bytes {
@@ -231,7 +231,7 @@ macro_rules! holds_for_any_bytes {
                 #[test]
                 fn $name(case in prop::collection::vec(any::<u8>(), 0..$most)) {
                     let _alone = alone();
-                    parsers::$property(&case);
+                    properties::$property(&case);
                 }
             )*
         }

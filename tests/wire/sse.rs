@@ -288,7 +288,7 @@ fn head() -> String {
     BASIC.split_inclusive("\n\n").next().unwrap().to_owned()
 }
 
-fn said(text: &str) -> String {
+fn text_delta(text: &str) -> String {
     format!("data: {{\"type\":\"content_block_delta\",\"index\":0,\"delta\":{{\"type\":\"text_delta\",\"text\":\"{text}\"}}}}\n\n")
 }
 
@@ -323,7 +323,7 @@ fn the_end_of_the_stream_is_told_once_and_not_after_a_whole_answer() {
 
 #[test]
 fn a_refusal_is_declined_and_every_other_reason_is_a_whole_answer() {
-    let refused = format!("{}{}{}", head(), said("I"), stop("refusal"));
+    let refused = format!("{}{}{}", head(), text_delta("I"), stop("refusal"));
     let (steps_of_refusal, reading) = steps_of(&[refused.as_bytes()]);
     assert_eq!(steps_of_refusal, [Step::Began, text("I"), Step::Broke(ModelError::Declined)]);
     assert_eq!(reading.usage.output_tokens, 9, "the tokens are billed all the same");
@@ -353,7 +353,7 @@ fn an_error_event_is_a_failure_to_begin_before_message_start_and_a_break_after_i
         ("melted_error", ModelError::Upstream),
     ] {
         assert_eq!(steps(&error(kind)), [Step::Broke(fault)]);
-        let late = format!("{}{}{}", head(), said("Hel"), error(kind));
+        let late = format!("{}{}{}", head(), text_delta("Hel"), error(kind));
         assert_eq!(steps(&late), [Step::Began, text("Hel"), Step::Broke(ModelError::Broken)]);
     }
 }
@@ -361,8 +361,8 @@ fn an_error_event_is_a_failure_to_begin_before_message_start_and_a_break_after_i
 #[test]
 fn nothing_after_the_end_counts() {
     for ending in [STOP.to_owned(), ERROR.to_owned(), "data: nonsense\n\n".to_owned()] {
-        let stream = format!("{}{}{ending}", head(), said("a"));
-        let after = format!("{}{}{STOP}{ERROR}{}", said("b"), head(), stop("refusal"));
+        let stream = format!("{}{}{ending}", head(), text_delta("a"));
+        let after = format!("{}{}{STOP}{ERROR}{}", text_delta("b"), head(), stop("refusal"));
         let alone = steps(&stream);
         let (together, reading) = steps_of(&[format!("{stream}{after}").as_bytes()]);
         assert_eq!(together, alone);
@@ -373,13 +373,13 @@ fn nothing_after_the_end_counts() {
 
 #[test]
 fn text_or_an_end_before_the_beginning_is_not_the_messages_api() {
-    assert_eq!(steps(&said("early")), [Step::Broke(ModelError::Broken)]);
+    assert_eq!(steps(&text_delta("early")), [Step::Broke(ModelError::Broken)]);
     assert_eq!(steps(STOP), [Step::Broke(ModelError::Broken)]);
 }
 
 #[test]
 fn a_second_message_start_is_not_a_second_beginning() {
-    let stream = format!("{}{}{}{STOP}", head(), said("a"), head());
+    let stream = format!("{}{}{}{STOP}", head(), text_delta("a"), head());
     assert_eq!(steps(&stream), [Step::Began, text("a"), Step::Whole]);
 }
 
@@ -387,8 +387,8 @@ fn a_second_message_start_is_not_a_second_beginning() {
 #[test]
 fn the_text_of_one_read_is_one_step() {
     let mut reading = AnswerReader::default();
-    let read = format!("{}{}{}", head(), said("a"), said("b"));
+    let read = format!("{}{}{}", head(), text_delta("a"), text_delta("b"));
     assert_eq!(reading.push(read.as_bytes()), [Step::Began, text("ab")]);
     let ping = "data: {\"type\":\"ping\"}\n\n";
-    assert_eq!(reading.push(format!("{}{ping}{}", said("c"), said("d")).as_bytes()), [text("cd")]);
+    assert_eq!(reading.push(format!("{}{ping}{}", text_delta("c"), text_delta("d")).as_bytes()), [text("cd")]);
 }

@@ -1,5 +1,5 @@
-//! The ledger of runs in D1. One statement writes a row, and a trigger in `schema.sql` updates the template's counters with
-//! it, so that they stay exact when a row is written twice.
+//! The ledger of runs in D1. One statement writes a row, and a trigger in `schema.sql` updates the template's counters
+//! with it, so that they stay exact when a row is written twice.
 
 use crate::edge::fault;
 use crate::rules::record::ledger_row::Row;

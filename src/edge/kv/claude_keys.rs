@@ -23,9 +23,9 @@ pub(crate) struct KeyRecord {
     pub(crate) updated_at: u64,
 }
 
-/// The value that KV holds under `claude-switch/{creator}`: whether the key may be used, if that was changed later. It is
-/// not part of the key's record, because KV may answer with a record that is a minute old, and writing that back with
-/// another switch would bring an old key back.
+/// The value that KV holds under `claude-switch/{creator}`: whether the key may be used, if that was changed later. It
+/// is not part of the key's record, because KV may answer with a record that is a minute old, and writing that back
+/// with another switch would bring an old key back.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Switch {

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 impl Checker<'_> {
-    /// Items that are equal have equal hashes, so only items with equal hashes are compared. Each comparison costs steps,
-    /// which also bounds the work where somebody makes the hashes collide.
+    /// Items that are equal have equal hashes, so only items with equal hashes are compared. Each comparison costs
+    /// steps, which also bounds the work where somebody makes the hashes collide.
     pub(super) fn unique(&mut self, items: &[Value], at: &JsonPath<'_>) -> Checked {
         let mut seen: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
         for (i, item) in items.iter().enumerate() {

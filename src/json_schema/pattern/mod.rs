@@ -1,9 +1,10 @@
-//! Patterns: ECMA-262 with the `u` flag (draft 2020-12, core §6.4), translated for `regex-lite`, whose time is proportional
-//! to the lengths of pattern and text.
+//! Patterns: ECMA-262 with the `u` flag (draft 2020-12, core §6.4), translated for `regex-lite`, whose time is
+//! proportional to the lengths of pattern and text.
 //!
-//! The two grammars differ in `.`, `\s`, `$`, `[^]`, `\cX`, `\u`, set operations and more. So each pattern is read here by
-//! ECMA's grammar, and translated into literals, ranges, groups and repetitions only. Patterns that need more are refused:
-//! look-around, backreferences, `\p`. In one point this reader accepts more than ECMA: any ASCII punctuation may be escaped.
+//! The two grammars differ in `.`, `\s`, `$`, `[^]`, `\cX`, `\u`, set operations and more. So each pattern is read here
+//! by ECMA's grammar, and translated into literals, ranges, groups and repetitions only. Patterns that need more are
+//! refused: look-around, backreferences, `\p`. In one point this reader accepts more than ECMA: any ASCII punctuation
+//! may be escaped.
 
 mod code_points;
 mod size;

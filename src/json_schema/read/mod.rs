@@ -46,7 +46,8 @@ struct Reader<'v> {
     nodes: Vec<Node>,
     /// The root's `$id`.
     id: Option<&'v str>,
-    /// The node of each subschema, by the address of its JSON value. A JSON pointer leads to a value, and so to its node.
+    /// The node of each subschema, by the address of its JSON value. A JSON pointer leads to a value, and so to its
+    /// node.
     nodes_by_address: BTreeMap<usize, Id>,
     anchors: BTreeMap<&'v str, Id>,
     /// Each `$ref`: the node that has it, its text, and its place.
@@ -139,7 +140,8 @@ impl<'v> Reader<'v> {
         Ok(())
     }
 
-    /// The node that a `$ref` leads to: `#`, `#/a/pointer` (RFC 6901) or `#anchor`, with or without the `$id` before it.
+    /// The node that a `$ref` leads to: `#`, `#/a/pointer` (RFC 6901) or `#anchor`, with or without the `$id` before
+    /// it.
     fn target(&self, target: &str) -> Result<Id, &'static str> {
         let own =
             self.id.and_then(|id| target.strip_prefix(id)).filter(|rest| rest.is_empty() || rest.starts_with('#'));

@@ -30,7 +30,8 @@ pub struct Config {
     pub jwt: Jwt,
     /// Whether every payment must come with x402's `payment-identifier`, or with an `Idempotency-Key`.
     pub require_payment_identifier: bool,
-    /// What the operator promises about refunds beyond what the software does; shown at `/.well-known/refund-policy.json`.
+    /// What the operator promises about refunds beyond what the software does; shown at
+    /// `/.well-known/refund-policy.json`.
     pub refund_policy: Option<String>,
     pub hire: Hire,
 }
@@ -169,8 +170,8 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// For how many seconds a payment must still be valid when it is presented, so that Claude can begin and the payment
-    /// be settled.
+    /// For how many seconds a payment must still be valid when it is presented, so that Claude can begin and the
+    /// payment be settled.
     pub const fn window_needed(&self) -> u64 {
         self.claude_begin_seconds.saturating_add(self.settle_margin_seconds)
     }

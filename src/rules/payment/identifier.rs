@@ -1,5 +1,5 @@
-//! Identifiers of payments: x402's `payment-identifier` extension, and the `Idempotency-Key` header. An
-//! identifier belongs to one payer and stands for one payment of one request; it is no proof of anything.
+//! Identifiers of payments: x402's extension `payment-identifier`, and the header `Idempotency-Key`. An identifier
+//! belongs to one payer and stands for one payment of one request. It proves nothing.
 
 use crate::rules::payment::Payment;
 use crate::rules::refusal::Refusal;
@@ -7,12 +7,12 @@ use crate::wire::canonical::sha256_hex;
 use serde::{Deserialize, Serialize};
 use serde_json::{json, Value};
 
-/// The extension's name.
+/// The name of the extension.
 pub const EXTENSION: &str = "payment-identifier";
-/// Longest `Idempotency-Key`, in bytes.
+/// The longest `Idempotency-Key`, in bytes.
 const MAX_KEY: usize = 255;
 
-/// What the challenge says of the extension (x402 `payment_identifier`).
+/// The extension as the challenge declares it (x402 `payment_identifier`).
 pub fn declaration(required: bool) -> Value {
     json!({
         "info": {"required": required},
@@ -28,7 +28,7 @@ pub fn declaration(required: bool) -> Value {
     })
 }
 
-/// The identifier in a payment's `extensions`, where there is one: 16 to 128 of `[A-Za-z0-9_-]`.
+/// The identifier in a payment's `extensions`, if there is one: 16 to 128 characters of `[A-Za-z0-9_-]`.
 pub fn of_extensions(payment: &Value) -> Result<Option<String>, Refusal> {
     let Some(id) = payment.pointer("/extensions/payment-identifier/info/id").filter(|id| !id.is_null()) else {
         return Ok(None);
@@ -39,8 +39,7 @@ pub fn of_extensions(payment: &Value) -> Result<Option<String>, Refusal> {
     Ok(Some(format!("{EXTENSION}:{id}")))
 }
 
-/// The identifier in an `Idempotency-Key` header: visible ASCII, with or without the quotes of a structured
-/// field.
+/// The identifier in an `Idempotency-Key` header: printable ASCII, with or without the quotes of a structured field.
 pub fn of_header(header: Option<&str>) -> Result<Option<String>, Refusal> {
     let Some(text) = header.map(str::trim) else {
         return Ok(None);
@@ -50,19 +49,19 @@ pub fn of_header(header: Option<&str>) -> Result<Option<String>, Refusal> {
     valid.then(|| Some(format!("idempotency-key:{key}"))).ok_or(Refusal::IdentifierInvalid)
 }
 
-/// One identifier, claimed for one payment.
+/// The claim of one payment to one identifier.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claim {
-    /// Digest of the identifier.
+    /// The digest of the identifier.
     pub identifier: String,
-    /// Digest of the request (method, path, query, body) and the terms. The payer is the object's name.
+    /// The digest of the request (method, path, query, body) and of the terms.
     pub request: String,
-    /// The payment's name, which is that of its run's object.
+    /// The name of the payment, which is also the name of its run's object.
     pub object: String,
 }
 
 impl Claim {
-    /// What a payment claims that comes with this identifier and this request.
+    /// The claim of a payment that is presented with this identifier and this request.
     pub fn new(identifier: &str, digest: &str, payment: &Payment) -> Self {
         let terms = format!("{}|{}|{}|{}", payment.network, payment.asset, payment.amount, payment.pay_to);
         Self {

@@ -1,7 +1,8 @@
-//! A payment as it came, and whether it matches a quote.
+//! Whether a payment matches a quote.
 //!
-//! The payer's echo of the terms is compared with ours, never used in their place. What we can check ourselves is
-//! not left to the facilitator: recipient, asset, network, value, time window and the signature of a key.
+//! The payer repeats our terms in the payment. That copy is compared with ours and never used in their place.
+//! Everything that can be checked here is not left to the facilitator: recipient, asset, network, value, time window,
+//! and the signature of a key.
 
 use super::identifier;
 use super::quote::{Offer, Quote, SCHEME};
@@ -14,12 +15,12 @@ use crate::wire::x402::{self, PaymentRequirements};
 use crate::wire::x402_v1;
 use serde_json::{Map, Value};
 
-/// A payment as presented, read but not yet held against any terms.
+/// A payment that has been read, but not compared with any terms.
 #[derive(Clone, Debug)]
 pub struct Presented {
-    /// The whole payment as it came: it goes on to the facilitator.
+    /// The whole payment as it was presented, which goes on to the facilitator.
     raw: Value,
-    chosen: Chosen,
+    chosen: ChosenOffer,
     authorization: Authorization,
     payload: Map<String, Value>,
     /// See [`identifier::of_extensions`].
@@ -28,14 +29,14 @@ pub struct Presented {
     by_key: bool,
 }
 
-/// Which offer the payer says they chose.
+/// The offer that the payment names.
 #[derive(Clone, Debug)]
-enum Chosen {
+enum ChosenOffer {
     V2(Box<PaymentRequirements>),
     V1 { scheme: String, network: String },
 }
 
-/// Reads the payment headers. `None`: no payment. The v2 header goes first where both came.
+/// Reads the payment headers. Where both are present, only the v2 header counts. `None`: there is no payment.
 pub fn read_payment(v2: Option<&str>, v1: Option<&str>) -> Result<Option<Presented>, Refusal> {
     let Some(header) = v2.or(v1) else {
         return Ok(None);
@@ -47,18 +48,18 @@ pub fn read_payment(v2: Option<&str>, v1: Option<&str>) -> Result<Option<Present
     let (chosen, payload) = match version {
         Some(2) => {
             let payment: x402::PaymentPayload = serde_json::from_value(raw.clone()).map_err(form)?;
-            (Chosen::V2(Box::new(payment.accepted)), payment.payload)
+            (ChosenOffer::V2(Box::new(payment.accepted)), payment.payload)
         }
         Some(1) => {
             let payment: x402_v1::PaymentPayload = serde_json::from_value(raw.clone()).map_err(form)?;
-            let chosen = Chosen::V1 { scheme: payment.scheme, network: payment.network };
+            let chosen = ChosenOffer::V1 { scheme: payment.scheme, network: payment.network };
             (chosen, payment.payload)
         }
         _ => return Err(malformed("x402Version must be 2 or 1".to_owned())),
     };
     let scheme = match &chosen {
-        Chosen::V2(accepted) => &accepted.scheme,
-        Chosen::V1 { scheme, .. } => scheme,
+        ChosenOffer::V2(accepted) => &accepted.scheme,
+        ChosenOffer::V1 { scheme, .. } => scheme,
     };
     if scheme != SCHEME {
         return Err(Refusal::PaymentMismatch { field: "scheme".to_owned() });
@@ -72,7 +73,7 @@ pub fn read_payment(v2: Option<&str>, v1: Option<&str>) -> Result<Option<Present
 #[derive(Clone, Debug, PartialEq)]
 pub enum PaymentCheck {
     Matches(Payment),
-    /// Its signature cannot be the payer's, so nobody is troubled with it.
+    /// Its signature cannot be the payer's, so neither an object nor a facilitator is called.
     Forged(Refusal),
     /// It is for other terms, or for another time. It may have bought a run when it did match; then it has a name.
     Differs(Refusal, Option<Payment>),
@@ -89,8 +90,8 @@ pub fn check_payment(presented: &mut Presented, quote: &Quote, limits: &Limits, 
     }
 }
 
-/// Whether the signature can be the payer's: asked before anybody is troubled with the payment. A payment
-/// for a network that is not offered has other faults, which [`match_payment`] tells.
+/// Refuses a signature that cannot be the payer's, before the facilitator is called. A payment for a network that is
+/// not offered passes here, and is refused by [`match_payment`].
 pub fn check_signature(presented: &mut Presented, quote: &Quote) -> Result<(), Refusal> {
     let signed = presented.offer(quote).map(|offer| presented.authorization.signed(&offer.domain));
     presented.by_key = signed == Some(Signed::ByPayer);
@@ -102,11 +103,11 @@ pub fn check_signature(presented: &mut Presented, quote: &Quote) -> Result<(), R
     }
 }
 
-/// Holds a payment against the terms at `now` (Unix seconds).
+/// Compares a payment with the terms, at `now` (Unix seconds).
 pub fn match_payment(presented: &Presented, quote: &Quote, limits: &Limits, now: u64) -> Result<Payment, Refusal> {
     let offer = match &presented.chosen {
-        Chosen::V2(accepted) => offer_as_accepted(accepted, quote)?,
-        Chosen::V1 { .. } => presented.offer(quote).ok_or_else(|| mismatch("network"))?,
+        ChosenOffer::V2(accepted) => offer_as_accepted(accepted, quote)?,
+        ChosenOffer::V1 { .. } => presented.offer(quote).ok_or_else(|| mismatch("network"))?,
     };
     let authorization = &presented.authorization;
     if Address::parse(&offer.v2.pay_to) != Some(authorization.to) {
@@ -118,16 +119,16 @@ pub fn match_payment(presented: &Presented, quote: &Quote, limits: &Limits, now:
     if authorization.valid_after > now {
         return Err(Refusal::PaymentNotYetValid);
     }
-    // What Claude may take to begin, and the settlement after it: whoever grants less could have
-    // answers begun that can never be settled.
+    // The payment must stay valid until Claude has begun and the settlement is through. With a shorter one, a payer
+    // could have answers begun that can never be settled.
     if authorization.valid_before <= now.saturating_add(limits.window_needed()) {
         return Err(Refusal::PaymentExpired);
     }
     Ok(presented.on(offer))
 }
 
-/// The payment as it would be named, whether or not it matches today's terms: one that has bought a
-/// run already finds it again, though its time is up or the price has changed since.
+/// The payment without a comparison with the terms. A payment that has bought a run finds that run again by its name,
+/// even if it has expired, or the price has changed since.
 pub fn identify(presented: &Presented, quote: &Quote) -> Option<Payment> {
     presented.offer(quote).map(|offer| presented.on(offer))
 }
@@ -136,29 +137,30 @@ impl Presented {
     /// The offer on the network that the payment is for.
     fn offer<'a>(&self, quote: &'a Quote) -> Option<&'a Offer> {
         let network = match &self.chosen {
-            Chosen::V2(accepted) => &accepted.network,
-            Chosen::V1 { network, .. } => network,
+            ChosenOffer::V2(accepted) => &accepted.network,
+            ChosenOffer::V1 { network, .. } => network,
         };
-        let v1 = matches!(self.chosen, Chosen::V1 { .. });
+        let v1 = matches!(self.chosen, ChosenOffer::V1 { .. });
         quote.offers.iter().find(|o| o.v2.network == *network || (v1 && o.v1.network == *network))
     }
 
     fn on(&self, offer: &Offer) -> Payment {
         let (x402_version, requirements) = match self.chosen {
-            Chosen::V2(_) => (2, serde_json::to_value(&offer.v2)),
-            Chosen::V1 { .. } => (1, serde_json::to_value(&offer.v1)),
+            ChosenOffer::V2(_) => (2, serde_json::to_value(&offer.v2)),
+            ChosenOffer::V1 { .. } => (1, serde_json::to_value(&offer.v1)),
         };
-        // Of the payload, what was read here is what goes on: no other transfer method rides along.
-        let read = |name: &str| self.payload.get(name).cloned().map(|value| (name.to_owned(), value));
-        let mut signed: Map<String, Value> = ["signature", "authorization"].into_iter().filter_map(read).collect();
+        // Only the parts of the payload that were read here go on to the facilitator, so that it cannot settle by
+        // another transfer method.
+        let part = |name: &str| self.payload.get(name).cloned().map(|value| (name.to_owned(), value));
+        let mut signed: Map<String, Value> = ["signature", "authorization"].into_iter().filter_map(part).collect();
         if let Some(Value::Object(authorization)) = signed.get_mut("authorization") {
             authorization.retain(|name, _| Authorization::MEMBERS.contains(&name.as_str()));
         }
         let mut payload = self.raw.clone();
         if let Some(map) = payload.as_object_mut() {
             map.insert("payload".to_owned(), Value::Object(signed.clone()));
-            if let Chosen::V1 { .. } = self.chosen {
-                // Some v1 clients write CAIP-2; facilitators want the name that the terms have.
+            if let ChosenOffer::V1 { .. } = self.chosen {
+                // Some v1 clients write the CAIP-2 id, but facilitators expect the name that the terms have.
                 map.insert("network".to_owned(), offer.v1.network.clone().into());
             }
         }
@@ -187,20 +189,20 @@ impl Presented {
     }
 }
 
-/// The offer that `accepted` echoes, field by field; `extra` must hold what we advertised.
+/// The offer that `accepted` repeats, field by field. Its `extra` must contain ours, and may contain more.
 fn offer_as_accepted<'a>(accepted: &PaymentRequirements, quote: &'a Quote) -> Result<&'a Offer, Refusal> {
-    let on = |o: &&Offer| o.v2.network == accepted.network;
-    let offer = quote.offers.iter().find(on).ok_or_else(|| mismatch("network"))?;
-    let ours = &offer.v2;
+    let offer = quote.offers.iter().find(|offer| offer.v2.network == accepted.network);
+    let offer = offer.ok_or_else(|| mismatch("network"))?;
+    let terms = &offer.v2;
     let same_address = |a: &str, b: &str| a.eq_ignore_ascii_case(b);
-    let echoed =
+    let is_repeated =
         |(key, value): (&String, &Value)| accepted.extra.as_ref().and_then(|extra| extra.get(key)) == Some(value);
     let fields = [
-        ("asset", same_address(&accepted.asset, &ours.asset)),
-        ("amount", accepted.amount == ours.amount),
-        ("payTo", same_address(&accepted.pay_to, &ours.pay_to)),
-        ("maxTimeoutSeconds", accepted.max_timeout_seconds == ours.max_timeout_seconds),
-        ("extra", ours.extra.iter().flatten().all(echoed)),
+        ("asset", same_address(&accepted.asset, &terms.asset)),
+        ("amount", accepted.amount == terms.amount),
+        ("payTo", same_address(&accepted.pay_to, &terms.pay_to)),
+        ("maxTimeoutSeconds", accepted.max_timeout_seconds == terms.max_timeout_seconds),
+        ("extra", terms.extra.iter().flatten().all(is_repeated)),
     ];
     match fields.iter().find(|(_, same)| !same) {
         Some((field, _)) => Err(mismatch(field)),

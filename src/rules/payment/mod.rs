@@ -1,4 +1,5 @@
-//! Payments: what a run costs, whether a payment matches that, and what became of its settlement.
+//! Payments: the price of a run, whether a payment matches it, what facilitators answer, and what became of a
+//! settlement.
 
 pub mod breaker;
 pub mod facilitator;
@@ -12,36 +13,35 @@ use crate::wire::evm::Address;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// A payment that matches our terms: all that verifying and settling it needs.
+/// A payment that matches our terms, with everything that is needed to verify and settle it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Payment {
-    /// Which version of x402 it came in.
+    /// The version of x402 in which it was presented.
     pub x402_version: u8,
-    /// As it came, for the facilitator.
+    /// The payment as it was presented, for the facilitator.
     pub payload: Value,
-    /// Our terms, in the payment's version.
+    /// Our terms, in the payment's version of x402.
     pub requirements: Value,
-    /// CAIP-2.
+    /// The CAIP-2 id.
     pub network: String,
-    /// The same network in v1's words.
+    /// The name of the same network in v1.
     pub network_v1: String,
-    /// The token.
+    /// The address of the token.
     pub asset: Address,
-    /// Who is paid.
+    /// The recipient's address.
     pub pay_to: Address,
-    /// Atomic units.
     pub amount: Amount,
-    /// Who pays.
+    /// The payer's address.
     pub payer: Address,
-    /// The signature has been seen to be that of the payer's own key.
+    /// Whether the signature has been checked here, and is by the payer's own key.
     pub by_key: bool,
     /// Unix seconds.
     pub valid_before: u64,
-    /// 32 bytes in lower-case hex, which the token accepts once.
+    /// 32 bytes in lower-case hex. The token accepts a nonce once.
     pub nonce: String,
-    /// Names the run: whatever is presented with this network, asset, payer and nonce is one run. 128 bits
-    /// of a digest, in hex.
+    /// The name of the run, which is 128 bits of a digest of network, asset, payer and nonce, in hex: everything that
+    /// is presented with these four is one run.
     pub name: String,
-    /// Digest of the signed payload: only who presents it again is shown the run.
+    /// The digest of the signed payload. Only a caller who presents the same payload is shown the run.
     pub proof: String,
 }

@@ -5,13 +5,13 @@
 use super::events;
 use crate::wire::sse;
 
-/// How much [`Transcript::events`] renders in one call, in bytes. The last piece may exceed it.
+/// Above this many bytes, [`Transcript::events`] stops and leaves the rest to the next call.
 const BATCH: usize = 64 * 1024;
 
-/// The distance between the ids of two editions: no answer has as many pieces.
+/// The distance between the ids of two editions. No answer has this many pieces.
 const EDITION: u64 = 1_000_000;
 
-/// The text of an answer, in the pieces it came in.
+/// The text of an answer, in the pieces in which it arrived.
 #[derive(Clone, Debug, Default)]
 pub struct Transcript {
     text: String,
@@ -19,12 +19,12 @@ pub struct Transcript {
     ends: Vec<usize>,
     /// How many pieces have been checkpointed.
     saved: usize,
-    /// Counts how often the answer was begun: when Claude is asked again, the text starts from nothing.
+    /// The number of this attempt at the answer. When Claude is asked again, the text begins anew.
     pub edition: u32,
 }
 
 impl Transcript {
-    /// Puts a transcript together again from its checkpointed pieces.
+    /// Restores a transcript from its checkpointed pieces.
     pub fn restore(edition: u32, pieces: impl IntoIterator<Item = String>) -> Self {
         let mut transcript = Self { edition, ..Self::default() };
         pieces.into_iter().for_each(|piece| transcript.push(&piece));
@@ -39,7 +39,7 @@ impl Transcript {
         }
     }
 
-    /// Starts over, for a new edition of the answer.
+    /// Begins a new edition of the answer.
     pub fn clear(&mut self) {
         *self = Self { edition: self.edition.wrapping_add(1), ..Self::default() };
     }
@@ -49,7 +49,7 @@ impl Transcript {
         &self.text
     }
 
-    /// How many pieces there are: the position after the last.
+    /// The number of pieces, which is also the position after the last.
     pub fn len(&self) -> usize {
         self.ends.len()
     }
@@ -70,7 +70,7 @@ impl Transcript {
         })
     }
 
-    /// Renders the pieces from `position` on as events, and tells the position after them.
+    /// The pieces from `position` on as events, with the position after them.
     pub fn events(&self, position: usize) -> (Vec<u8>, usize) {
         let mut out = Vec::new();
         let mut next = position;
@@ -84,7 +84,7 @@ impl Transcript {
         (out, next)
     }
 
-    /// The `id:` of the event at `position`: plain counting in the first edition.
+    /// The `id:` of the event at `position`. In the first edition it is the position itself.
     pub fn event_id(&self, position: usize) -> u64 {
         self.before_first().saturating_add(position as u64)
     }
@@ -93,25 +93,25 @@ impl Transcript {
         u64::from(self.edition.saturating_sub(1)).saturating_mul(EDITION)
     }
 
-    /// How far a caller has read whose last event had this id: `None` where that was another edition, of
-    /// which nothing goes on here.
+    /// The position of a caller whose last event had this id. `None`: that event was of another edition, so the caller
+    /// has to read this one from its beginning.
     pub fn position_of(&self, event_id: u64) -> Option<usize> {
         let position = event_id.checked_sub(self.before_first())?;
-        // One past the end is the event that ends the answer.
+        // The position after the last one is the event that ends the answer.
         usize::try_from(position).ok().filter(|position| *position <= self.len().saturating_add(1))
     }
 
-    /// Bytes of text that no checkpoint holds yet.
+    /// The bytes of text that are in no checkpoint yet.
     pub fn unsaved_bytes(&self) -> usize {
         self.pieces(self.saved).map(str::len).sum()
     }
 
-    /// The pieces that no checkpoint holds yet, with the position of the first.
+    /// The pieces that are in no checkpoint yet, with the position of the first.
     pub fn unsaved(&self) -> (usize, Vec<String>) {
         (self.saved, self.pieces(self.saved).map(str::to_owned).collect())
     }
 
-    /// Call it when a checkpoint holds all of [`Self::unsaved`].
+    /// Notes that all pieces are in a checkpoint now.
     pub fn saved(&mut self) {
         self.saved = self.ends.len();
     }

@@ -1,23 +1,23 @@
-//! The run machine: what happens next in the life of one payment.
+//! The run machine: decides what happens next to the run of one payment.
 //!
 //! ```text
 //! New ─presented─▶ Presented ─verified─▶ Verified ─began─▶ Answering ─settled─▶ Streaming ─ended─▶ Delivered
 //!                      │                  ▲  │                 │ │                  │
-//!                      ▼ not valid        └──┤ passing error:  │ ▼ rejected         ▼ breaks off: asked again, once
-//!                   Refused       asked again▼                 │ Refused            text was seen by way of
-//!                                         Failed               ▼ no answer          Interrupted; at last
+//!                      ▼ not valid        └──┤ temporary       │ ▼ rejected         ▼ broke: Claude is called again,
+//!                   Refused           error  ▼                 │ Refused            from Interrupted if text was shown;
+//!                                         Failed               ▼ no answer          after the last attempt:
 //!                                         (not charged)  SettlementUnknown          Refundable ─reported─▶ Reported
-//!                                                         │ evidence is looked for
-//!                                                         ├ settled ─▶ as after Answering
-//!                                                         ├ not yet ─▶ Answering: settle is asked again
+//!                                                         │ reconcile: find evidence
+//!                                                         ├ paid ────▶ as after Answering
+//!                                                         ├ unspent ─▶ Answering: settle is called again
 //!                                                         └ never ───▶ Refused
 //! ```
 //!
-//! Sans-IO: [`Run::handle`] takes an event and the [`Moment`] and gives back effects, in order;
-//! [`Run::deadline`] says when to wake it. The machine relies on its driver for two things: effects
-//! are done in the order given, and [`Effect::Save`] is durable before the effect after it begins.
+//! Sans-IO: [`Run::handle`] takes an event and the [`Moment`], and returns effects in order. [`Run::deadline`] says
+//! when the alarm is due. The machine relies on its driver for two things: the effects are done in their order, and
+//! [`Effect::Save`] is durable before the effect after it begins.
 //!
-//! A free run (an owner's test) has no payment: it starts at Verified and passes from there to Streaming.
+//! A free run (an owner's test) has no payment. It begins in Verified, and goes from there to Streaming.
 
 use crate::rules::refusal::{ModelError, Refusal};
 use serde::{Deserialize, Serialize};
@@ -28,92 +28,92 @@ mod vocabulary;
 
 use vocabulary::{after_restart, back_off, cancelling_model_call};
 
-/// How far Claude's answer is, while a settlement is due or under way.
+/// How far Claude's answer is, while its settlement is due or under way.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Answer {
-    /// Text is coming.
+    /// Claude is writing.
     Writing,
-    /// It is all there.
+    /// It is complete.
     Whole,
-    /// It broke off.
+    /// It ended before it was complete.
     Broken(ModelError),
 }
 
-/// Where a run is. The diagram is above.
+/// The state of a run. The diagram at the top of this file shows how one leads to the next.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum State {
-    /// Nothing is known of this payment.
+    /// The payment has not been presented.
     New,
-    /// The facilitator is asked to verify.
+    /// A facilitator is asked to verify the payment.
     Presented,
-    /// The payment is good; Claude is asked, or is to be asked again in a moment.
+    /// The payment is valid. Claude is called, or will be called again after a wait.
     Verified,
-    /// Claude has begun.
+    /// Claude has begun to answer.
     Answering {
-        /// Settle has been asked and not been answered.
+        /// A facilitator has been asked to settle, and has not answered.
         settling: bool,
-        /// How far the answer is.
         answer: Answer,
     },
-    /// Paid (or free): text is released as it comes.
+    /// The run is paid, or free. Its text is released as Claude writes it.
     Streaming,
-    /// The whole answer is there, and paid.
+    /// The answer is complete and paid.
     Delivered,
-    /// The payment was not accepted, or not settled. Nothing was charged.
+    /// The payment was not valid, or not settled. Nothing was charged.
     Refused(Refusal),
-    /// Claude failed before anything was charged. The same payment may try again.
+    /// Claude has failed before anything was charged. The same payment may be presented again.
     Failed(ModelError),
-    /// The facilitator did not say whether it settled.
+    /// It is not known whether the payment was settled.
     SettlementUnknown {
-        /// Evidence is being looked for.
+        /// The driver is looking for evidence.
         looking: bool,
-        /// How far the answer is.
         answer: Answer,
     },
-    /// Paid, and broken off after text was released. It is asked again in a while, or when presented.
+    /// The run is paid, and its answer broke off after text was released. Claude is called again after a wait, or when
+    /// the payment is presented again.
     Interrupted(ModelError),
-    /// Paid, and given up.
+    /// The run is paid, and no more attempts are made. Its refund has to be reported.
     Refundable(ModelError),
-    /// Paid, given up, and reported to the facilitator for refund.
+    /// As [`State::Refundable`], and a facilitator has the report.
     Reported(ModelError),
 }
 
-/// One run.
+/// One run of a template.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Run {
     state: State,
     terms: Terms,
-    /// Claude calls made since the run was presented, or since it was paid.
+    /// The calls of Claude since the run was presented, or since it was paid.
     attempts: u8,
     receipt: Option<Receipt>,
-    /// Claude is to be asked again, after this long.
+    /// The wait before Claude is called again, while there is one.
     backing_off: Option<Millis>,
-    /// A settle went without a definite answer: from then on a "no" is not definite, for the money may
-    /// have moved the first time.
+    /// A call of settle had no definite answer. From then on a no is not definite either, because the first call may
+    /// have moved the money.
     unanswered: bool,
-    /// A settle went without any answer: if the payment is found spent, it was by that one.
+    /// A call of settle had no answer at all. If the nonce is spent later, that call has spent it.
     settle_timed_out: bool,
-    /// The facilitator has just said that the payment is spent.
+    /// The facilitator has just answered that the nonce is spent, so the next look for evidence is about that.
     said_spent: bool,
-    /// Text of this run, or of a start before it, was shown and never paid for.
+    /// Text of this run, or of an earlier attempt with the same payment, was shown and never paid.
     unpaid_text_shown: bool,
-    /// A caller has asked for the run while its settlement was in doubt, or was there when the object died.
+    /// A caller is waiting for the outcome: they have presented the payment while its settlement was unknown, or were
+    /// following the answer when the object restarted.
     awaited: bool,
-    /// The payment was good, and Claude was asked.
+    /// The payment was valid, and Claude was called.
     #[serde(default)]
     model_called: bool,
-    /// The ledger is ledger_row_due a row.
+    /// The ledger does not have the current row of the run.
     ledger_row_due: bool,
-    /// When the alarm is to do something about the state the run rests in.
+    /// When the alarm has to act on the state in which the run rests.
     due: Option<Millis>,
-    /// How often it has, in this state.
+    /// How often the alarm has acted in this state.
     rounds: u8,
-    /// When the run came to rest.
+    /// When the run came to rest, in Unix milliseconds.
     rested_at: Millis,
 }
 
 impl Run {
-    /// A run of which nothing has happened yet.
+    /// A run whose payment has not been presented.
     pub fn new(terms: Terms) -> Self {
         Run {
             state: State::New,
@@ -134,16 +134,16 @@ impl Run {
         }
     }
 
-    /// The same payment sets out anew, after this run has come to nothing. What is ledger_row_due stays ledger_row_due.
+    /// A new run of the same payment, after this one was refused or has failed. It still owes for text that was shown.
     pub fn next(&self, terms: Terms) -> Self {
         Run { unpaid_text_shown: self.unpaid_text_shown, ..Run::new(terms) }
     }
 
-    /// Takes an event; gives back what is to be done, in order.
+    /// Takes an event, and returns the effects to be done, in order.
     pub fn handle(&mut self, event: Event, moment: Moment) -> Vec<Effect> {
         use Effect::*;
         match (self.state.clone(), event) {
-            // Presented, and presented again.
+            // The payment is presented, for the first time or again.
             (State::New | State::Refused(_) | State::Failed(_), Event::Presented) => {
                 *self = self.next(self.terms.clone());
                 self.attempts = 1;
@@ -175,7 +175,7 @@ impl Run {
                 self.to(State::Refused(refusal), &[Save])
             }
 
-            // Claude, before the money has moved.
+            // Claude answers, and the money has not moved.
             (State::Verified, Event::Began) => match self.terms.policy {
                 Policy::Free => self.to(State::Streaming, &[Save]),
                 Policy::OnStart => self.to(answering(false, Answer::Writing), &[StartGrace]),
@@ -196,7 +196,7 @@ impl Run {
                 vec![Save, CallModel]
             }
 
-            // Nobody has paid and nobody is there.
+            // The run is not paid, and no caller is left.
             (State::Verified | State::Answering { settling: false, .. }, Event::Abandoned) => {
                 self.fail(ModelError::CallerGone, moment)
             }
@@ -204,13 +204,13 @@ impl Run {
                 self.fail(ModelError::CallerGone, moment)
             }
 
-            // The result comes too late for its contract. What is being settled was there in time, and a stream that
-            // has begun goes on.
+            // The result would be too late for its contract. A result that is being settled was in time, and a stream
+            // that has begun continues.
             (State::Verified | State::Answering { settling: false, .. }, Event::DeadlineMissed) => {
                 self.fail(ModelError::DeadlineMissed, moment)
             }
 
-            // Claude, while the money moves.
+            // Claude answers while the payment is being settled.
             (State::Answering { settling: true, answer: Answer::Writing }, Event::Ended) => {
                 self.to(answering(true, Answer::Whole), &[Save])
             }
@@ -224,7 +224,7 @@ impl Run {
                 self.to(State::SettlementUnknown { looking, answer: Answer::Broken(error) }, &[Save, WriteLedgerRow])
             }
 
-            // The money.
+            // The facilitator answers settle.
             (State::Answering { settling: true, answer }, Event::Settled(receipt)) => {
                 self.settled(receipt, answer, moment)
             }
@@ -250,25 +250,24 @@ impl Run {
                 self.unknown(answer, moment)
             }
             (State::Answering { settling: true, answer }, Event::SettleSpent) => {
-                // Not by a settle of ours that was answered. From now on a "no" may come of that, too.
+                // No settle that was answered has spent it. From now on, a no may be about that, and is not definite.
                 (self.said_spent, self.unanswered) = (true, true);
                 self.to(State::SettlementUnknown { looking: true, answer }, &[Save, Reconcile])
             }
 
-            // What became of a settlement that nobody told us of.
+            // Evidence of what became of a settlement that was not answered.
             (State::SettlementUnknown { looking: true, answer }, Event::Reconciled(evidence)) => {
                 let awaited = self.awaited;
                 let said_spent = std::mem::take(&mut self.said_spent);
                 match evidence {
                     Evidence::Paid(receipt) => self.settled(receipt, answer, moment),
-                    // Spent by whom? Where every settle was answered, it was not by us.
+                    // If every settle was answered, none of them has spent the nonce.
                     Evidence::Spent(receipt) if self.settle_timed_out => self.settled(receipt, answer, moment),
                     Evidence::Never(reason) => self.never(reason, moment),
-                    // The node has not seen yet what the facilitator has: asked again at once, both would say
-                    // the same again.
+                    // The node does not know yet what the facilitator knows. If both were asked again at once, they
+                    // would give the same answers.
                     Evidence::Unspent if said_spent => self.unknown(answer, moment),
-                    // Where there is nothing to sell but an answer that Claude broke off, only who asks for it
-                    // again pays for it.
+                    // An incomplete answer is only settled if a caller waits, for whom Claude is then called again.
                     Evidence::Unspent if awaited || !matches!(answer, Answer::Broken(_)) => {
                         self.awaited = false;
                         self.to(answering(true, answer), &[Save, Settle])
@@ -277,7 +276,7 @@ impl Run {
                 }
             }
 
-            // Claude, after the money has moved (or where there is none).
+            // Claude answers, and the run is paid or free.
             (State::Streaming, Event::Ended) => self.rest(State::Delivered, moment),
             (State::Streaming, Event::Broke { error, .. }) if self.terms.policy == Policy::Free => {
                 self.rest(State::Failed(error), moment)
@@ -287,14 +286,14 @@ impl Run {
             }
             (State::Streaming, Event::Broke { error, no_text: false }) => self.interrupt(error, moment),
 
-            // After a restart: nothing is under way.
+            // The object has restarted, so nothing is under way.
             (State::Presented, Event::Restarted) if self.terms.detached => self.to(State::Presented, &[Save, Verify]),
             (State::Presented, Event::Restarted) => {
                 self.rested_at = moment.now;
                 self.to(State::New, &[Save])
             }
             (State::Verified | State::Answering { settling: false, .. }, Event::Restarted) if self.terms.detached => {
-                self.take_back_the_wait();
+                self.uncount_waiting_call();
                 self.start_again(ModelError::CutOff, moment)
             }
             (State::Verified | State::Answering { settling: false, .. }, Event::Restarted) => {
@@ -316,11 +315,11 @@ impl Run {
                 self.rest(State::Failed(ModelError::CutOff), moment)
             }
             (State::Streaming, Event::Restarted) => {
-                self.take_back_the_wait();
+                self.uncount_waiting_call();
                 self.ask_again(ModelError::CutOff, Some(self.attempts), moment)
             }
 
-            // The ledger, the refund and the alarm.
+            // The ledger, the refund, the alarm.
             (_, Event::LedgerRowWritten) => {
                 self.ledger_row_due = false;
                 vec![Save]
@@ -328,7 +327,7 @@ impl Run {
             (State::Refundable(error), Event::Reported) => self.rest(State::Reported(error), moment),
             (_, Event::AlarmFired) => self.wake(moment),
 
-            // Late, early or doubled: nothing changes.
+            // The event is late, early, or a duplicate, so nothing changes.
             _ => vec![],
         }
     }
@@ -338,7 +337,7 @@ impl Run {
         effects.to_vec()
     }
 
-    /// Comes to an end that the ledger hears of.
+    /// Goes to a state in which the run rests, and which the ledger records.
     fn rest(&mut self, state: State, moment: Moment) -> Vec<Effect> {
         self.ledger_row_due = true;
         self.due = None;
@@ -347,13 +346,13 @@ impl Run {
         self.to(state, &[Effect::Save, Effect::WriteLedgerRow])
     }
 
-    /// Ends with nothing charged; whatever Claude may still be doing is stopped.
+    /// Ends without a charge, and stops Claude.
     fn fail(&mut self, error: ModelError, moment: Moment) -> Vec<Effect> {
         self.backing_off = None;
         cancelling_model_call(self.rest(State::Failed(error), moment))
     }
 
-    /// Claude failed before anything was charged: a error that passes is given time to.
+    /// Claude has failed before anything was charged. After a temporary error, Claude is called again.
     fn start_again(&mut self, error: ModelError, moment: Moment) -> Vec<Effect> {
         let again = self.attempts < self.terms.start_attempts && self.terms.policy != Policy::Free;
         let again = again || error == ModelError::OutputMismatch { repair: true };
@@ -368,10 +367,10 @@ impl Run {
         }
     }
 
-    /// A call that was waited for has not been made.
-    fn take_back_the_wait(&mut self) {
-        let waited = u8::from(self.backing_off.take().is_some());
-        self.attempts = self.attempts.saturating_sub(waited);
+    /// Does not count the call of Claude that was waiting, because it has not been made.
+    fn uncount_waiting_call(&mut self) {
+        let waiting = u8::from(self.backing_off.take().is_some());
+        self.attempts = self.attempts.saturating_sub(waiting);
     }
 
     /// The money has moved.
@@ -383,23 +382,24 @@ impl Run {
         match (answer, self.terms.release) {
             (Answer::Writing, _) => self.to(State::Streaming, &[Effect::Save]),
             (Answer::Whole, _) => self.rest(State::Delivered, moment),
-            // Nothing was released yet, so a new edition can take the place of the broken one.
+            // Nothing was released yet, so a new edition can replace the incomplete one.
             (Answer::Broken(error), Release::Settled) => self.ask_again(error, Some(1), moment),
             (Answer::Broken(error), Release::Verified) => self.interrupt(error, moment),
         }
     }
 
-    /// The money has not moved, and will not.
+    /// The money has not moved, and never will.
     fn never(&mut self, reason: Option<String>, moment: Moment) -> Vec<Effect> {
         self.unpaid(Refusal::SettlementRejected { reason }, moment)
     }
 
+    /// Ends without a payment, and stops Claude.
     fn unpaid(&mut self, refusal: Refusal, moment: Moment) -> Vec<Effect> {
         self.unpaid_text_shown |= self.is_outstanding();
         cancelling_model_call(self.rest(State::Refused(refusal), moment))
     }
 
-    /// Whether the money has moved is not known: evidence is looked for after a while.
+    /// It is not known whether the money has moved, so the alarm looks for evidence after a wait.
     fn unknown(&mut self, answer: Answer, moment: Moment) -> Vec<Effect> {
         let first = self.due.is_none();
         let rounds = self.rounds;
@@ -416,17 +416,17 @@ impl Run {
     }
 
     fn may_ask_again(&self, error: ModelError) -> bool {
-        // Asked again, a model that declined would decline again.
+        // A model that has declined would decline again.
         self.attempts < self.terms.paid_attempts && error != ModelError::Declined
     }
 
-    /// Paid, and the answer broke off: ask again, or give up. `calls` have been made with nobody
-    /// asking for them in between; who presents the payment again has waited already.
+    /// The run is paid and the answer broke off: calls Claude again, or gives up. `calls` counts the calls without a
+    /// wait between them; `None` where the run has waited already, for the alarm or for a caller to come back.
     fn ask_again(&mut self, error: ModelError, calls: Option<u8>, moment: Moment) -> Vec<Effect> {
         if !self.may_ask_again(error) {
             return self.give_up(error, moment);
         }
-        // A moment's trouble is over at once, unless Claude says when; where it was not, it takes a while.
+        // The first call is repeated at once, unless Anthropic names a time. Later ones wait.
         let wait = calls.map(|calls| match calls {
             0 | 1 => error.passes_in(0).unwrap_or(0),
             calls => {
@@ -436,7 +436,7 @@ impl Run {
         });
         let wait = wait.filter(|wait| *wait > 0);
         if wait.is_some_and(|wait| wait > BACK_OFF_MAX) {
-            // Claude asks for more than anybody should wait with us.
+            // Anthropic names a time that is too long for a caller to wait on an open response.
             return self.interrupt(error, moment);
         }
         self.attempts = self.attempts.saturating_add(1);
@@ -446,7 +446,7 @@ impl Run {
         self.to(State::Streaming, &[Effect::Clear, Effect::Save, ask])
     }
 
-    /// Paid, and the answer broke off in sight of the caller, who is told.
+    /// The run is paid, and its answer broke off after the caller saw text. The alarm calls Claude again.
     fn interrupt(&mut self, error: ModelError, moment: Moment) -> Vec<Effect> {
         if !self.may_ask_again(error) {
             return self.give_up(error, moment);
@@ -458,7 +458,7 @@ impl Run {
         effects
     }
 
-    /// Paid, and not to be had: the refund is reported until somebody takes the report.
+    /// The run is paid and will not be delivered. The refund is reported until a facilitator accepts the report.
     fn give_up(&mut self, error: ModelError, moment: Moment) -> Vec<Effect> {
         let mut effects = self.rest(State::Refundable(error), moment);
         effects.push(self.report(moment));
@@ -472,6 +472,7 @@ impl Run {
         Effect::Report
     }
 
+    /// Acts on the alarm.
     fn wake(&mut self, moment: Moment) -> Vec<Effect> {
         let is_due = self.due.is_some_and(|due| due <= moment.now);
         let mut effects = match self.state.clone() {

@@ -1,4 +1,4 @@
-//! What a run says of itself, without changing.
+//! Questions about a run, which do not change it.
 
 use super::{
     Answer, Ending, Millis, ModelError, Policy, Receipt, Refusal, Release, Run, State, Terms, View, HEARTBEAT,
@@ -6,27 +6,26 @@ use super::{
 };
 
 impl Run {
-    /// Where the run is.
     pub fn state(&self) -> &State {
         &self.state
     }
 
-    /// When it came to rest; 0 before it ever has. Unix milliseconds.
+    /// When the run came to rest, in Unix milliseconds; 0 before that.
     pub fn rested_at(&self) -> Millis {
         self.rested_at
     }
 
-    /// What was agreed when it was presented.
+    /// The terms that were fixed when the payment was presented.
     pub fn terms(&self) -> &Terms {
         &self.terms
     }
 
-    /// Proof of settlement, once there is one.
+    /// The receipt of the settlement, once there is one.
     pub fn receipt(&self) -> Option<&Receipt> {
         self.receipt.as_ref()
     }
 
-    /// Whether something is under way that an event will end.
+    /// Whether work is under way that will end with an event.
     pub fn is_busy(&self) -> bool {
         match &self.state {
             State::Presented | State::Verified | State::Answering { .. } | State::Streaming => true,
@@ -36,23 +35,24 @@ impl Run {
         }
     }
 
-    /// How long to wait before Claude is asked again.
+    /// The wait before Claude is called again.
     pub fn back_off(&self) -> Millis {
         self.backing_off.unwrap_or_default()
     }
 
-    /// Whether a settlement that has not been asked for yet had better not be: there is nothing to sell.
+    /// Whether a settlement that is due, but has not been asked for, must not be: the answer broke off, so there is
+    /// nothing to pay for.
     pub fn should_withhold(&self) -> bool {
         let broken = matches!(self.state, State::Answering { settling: true, answer: Answer::Broken(_) });
         broken && !self.unanswered
     }
 
-    /// Whether a settlement has been asked for (and its outcome is not known, or not yet).
+    /// Whether a settlement has been asked for, and its outcome is not known.
     pub fn is_settling(&self) -> bool {
         matches!(self.state, State::Answering { settling: true, .. } | State::SettlementUnknown { .. })
     }
 
-    /// Whether Claude works, or is about to, for somebody who has not paid.
+    /// Whether Claude works, or is about to work, for a caller who has not paid.
     pub fn is_generating_unpaid(&self) -> bool {
         match &self.state {
             _ if self.terms.detached => false,
@@ -62,7 +62,7 @@ impl Run {
         }
     }
 
-    /// Whether text is out that is not paid for (yet), or never was.
+    /// Whether text has been shown that is not paid, or never was.
     pub fn is_outstanding(&self) -> bool {
         self.unpaid_text_shown || (self.is_shown_early() && self.is_settling())
     }
@@ -71,12 +71,12 @@ impl Run {
         self.terms.release == Release::Verified && self.terms.policy == Policy::OnStart
     }
 
-    /// Whether it is decided: paid, or come to nothing without a debt.
+    /// Whether nothing of the run is outstanding any more: it is paid, or has ended without unpaid text.
     pub fn is_cleared(&self) -> bool {
         self.receipt.is_some() || (self.is_replaceable() && self.state != State::New && !self.is_outstanding())
     }
 
-    /// Why Claude gave no whole answer, where that is how the run ended.
+    /// The error of Claude with which the run has ended, if it has ended so.
     pub fn model_error(&self) -> Option<ModelError> {
         match &self.state {
             State::Interrupted(error) | State::Failed(error) => Some(*error),
@@ -85,20 +85,20 @@ impl Run {
         }
     }
 
-    /// Whether nothing of this run needs to be known: another run_request starts from nothing.
+    /// Whether nothing of this run has to be remembered, so that a new request of the same payment begins anew.
     pub fn is_replaceable(&self) -> bool {
         matches!(self.state, State::New | State::Refused(_) | State::Failed(_))
     }
 
-    /// Whether Claude model_called, and nothing was charged: an execution, as a contract counts them.
+    /// Whether Claude was called and nothing was charged. A contract counts such executions.
     pub fn is_unpaid_execution(&self) -> bool {
         self.model_called && matches!(self.state, State::Failed(_) | State::Refused(_))
     }
 
-    /// What a caller is told now.
+    /// What a caller gets now.
     pub fn view(&self) -> View {
         match &self.state {
-            // Only text of an answer that is being settled is ever there to be shown.
+            // Before it is settled, text may only be shown while the settlement is under way or unknown.
             State::Answering { settling: true, .. } | State::SettlementUnknown { .. } if self.is_shown_early() => {
                 View::Show
             }
@@ -112,13 +112,13 @@ impl Run {
         }
     }
 
-    /// How the text ends, once it has.
+    /// How the text ends, once it has ended.
     pub fn ending(&self) -> Option<Ending> {
         let claude = |error: &ModelError| Some(Ending::Error(Refusal::Claude(*error)));
         match &self.state {
             State::Delivered => Some(Ending::Done),
             State::Interrupted(error) | State::Failed(error) => claude(error),
-            // What Claude declines it says so; of anything else the caller needs to know what comes of the money.
+            // A caller is told that Claude has declined. After any other error they need to know about their refund.
             State::Refundable(error @ ModelError::Declined) | State::Reported(error @ ModelError::Declined) => {
                 claude(error)
             }
@@ -132,7 +132,7 @@ impl Run {
         }
     }
 
-    /// Whether nothing more comes of the run.
+    /// Whether the run will not change any more.
     pub fn is_final(&self) -> bool {
         match &self.state {
             State::Delivered | State::Refused(_) | State::Failed(_) => true,
@@ -142,7 +142,7 @@ impl Run {
         }
     }
 
-    /// Whether the run has been at rest for so long that it may be deleted.
+    /// Whether the run has rested for so long that it may be deleted.
     pub fn is_expired(&self, now: Millis) -> bool {
         let resting = !self.is_busy() && !self.ledger_row_due && self.rested_at > 0;
         resting && now >= self.expires_at()
@@ -151,7 +151,7 @@ impl Run {
     fn expires_at(&self) -> Millis {
         let keep = match &self.state {
             State::SettlementUnknown { .. } | State::Refundable(_) => RETENTION_IN_DOUBT,
-            // Of a contract it is kept how often it was executed.
+            // The number of executions of a contract is kept, and so is text that was not paid.
             _ if self.unpaid_text_shown || self.terms.detached => RETENTION,
             State::New => RETENTION_UNVERIFIED,
             State::Refused(
@@ -163,17 +163,17 @@ impl Run {
             _ => RETENTION,
         };
         let keep = self.rested_at.saturating_add(keep);
-        // How often a contract was executed counts as long as it can be.
+        // A failed execution counts as long as its contract can be executed.
         let until = self.terms.kept_until.filter(|_| self.is_replaceable());
         until.map_or(keep, |until| keep.max(until))
     }
 
-    /// Whether its result can only come too late by now.
+    /// Whether the result would be too late now.
     pub fn is_late(&self, now: Millis) -> bool {
         self.due_by().is_some_and(|due_by| due_by <= now)
     }
 
-    /// When the result is due, as long as there is none.
+    /// When the result is due, while there is none.
     fn due_by(&self) -> Option<Millis> {
         match &self.state {
             State::Verified | State::Answering { settling: false, .. } => self.terms.due_by,
@@ -181,7 +181,7 @@ impl Run {
         }
     }
 
-    /// When to wake the run, if at all.
+    /// When the alarm is due, if at all.
     pub fn deadline(&self, now: Millis) -> Option<Millis> {
         if self.state == State::New && self.rested_at == 0 {
             return None;
@@ -195,7 +195,7 @@ impl Run {
             State::Interrupted(_) | State::Refundable(_) | State::SettlementUnknown { looking: false, .. } => self.due,
             _ => None,
         };
-        // Set while the payment is verified, for the alarm is not set again before Claude works.
+        // This is set while the payment is being verified, because the alarm is not set again before Claude works.
         let soon = self.terms.due_by.filter(|due_by| self.state == State::Presented && *due_by > now);
         [due, self.due_by(), soon].into_iter().flatten().chain([usual]).min()
     }

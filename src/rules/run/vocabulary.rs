@@ -1,4 +1,4 @@
-//! The run machine's vocabulary: what it is told, what it wants done, what it says of itself.
+//! The types of the run machine: its terms, events and effects, and what its callers see.
 
 use super::Answer;
 use crate::rules::refusal::{ModelError, Refusal};
@@ -7,76 +7,73 @@ use serde::{Deserialize, Serialize};
 /// Unix milliseconds.
 pub type Millis = u64;
 
-/// An ended run, and what it holds, is kept this long.
+/// How long a run is kept after its end.
 pub const RETENTION: Millis = 24 * 60 * 60 * 1000;
-/// A run whose settlement is in doubt, or whose refund nobody took the report of, is kept this long.
+/// How long a run is kept whose settlement is unknown, or whose refund no facilitator has accepted.
 pub const RETENTION_IN_DOUBT: Millis = 7 * RETENTION;
-/// While a run is under way, its alarm joins it this often: it keeps the object alive without callers.
+/// How often the alarm fires while a run is under way. It keeps the object alive without callers.
 pub const HEARTBEAT: Millis = 20 * 1000;
-/// How long a stream's settlement waits, after `message_start`, for the first text. An answer that breaks
-/// off at once is not charged; one that is slow to speak is settled while it thinks.
+/// How long a stream's settlement waits for the first text after `message_start`. So an answer that breaks off at once
+/// is not charged, and one that thinks for long is settled meanwhile.
 pub const GRACE: Millis = 250;
-/// How long a run waits before Claude is asked again, once paid (the first time it is asked at once), and
-/// before evidence of a settlement is looked for. Each time after that four times longer.
+/// The first wait of a paid run before Claude is called again, and of a run with an unknown settlement before evidence
+/// is looked for. Each wait after it is four times longer.
 pub const BACK_OFF: Millis = 2_000;
-/// The longest a paid run waits for Claude.
+/// The longest such wait before Claude is called again.
 pub const BACK_OFF_MAX: Millis = 30_000;
-/// The longest a paid run rests before Claude is asked again, where Claude asks for it.
+/// The longest wait of an interrupted run before Claude is called again, where Anthropic names a time.
 pub const INTERRUPTED_MAX: Millis = 60 * 60 * 1000;
-/// How long a run that is not paid waits before Claude is asked again: a caller is there, and waits too.
+/// The first wait of a run that is not paid before Claude is called again. It is short, because a caller waits too.
 pub const START_BACK_OFF: Millis = 500;
-/// The longest such wait. Where Claude asks for a longer one, the caller is told instead.
+/// The longest such wait. Where Anthropic names a longer one, the caller gets the error instead.
 pub const START_BACK_OFF_MAX: Millis = 8_000;
-/// The longest wait between two looks for evidence, while the payment can still be settled.
+/// The longest wait before evidence is looked for, while the payment can still be settled.
 pub const RECONCILE_WAIT_MAX: Millis = 60 * 1000;
-/// How long after a payment's end the chain may still tell of it.
+/// How long after a payment's end the chain may still show its settlement for the first time.
 pub const EVIDENCE_LAG: Millis = 120 * 1000;
-/// The wait between two looks after that.
+/// The wait before evidence is looked for after that.
 pub const RECONCILE_WAIT_LATE: Millis = 60 * 60 * 1000;
-/// A refund that nobody took the report of is reported again after this; each time four times longer.
+/// The first wait before a refund is reported again. Each wait after it is four times longer.
 pub const REPORT_AGAIN: Millis = 30 * 1000;
 /// The longest such wait.
 pub const REPORT_AGAIN_MAX: Millis = 2 * 60 * 60 * 1000;
-/// A payment that was never verified is forgotten after this: nothing is known of who presented it.
+/// How long a run is kept whose payment was never verified, so that anybody may have presented it.
 pub const RETENTION_UNVERIFIED: Millis = 60 * 1000;
-/// A ledger row that could not be written is tried again after this.
+/// The wait before a ledger row is written again that could not be written.
 pub const RECORD_AGAIN: Millis = 30 * 1000;
 
-/// What the clock and the jitter say as something happens.
+/// The time and the jitter of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Moment {
-    /// The time.
     pub now: Millis,
-    /// Any number, drawn anew each time: it spreads waits.
+    /// A random number, which spreads the waits.
     pub jitter: u16,
 }
 
-/// What is agreed when a run is presented, and stays so.
+/// The terms of a run, which are fixed when its payment is presented.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Terms {
-    /// When money moves.
     pub policy: Policy,
-    /// When text is shown.
     pub release: Release,
-    /// Claude calls allowed before the run is paid.
+    /// The most calls of Claude before the run is paid.
     pub start_attempts: u8,
-    /// Claude calls allowed once it is paid.
+    /// The most calls of Claude once it is paid.
     pub paid_attempts: u8,
-    /// When the payment can be settled no more.
+    /// When the payment can no longer be settled, in Unix milliseconds.
     pub valid_until: Millis,
-    /// It goes on without callers (a contract's): nobody leaves it.
+    /// Whether the run continues without callers, as that of a contract does.
     #[serde(default)]
     pub detached: bool,
-    /// From then on its result is worth nothing.
+    /// The time from which the result is too late.
     #[serde(default)]
     pub due_by: Option<Millis>,
-    /// Until then it is known that it came to nothing.
+    /// The time until which a failed run has to be remembered.
     #[serde(default)]
     pub kept_until: Option<Millis>,
 }
 
 impl Terms {
-    /// Of a run that nobody pays for.
+    /// The terms of an owner's test.
     pub const fn free() -> Self {
         Self {
             policy: Policy::Free,
@@ -95,156 +92,155 @@ impl Terms {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Release {
-    /// When its payment is settled.
+    /// When the payment is settled.
     #[default]
     Settled,
-    /// As soon as its payment is verified, and Claude writes: the creator bears the risk.
+    /// As soon as the payment is verified and Claude writes. The creator bears the risk that it is never settled.
     Verified,
 }
 
-/// When money moves.
+/// When the payment is settled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Policy {
-    /// Never: the owner tests.
+    /// Never, because it is an owner's test.
     Free,
     /// When Claude has begun (streams).
     OnStart,
-    /// When the whole answer is there (JSON).
+    /// When the answer is complete (JSON, contracts).
     OnResult,
 }
 
-/// Proof that money moved.
+/// The proof that a payment was settled.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Receipt {
-    /// The settlement's transaction. Empty where it is known to have happened, but not in which one.
+    /// The hash of the transaction. It is empty where the payment is known to be settled, but not in which transaction.
     pub transaction: String,
-    /// CAIP-2.
+    /// The CAIP-2 id.
     pub network: String,
-    /// The same network in v1's words.
+    /// The name of the same network in v1.
     pub network_v1: String,
-    /// Who paid.
+    /// The payer's address.
     pub payer: String,
 }
 
-/// What was found out about a settlement whose answer was lost.
+/// What the chain or a facilitator shows of a settlement that was not answered.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Evidence {
     /// The chain shows the transfer.
     Paid(Receipt),
-    /// The authorization is spent; how, nobody says.
+    /// The nonce is spent, and a facilitator does not say on what.
     Spent(Receipt),
-    /// It is not spent, and can still be.
+    /// The nonce is not spent, and can still be.
     Unspent,
-    /// It was not spent on this and cannot be any more: with x402's code for why.
+    /// The payment was not settled and cannot be any more. With x402's code of the reason.
     Never(Option<String>),
-    /// Nobody could be asked, or had anything to say.
+    /// Nobody could be asked, or what they answered decides nothing.
     Nothing,
 }
 
-/// What the world tells the machine.
+/// What has happened: the input of the machine.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Event {
     /// A caller presents the payment, for the first time or again.
     Presented,
-    /// The facilitator says the payment is good.
+    /// A facilitator answers that the payment is valid.
     Verified,
-    /// It says the payment is not good, or says nothing usable.
+    /// A facilitator answers that it is not valid, or none gives a usable answer.
     VerifyRefused(Refusal),
     /// `message_start`.
     Began,
     /// The first text of this edition.
     FirstText,
-    /// [`GRACE`] is over.
+    /// [`GRACE`] has passed.
     GraceElapsed,
     /// `message_stop`.
     Ended,
-    /// Claude gave no (whole) answer.
+    /// Claude gave no answer, or none that is complete.
     Broke {
-        /// Why.
         error: ModelError,
-        /// No text has come in this edition of the answer.
+        /// Whether this edition of the answer has no text.
         no_text: bool,
     },
-    /// The money moved.
+    /// The money has moved.
     Settled(Receipt),
-    /// The facilitator says definitely that it did not.
+    /// The facilitator answers that the money has definitely not moved. With its code of the reason.
     SettleRejected(Option<String>),
-    /// No answer, or none that can be read.
+    /// There is no answer, or none that can be read.
     SettleUnanswered,
-    /// Nobody was asked, or whoever was did not take the request.
+    /// No facilitator has accepted the request.
     SettleNotSent,
-    /// An answer that is neither a yes nor a definite no: what was submitted has failed, or may still.
+    /// The facilitator answers that the settlement has failed, but not that the money has definitely not moved.
     SettleFailed,
-    /// The facilitator says that the authorization is spent already.
+    /// The facilitator answers that the nonce was spent before.
     SettleSpent,
-    /// The driver did not ask: the answer had broken off before.
+    /// The driver has not called settle, because the answer had broken off.
     SettleWithheld,
-    /// The wait of [`Effect::BackOff`] is over.
+    /// The wait of [`Effect::BackOff`] has passed.
     BackOffElapsed,
-    /// The last caller who waited for the run or followed it has gone.
+    /// The last caller who waited for the run or followed it has disconnected.
     Abandoned,
     /// [`Terms::due_by`] has passed.
     DeadlineMissed,
     /// The answer to [`Effect::Reconcile`].
     Reconciled(Evidence),
-    /// The facilitator has taken the report of a refund.
+    /// A facilitator has accepted the report of a refund.
     Reported,
-    /// The ledger holds the row.
+    /// The ledger has the row.
     LedgerRowWritten,
-    /// The object was loaded from its storage: whatever was under way is not any more.
+    /// The object was loaded from its storage, so everything that was under way has stopped.
     Restarted,
-    /// The alarm rang.
+    /// The alarm has fired.
     AlarmFired,
 }
 
-/// What the machine wants done. In the order of a run's life.
+/// What has to be done: the output of the machine. In the order of a run's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Effect {
-    /// Forget the text so far, and a wait of [`Effect::StartGrace`]: a new edition begins.
+    /// Clear the text so far, and a wait of [`Effect::StartGrace`], because a new edition begins.
     Clear,
-    /// Make the state and the text so far durable, before anything that follows.
+    /// Make the state and the text so far durable, before the next effect.
     Save,
-    /// CallModel the facilitator to verify.
+    /// Ask a facilitator to verify the payment.
     Verify,
-    /// CallModel Claude.
+    /// Call Claude.
     CallModel,
-    /// Come back with [`Event::GraceElapsed`] after [`GRACE`].
+    /// Send [`Event::GraceElapsed`] after [`GRACE`].
     StartGrace,
-    /// Come back with [`Event::BackOffElapsed`] after [`Run::back_off`].
+    /// Send [`Event::BackOffElapsed`] after [`Run::back_off`].
     BackOff,
-    /// CallModel the facilitator to settle, unless the answer has broken off.
+    /// Ask a facilitator to settle the payment, unless the answer has broken off.
     Settle,
-    /// Reconcile for evidence of a settlement whose answer was lost.
+    /// Look for evidence of a settlement that was not answered.
     Reconcile,
-    /// Stop Claude.
+    /// Cancel the call of Claude.
     CancelModelCall,
-    /// Report a refund. Without an answer it is asked for again.
+    /// Report the refund. If no facilitator accepts the report, this effect comes again.
     Report,
     /// Write the ledger's row.
     WriteLedgerRow,
 }
 
-/// What a caller who holds this run's payment is told now.
+/// What a caller with this run's payment gets now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum View {
-    /// Nothing yet: wait.
+    /// Nothing yet.
     Wait,
     /// This refusal, and no text.
     Refuse(Refusal),
-    /// The text, as far as it has come.
+    /// The text so far.
     Show,
 }
 
 /// How the text ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// Whole.
+    /// The answer is complete.
     Done,
-    /// With this refusal.
+    /// The answer ends with this refusal.
     Error(Refusal),
 }
 
-/// What was being written when the object died is lost; what was whole had been saved.
+/// The answer after the object has restarted. One that was being written is lost; one that was complete had been saved.
 pub(super) fn after_restart(answer: Answer) -> Answer {
     match answer {
         Answer::Writing => Answer::Broken(ModelError::CutOff),
@@ -252,15 +248,15 @@ pub(super) fn after_restart(answer: Answer) -> Answer {
     }
 }
 
-/// Four times longer each time, up to `most`, of which the jitter may take off half: what failed together does
-/// not come back together.
-pub(super) fn back_off(base: Millis, times: u8, most: Millis, moment: Moment) -> Millis {
-    let longest = base.saturating_mul(4u64.saturating_pow(u32::from(times))).min(most);
+/// A wait that is four times longer each time, up to `max`. The jitter takes off up to half of it, so that runs that
+/// failed at the same time do not try again at the same time.
+pub(super) fn back_off(base: Millis, times: u8, max: Millis, moment: Moment) -> Millis {
+    let longest = base.saturating_mul(4u64.saturating_pow(u32::from(times))).min(max);
     let half = longest / 2;
     half.saturating_add(half.saturating_mul(u64::from(moment.jitter)) / u64::from(u16::MAX))
 }
 
-/// Effects, with Claude stopped before them.
+/// The effects, after the call of Claude is cancelled.
 pub(super) fn cancelling_model_call(effects: Vec<Effect>) -> Vec<Effect> {
     [vec![Effect::CancelModelCall], effects].concat()
 }

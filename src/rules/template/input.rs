@@ -1,4 +1,4 @@
-//! A run's input: validated whole before anything about money.
+//! The input of a run, which is validated as a whole before a payment is asked for or touched.
 
 use super::{rendered_len, Parameter, Template, USER_MESSAGE};
 use crate::rules::config::Limits;
@@ -8,28 +8,27 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
-/// An input that the template accepts, defaults filled in.
+/// An input that the template accepts, with the defaults filled in.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Input {
-    /// One value for each declared parameter.
+    /// The value of each declared parameter.
     pub values: BTreeMap<String, String>,
-    /// The user's turn, where the caller sent one.
+    /// The user's turn, if the caller has sent one.
     pub user_message: Option<String>,
 }
 
-/// What a body is before anyone looks at a template.
+/// The body of a request, before it is compared with a template.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Body {
-    /// Nothing, or `{}`: what a caller sends who wants to know the terms.
+    /// Nothing, or `{}`, which a caller sends to learn the terms.
     Empty,
-    /// JSON, as far as [`flat`] keeps it.
+    /// JSON, of which [`flat`] keeps the first level.
     Json(Value),
-    /// Not JSON.
+    /// The body is not JSON.
     Malformed,
 }
 
 impl Body {
-    /// Reads the bytes of a request's body.
     pub fn read(bytes: &[u8]) -> Self {
         if bytes.trim_ascii().is_empty() {
             return Body::Empty;
@@ -42,8 +41,8 @@ impl Body {
     }
 }
 
-/// Checks a body against a template. The first fault is told, in the order of the checks below:
-/// form, unknown fields, types and lengths, what is missing.
+/// Checks a body against a template. The refusal names the first error, in this order: form, unknown fields, types and
+/// lengths, missing fields.
 pub fn validate(body: &Body, template: &Template, limits: &Limits) -> Result<Input, Refusal> {
     let empty = Map::new();
     let fields = match body {
@@ -57,7 +56,7 @@ pub fn validate(body: &Body, template: &Template, limits: &Limits) -> Result<Inp
         }
     };
     for name in fields.keys() {
-        known(name, template)?;
+        check_name(name, template)?;
     }
     let user_message = match fields.get(USER_MESSAGE) {
         None => None,
@@ -65,13 +64,13 @@ pub fn validate(body: &Body, template: &Template, limits: &Limits) -> Result<Inp
             Some(text(USER_MESSAGE, value, limits.user_message_chars)?).filter(|message| !message.trim().is_empty())
         }
     };
-    let given = template.parameters.iter().map(|p| given(p, fields, limits));
+    let given = template.parameters.iter().map(|p| given_value(p, fields, limits));
     let given: Vec<_> = given.collect::<Result<_, Refusal>>()?;
     let values = template.parameters.iter().zip(given).map(|(p, given)| Ok((p.name.clone(), value_of(p, given)?)));
     let values = values.collect::<Result<_, Refusal>>()?;
     let length = rendered_len(template.prompt.reveal(), &values);
     if length > limits.prompt_bytes {
-        // Of the prompt nothing is told, not even its length.
+        // The refusal says nothing about the prompt, not even its length.
         let received = "values that fill in to more";
         return Err(Refusal::input(
             InputError::TooLong,
@@ -83,7 +82,7 @@ pub fn validate(body: &Body, template: &Template, limits: &Limits) -> Result<Inp
     Ok(Input { values, user_message })
 }
 
-fn known(name: &str, template: &Template) -> Result<(), Refusal> {
+fn check_name(name: &str, template: &Template) -> Result<(), Refusal> {
     if name == USER_MESSAGE {
         let refusal = || Refusal::input(InputError::UserMessageNotAllowed, name, "no user message", "one");
         return template.allow_user_message.then_some(()).ok_or_else(refusal);
@@ -97,22 +96,22 @@ fn known(name: &str, template: &Template) -> Result<(), Refusal> {
         [] => "no parameters".to_owned(),
         names => format!("one of: {}", names.join(", ")),
     };
-    // The name is the caller's own text: bounded, so that an error stays short.
+    // The name is the caller's text, so it is cut off to keep the error short.
     let shown: String = name.chars().take(64).collect();
     Err(Refusal::input(InputError::UnknownParameter, &shown, &expected, "an undeclared parameter"))
 }
 
-/// What the input has for a parameter, of the right type and length.
-fn given(parameter: &Parameter, fields: &Map<String, Value>, limits: &Limits) -> Result<Option<String>, Refusal> {
+/// The value that the input has for a parameter, once its type and length are checked.
+fn given_value(parameter: &Parameter, fields: &Map<String, Value>, limits: &Limits) -> Result<Option<String>, Refusal> {
     let limit = parameter.max_length.unwrap_or(usize::MAX).min(limits.value_chars);
     fields.get(&parameter.name).map(|value| text(&parameter.name, value, limit)).transpose()
 }
 
-/// The value a parameter takes: the input's, else its default, else (optional) nothing.
+/// The value of a parameter: that of the input, else the default, else an empty one if the parameter is optional.
 fn value_of(parameter: &Parameter, given: Option<String>) -> Result<String, Refusal> {
     match (given, &parameter.default) {
         (Some(value), _) if !value.is_empty() || !parameter.required => Ok(value),
-        // An empty string for a required parameter says nothing: the default speaks, if there is one.
+        // An empty string for a required parameter counts as absent, so the default applies, if there is one.
         (_, Some(default)) => Ok(default.clone()),
         (None, None) if !parameter.required => Ok(String::new()),
         (given, None) => {

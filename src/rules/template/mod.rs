@@ -1,4 +1,4 @@
-//! Templates: what a creator publishes, and how its prompt is filled in.
+//! Templates: what a creator publishes, and how its prompt is rendered.
 
 pub mod input;
 
@@ -11,66 +11,65 @@ use std::collections::BTreeMap;
 /// The field of the input that is not a parameter.
 pub const USER_MESSAGE: &str = "user_message";
 
-/// What Claude is sent as the user's turn where the caller sends no message of their own.
+/// The user's turn that Claude gets where the caller sends no message.
 pub const NEUTRAL_MESSAGE: &str = "Please proceed.";
 
-/// One declared parameter.
+/// A parameter that a template declares.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Parameter {
-    /// `[A-Za-z_][A-Za-z0-9_-]*`, as it stands in the prompt's tags.
+    /// The name in the prompt's tags: `[A-Za-z_][A-Za-z0-9_-]*`.
     pub name: String,
-    /// For people.
+    /// A text for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
-    /// Whether a run needs it.
+    /// Whether a run needs a value for it.
     #[serde(default)]
     pub required: bool,
-    /// Used where the input has none.
+    /// The value where the input has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub default: Option<String>,
-    /// In characters; the operator's limit applies besides.
+    /// The longest value, in characters. The operator's limit applies as well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_length: Option<usize>,
 }
 
-/// A template with what a run needs to know of its creator.
+/// A template, with the creator's data that a run needs.
 #[derive(Clone, Debug)]
 pub struct Template {
-    /// Its id in the database.
+    /// The template's id in the database.
     pub id: String,
-    /// The creator's id: the `sub` of the owner's token.
+    /// The creator's id, which is the `sub` of the owner's token.
     pub creator_id: String,
-    /// The creator's wallets: CAIP-2 network to address.
+    /// The creator's addresses, by the CAIP-2 id of the network.
     pub wallets: BTreeMap<String, String>,
-    /// Display name.
+    /// The name that is displayed.
     pub name: String,
-    /// One line for people.
+    /// A line for people.
     pub description: String,
-    /// Anthropic's model id.
+    /// The model's id at Anthropic.
     pub model: String,
-    /// The system prompt with its tags. Secret.
+    /// The system prompt with its tags.
     pub prompt: Secret,
-    /// The declared parameters.
     pub parameters: Vec<Parameter>,
-    /// Whether the input may carry `user_message`.
+    /// Whether the input may have a `user_message`.
     pub allow_user_message: bool,
-    /// Upper bound of an answer, in tokens.
+    /// The most tokens of an answer.
     pub max_tokens: u32,
-    /// Price of one run.
+    /// The price of one run.
     pub price: Price,
-    /// Drafts exist for their owner only.
+    /// Whether the template is shown to others than its owner.
     pub published: bool,
-    /// When a stream's text is shown.
+    /// When the text of a stream is shown.
     pub release: Release,
-    /// Ended runs, owner tests left out.
+    /// The number of runs that have ended, without those of the owner.
     pub runs: u64,
 }
 
-/// Longest name of a parameter, in bytes.
+/// The longest name of a parameter, in bytes.
 const MAX_NAME: usize = 64;
 
-/// Whether `name` can stand in a tag.
+/// Whether a parameter may have this name.
 pub fn is_parameter_name(name: &str) -> bool {
     let mut bytes = name.bytes();
     let head = bytes.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
@@ -79,45 +78,46 @@ pub fn is_parameter_name(name: &str) -> bool {
         && bytes.all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'))
 }
 
-/// Fills in a prompt: each `{name}{/name}` becomes the value of `name`.
+/// Renders a prompt: each `{name}{/name}` becomes the value of `name`.
 ///
-/// One pass over the prompt; values are copied as they are and never read as template text. A tag
-/// whose name has no value is left as it was typed.
+/// The prompt is read once. Values are copied as they are, and never read as template text. A tag whose name has no
+/// value stays as it is.
 pub fn render(prompt: &str, values: &BTreeMap<String, String>) -> String {
     let mut out = String::with_capacity(rendered_len(prompt, values));
-    fill_in(prompt, values, |piece| out.push_str(piece));
+    render_pieces(prompt, values, |piece| out.push_str(piece));
     out
 }
 
-/// How long [`render`] gets, in bytes.
+/// The length of what [`render`] returns, in bytes.
 pub fn rendered_len(prompt: &str, values: &BTreeMap<String, String>) -> usize {
     let mut length = 0usize;
-    fill_in(prompt, values, |piece| length = length.saturating_add(piece.len()));
+    render_pieces(prompt, values, |piece| length = length.saturating_add(piece.len()));
     length
 }
 
-fn fill_in<'a>(prompt: &'a str, values: &'a BTreeMap<String, String>, mut take: impl FnMut(&'a str)) {
+fn render_pieces<'a>(prompt: &'a str, values: &'a BTreeMap<String, String>, mut push: impl FnMut(&'a str)) {
     let mut rest = prompt;
     while let Some((before, from_brace)) = split_at_char(rest, '{') {
-        take(before);
+        push(before);
         match leading_tag(from_brace).and_then(|(name, after)| Some((values.get(name)?, after))) {
             Some((value, after)) => {
-                take(value);
+                push(value);
                 rest = after;
             }
             None => {
-                take("{");
+                push("{");
                 rest = from_brace.strip_prefix('{').unwrap_or_default();
             }
         }
     }
-    take(rest);
+    push(rest);
 }
 
-/// `{name}{/name}` at the very start of `text`: the name, and what follows.
+/// Where `text` begins with `{name}{/name}`: the name, and the text after the tag.
 fn leading_tag(text: &str) -> Option<(&str, &str)> {
     let text = text.strip_prefix('{')?;
-    // A name is short: looking for its end all the way would make a prompt full of braces very slow.
+    // Names are short. A search for the end of the name through the whole prompt would be very slow for one full of
+    // braces.
     let end = text.bytes().take(MAX_NAME + 1).position(|b| b == b'}')?;
     let (name, after) = (text.get(..end)?, text.get(end + 1..)?);
     let after = after.strip_prefix("{/")?.strip_prefix(name)?.strip_prefix('}')?;
