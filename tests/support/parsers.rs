@@ -8,7 +8,8 @@
 use coinslot::testing::json_schema::Schema;
 use coinslot::testing::rules::config::{Config, Issuer, Limits};
 use coinslot::testing::rules::hire::contract;
-use coinslot::testing::rules::hire::output::{is_file_name, is_media_type, items, FileKind, OutputType};
+use coinslot::testing::rules::hire::deliverables::deliverables;
+use coinslot::testing::rules::hire::output::{is_file_name, is_media_type, FileSpec, OutputType};
 use coinslot::testing::rules::model_answer::{AnswerReader, Step};
 use coinslot::testing::rules::owner::{candidates, claims_hold, takes_secret};
 use coinslot::testing::rules::payment::matching::{identify, match_payment, read_payment};
@@ -801,7 +802,7 @@ pub fn contract(case: &[u8]) {
     }
 }
 
-/// Claude's text is some items, each with the checksum of its bytes, or is not what was asked for.
+/// Claude's text is read as deliverables, each with the checksum of its bytes, or is refused.
 pub fn deliverable(case: &[u8]) {
     let mut jitter = Dice(case);
     let forms = [OutputType::Json, OutputType::Multiple, OutputType::File, OutputType::Text, OutputType::Stream];
@@ -811,9 +812,9 @@ pub fn deliverable(case: &[u8]) {
          {\"name\":\"b\",\"type\":\"json\",\"content\":{\"c\":[1,2.5]}}]}\n```",
     ))
     .into_owned();
-    let file = FileKind { name: "a.txt".to_owned(), mime: "text/plain".to_owned() };
+    let file = FileSpec { name: "a.txt".to_owned(), mime: "text/plain".to_owned() };
     let schema = json!({"type": "object", "required": ["items"]});
-    let Ok(items) = items(output, Some(&schema), &file, &text) else { return };
+    let Ok(items) = deliverables(output, Some(&schema), &file, &text) else { return };
     let names: std::collections::BTreeSet<_> = items.iter().map(|item| item.name.as_str()).collect();
     assert_eq!(names.len(), items.len());
     for item in &items {

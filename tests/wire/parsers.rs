@@ -1,6 +1,7 @@
 //! Every parser that reads what a stranger sends: nothing breaks it, and nothing makes it take much memory.
 //! `dev/fuzz.sh` asks the same of them for hours.
 
+#[allow(clippy::module_inception)] // shared with the fuzz targets under this name
 #[path = "../support/parsers.rs"]
 mod parsers;
 
