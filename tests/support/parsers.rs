@@ -803,7 +803,7 @@ pub fn contract(case: &[u8]) {
     }
 }
 
-/// Claude's text is some items, each with the checksum of its bytes, or is not what was asked for.
+/// Claude's text is read as deliverables, each with the checksum of its bytes, or is refused.
 pub fn deliverable(case: &[u8]) {
     let mut jitter = Dice(case);
     let forms = [OutputType::Json, OutputType::Multiple, OutputType::File, OutputType::Text, OutputType::Stream];

@@ -176,7 +176,8 @@ fn what_a_capability_promises_is_in_its_entry() {
         max_latency_ms: Some(30_000),
         ..haiku()
     };
-    for manifest in [of_ada(std::slice::from_ref(&promising)), of_all(&[promising])] {
+    let promising = [promising];
+    for manifest in [of_ada(&promising), of_all(&promising)] {
         let entry = &manifest["capabilities"][0];
         assert_eq!(entry["output_schema"], schema);
         assert_eq!((&entry["sla"]["max_latency_ms"], &entry["output_type"]), (&json!(30_000), &json!("json")));
