@@ -52,7 +52,7 @@ pub mod testing {
 
 use worker::{event, Context, Env, Request, Response, Result};
 
-/// The front door.
+/// The front door: every HTTP request.
 #[event(fetch)]
 async fn fetch(request: Request, env: Env, _context: Context) -> Result<Response> {
     routes::answer(request, &env).await

@@ -166,3 +166,19 @@ fn one_function_opens_a_stored_key() {
         .collect();
     assert_eq!(opens, ["edge/http/claude.rs"]);
 }
+
+/// A comment of one to three words above an item only repeats the item's name.
+#[test]
+fn a_comment_above_an_item_is_a_sentence() {
+    let is_doc = |line: &&str| line.trim_start().starts_with("/// ") || line.trim() == "///";
+    let mut checked = 0;
+    for (_, path, text) in sources() {
+        let lines: Vec<&str> = text.lines().collect();
+        for comment in lines.split(|line| !is_doc(&line)).filter(|comment| !comment.is_empty()) {
+            let words = comment.iter().flat_map(|line| line.split_whitespace()).filter(|word| *word != "///").count();
+            checked += 1;
+            assert!(words >= 4, "{path}: {comment:?}");
+        }
+    }
+    assert!(checked > 500, "only {checked} comments were found: the test no longer sees them");
+}

@@ -5,7 +5,7 @@ use crate::rules::run::{Millis, Moment};
 use std::future::Future;
 use std::time::Duration;
 
-/// Unix milliseconds.
+/// The time in Unix milliseconds.
 pub(crate) fn now() -> Millis {
     worker::Date::now().as_millis()
 }
@@ -18,7 +18,7 @@ pub(crate) fn moment() -> Moment {
     Moment { now: now(), jitter: u16::from_le_bytes(jitter) }
 }
 
-/// Unix seconds.
+/// The time in Unix seconds.
 pub(crate) fn seconds() -> u64 {
     now() / 1000
 }

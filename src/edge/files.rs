@@ -62,9 +62,9 @@ pub(crate) fn link(vault: &Vault, run_id: &str, number: usize, item: &Deliverabl
 /// A file as it was stored.
 pub(crate) struct StoredFile {
     pub(crate) bytes: Vec<u8>,
-    /// The media type.
+    /// The media type of the file.
     pub(crate) mime: String,
-    /// SHA-256 in hex.
+    /// The SHA-256 of the bytes, in hex.
     pub(crate) checksum: String,
 }
 

@@ -100,7 +100,7 @@ impl Vault {
     }
 }
 
-/// The runtime's WebCrypto.
+/// The WebCrypto of the runtime.
 pub(crate) fn subtle() -> Result<SubtleCrypto, VaultError> {
     let global: WorkerGlobalScope = js_sys::global().unchecked_into();
     global.crypto().map(|c| c.subtle()).map_err(|_| VaultError::Runtime)

@@ -6,7 +6,7 @@ use std::fmt;
 /// walked through.
 #[derive(Clone, Copy)]
 pub enum JsonPath<'p> {
-    /// The whole document.
+    /// The document as a whole.
     Root,
     /// A member of an object, by its name.
     Name(&'p JsonPath<'p>, &'p str),

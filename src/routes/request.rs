@@ -16,7 +16,7 @@ use worker::{Env, Request};
 
 /// A request on its way to a resource.
 pub(crate) struct RequestContext<'a> {
-    /// The deployment's bindings.
+    /// The bindings of this deployment.
     pub(crate) env: &'a Env,
     pub(crate) request: Request,
 }

@@ -52,9 +52,9 @@ pub fn key_refusal_of(error: ModelError) -> Refusal {
 /// A step in the course of an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// `message_start`.
+    /// Claude has sent `message_start`, its first event.
     Began,
-    /// The next text.
+    /// The next piece of text.
     Text(String),
     /// `message_stop`: the answer is complete.
     Whole,

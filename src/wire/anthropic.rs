@@ -15,7 +15,7 @@ pub struct MessagesRequest<'a> {
     pub system: &'a str,
     /// The user's turn; where an answer was rejected, also that answer and what is wrong with it.
     pub messages: Vec<Message<'a>>,
-    /// Always true.
+    /// It is true in every request.
     pub stream: bool,
     /// Structured outputs: the format of the answer.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -31,7 +31,7 @@ pub struct OutputConfig<'a> {
 /// The format of an answer.
 #[derive(Debug, Serialize)]
 pub struct OutputFormat<'a> {
-    /// `json_schema`.
+    /// The type, which is always `json_schema`.
     #[serde(rename = "type")]
     pub kind: &'static str,
     pub schema: &'a serde_json::Value,
@@ -40,7 +40,7 @@ pub struct OutputFormat<'a> {
 /// One turn of the conversation.
 #[derive(Debug, Serialize)]
 pub struct Message<'a> {
-    /// `user` or `assistant`.
+    /// The role: `user` or `assistant`.
     pub role: &'static str,
     pub content: &'a str,
 }
@@ -142,25 +142,25 @@ impl From<StopReason> for String {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorType {
-    /// 400.
+    /// Anthropic answers with status 400.
     InvalidRequestError,
-    /// 401.
+    /// Anthropic answers with status 401.
     AuthenticationError,
-    /// 402.
+    /// Anthropic answers with status 402.
     BillingError,
-    /// 403.
+    /// Anthropic answers with status 403.
     PermissionError,
     /// 404: no such model, or retired.
     NotFoundError,
-    /// 413.
+    /// Anthropic answers with status 413.
     RequestTooLarge,
-    /// 429.
+    /// Anthropic answers with status 429.
     RateLimitError,
-    /// 500.
+    /// Anthropic answers with status 500.
     ApiError,
-    /// 504.
+    /// Anthropic answers with status 504.
     TimeoutError,
-    /// 529.
+    /// Anthropic answers with status 529.
     OverloadedError,
     #[serde(other)]
     Unknown,
@@ -175,7 +175,7 @@ pub struct ErrorBody {
 /// The text of an error is only read to tell refusals apart, and never passed on.
 #[derive(Clone, Debug, Deserialize)]
 pub struct ErrorDetail {
-    /// `error.type`.
+    /// The member `error.type` of the body.
     #[serde(rename = "type")]
     pub kind: ErrorType,
     #[serde(default)]

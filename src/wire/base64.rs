@@ -22,7 +22,7 @@ pub fn decode(text: &str) -> Option<Vec<u8>> {
     LENIENT.decode(text.trim()).ok()
 }
 
-/// base64url without padding.
+/// Encodes as base64url without padding.
 pub fn encode_url(bytes: &[u8]) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }

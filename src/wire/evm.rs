@@ -120,9 +120,9 @@ fn word(digits: &str) -> Option<Word> {
 /// The EIP-712 domain of a token. A signature for another domain is not valid for this token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Domain {
-    /// The token's `name()`.
+    /// What the token answers to `name()`.
     pub name: String,
-    /// The token's `version()`.
+    /// What the token answers to `version()`.
     pub version: String,
     /// The number in the network's CAIP-2 id.
     pub chain_id: u64,
@@ -165,9 +165,9 @@ pub enum Signed {
 /// A signed EIP-3009 authorization. Times are Unix seconds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Authorization {
-    /// The payer's address.
+    /// The address of the payer.
     pub from: Address,
-    /// The recipient's address.
+    /// The address of the recipient.
     pub to: Address,
     pub value: Amount,
     /// The time after which the payment is valid.
@@ -194,7 +194,7 @@ impl Authorization {
     /// The members of the message that is signed.
     pub const MEMBERS: [&'static str; 6] = ["from", "to", "value", "validAfter", "validBefore", "nonce"];
 
-    /// Reads `{signature, authorization{from,to,value,validAfter,validBefore,nonce}}`.
+    /// Reads a payload of the form `{signature, authorization{from,to,value,validAfter,validBefore,nonce}}`.
     pub fn read(payload: &Map<String, Value>) -> Result<Self, PayloadError> {
         let inner = payload.get("authorization").and_then(Value::as_object);
         let inner = inner.ok_or(PayloadError("authorization"))?;
@@ -283,7 +283,7 @@ pub(super) fn address_of(key: &VerifyingKey) -> Option<Address> {
 mod tests {
     use super::*;
 
-    /// EIP-55, "Test Cases".
+    /// The examples of EIP-55, "Test Cases".
     #[test]
     fn addresses_are_written_with_their_checksum() {
         for text in [

@@ -27,7 +27,7 @@ fn request(method: &str, params: Value) -> String {
     json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).to_string()
 }
 
-/// `eth_chainId`.
+/// A call of `eth_chainId`, without arguments.
 pub fn chain_id() -> String {
     request("eth_chainId", json!([]))
 }
@@ -37,7 +37,7 @@ pub fn latest_block() -> String {
     request("eth_getBlockByNumber", json!(["latest", false]))
 }
 
-/// `eth_getBlockByNumber`.
+/// The answer to a call of `eth_getBlockByNumber`.
 pub fn block(number: u64) -> String {
     request("eth_getBlockByNumber", json!([quantity(number), false]))
 }
@@ -59,7 +59,7 @@ pub fn spending_of(asset: Address, payer: Address, nonce: &str, from: u64, to: u
     request("eth_getLogs", json!([range]))
 }
 
-/// `eth_getTransactionReceipt`.
+/// The answer to a call of `eth_getTransactionReceipt`.
 pub fn receipt_of(transaction: &str) -> String {
     request("eth_getTransactionReceipt", json!([transaction]))
 }
@@ -102,7 +102,7 @@ impl<'de> Deserialize<'de> for Quantity {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Block {
     pub number: Quantity,
-    /// Unix seconds.
+    /// The time in Unix seconds.
     pub timestamp: Quantity,
 }
 
@@ -114,7 +114,7 @@ pub struct Log {
     pub address: Address,
     /// The hash of the event's signature, and the indexed arguments.
     pub topics: Vec<String>,
-    /// The other arguments.
+    /// The arguments after the first one.
     pub data: String,
     pub transaction_hash: String,
 }

@@ -21,7 +21,7 @@ pub const EXTENSIONS_SCHEMA: &str = include_str!("hire/extensions.schema.json");
 #[derive(Clone, Debug, Deserialize)]
 pub struct Contract {
     pub version: String,
-    /// `ctr_…`.
+    /// The contract's id, such as `ctr_1`.
     pub contract_id: String,
     /// A date-time of RFC 3339.
     pub created_at: String,
@@ -47,7 +47,7 @@ pub struct Parties {
 /// One party of a contract.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Party {
-    /// `agent_…`.
+    /// The agent's id, such as `agent_1`.
     pub agent_id: String,
     /// The address that pays or is paid, and whose key signs the contract.
     pub wallet: String,
@@ -84,9 +84,9 @@ pub struct ContractTerms {
 pub struct ContractPrice {
     /// A decimal in units of the currency.
     pub amount: String,
-    /// `USDC`.
+    /// The currency, which is always `USDC`.
     pub currency: String,
-    /// `base`.
+    /// The network's name, which is always `base`.
     pub network: String,
 }
 

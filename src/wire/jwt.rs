@@ -33,11 +33,11 @@ struct Header {
 /// The registered claims that are read (RFC 7519, 4.1). Times are Unix seconds.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct Claims {
-    /// The issuer.
+    /// The issuer of the token.
     pub iss: String,
     /// The subject, which is the creator's id.
     pub sub: String,
-    /// The audience.
+    /// The audience of the token.
     pub aud: Audience,
     /// The time from which the token is no longer valid. It may have a fraction (NumericDate).
     pub exp: f64,
@@ -115,7 +115,7 @@ pub struct JwkSet {
 pub struct Jwk {
     /// `EC` or `RSA`. `oct` is not used: a shared secret does not belong into a public set.
     pub kty: String,
-    /// The key's id.
+    /// The id of the key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kid: Option<String>,
     /// The curve of an `EC` key, `P-256`.

@@ -3,9 +3,9 @@
 /// The preferences that are honoured here.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Prefer {
-    /// `respond-async`.
+    /// Whether the caller sent `respond-async`.
     pub at_once: bool,
-    /// `wait`, in seconds.
+    /// The value of `wait`, in seconds.
     pub wait: Option<u32>,
 }
 

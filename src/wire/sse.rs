@@ -7,7 +7,7 @@ use std::mem;
 /// One event: its type (`message` where the stream names none) and its data.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// The `event:` field.
+    /// The value of the `event:` field.
     pub name: String,
     /// The `data:` lines, joined by line feeds.
     pub data: String,

@@ -37,7 +37,7 @@ pub struct PaymentRequirements {
     pub amount: Amount,
     /// The address of the token's contract.
     pub asset: String,
-    /// The recipient's address.
+    /// The address of the recipient.
     pub pay_to: String,
     /// For how many seconds a payment stays valid, which covers generation and settlement.
     pub max_timeout_seconds: u64,
@@ -50,7 +50,7 @@ pub struct PaymentRequirements {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PaymentRequired {
-    /// 2.
+    /// The version, which is always 2.
     pub x402_version: u8,
     /// Why payment is required, or what is wrong with the payment that was presented.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -68,7 +68,7 @@ pub struct PaymentRequired {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PaymentPayload {
-    /// 2.
+    /// The version, which is always 2.
     pub x402_version: u8,
     /// The resource of the challenge, repeated.
     #[serde(default)]
@@ -99,7 +99,7 @@ pub struct VerifyResponse {
     /// The code of the reason, where the payment is not valid.
     #[serde(default)]
     pub invalid_reason: Option<String>,
-    /// The payer's address.
+    /// The address of the payer.
     #[serde(default)]
     pub payer: Option<String>,
 }
@@ -119,7 +119,7 @@ pub struct SettleResponse {
     /// The CAIP-2 id in v2, a name in v1.
     #[serde(default)]
     pub network: String,
-    /// The payer's address.
+    /// The address of the payer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub payer: Option<String>,
 }

@@ -19,7 +19,7 @@ pub struct PaymentRequirements {
     pub description: String,
     /// The media type of the paid response.
     pub mime_type: String,
-    /// The recipient's address.
+    /// The address of the recipient.
     pub pay_to: String,
     /// For how many seconds a payment stays valid.
     pub max_timeout_seconds: u64,
@@ -37,7 +37,7 @@ pub struct PaymentRequirements {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PaymentRequired {
-    /// 1.
+    /// The version, which is always 1.
     pub x402_version: u8,
     /// Why payment is required.
     pub error: String,
@@ -48,7 +48,7 @@ pub struct PaymentRequired {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PaymentPayload {
-    /// 1.
+    /// The version, which is always 1.
     pub x402_version: u8,
     pub scheme: String,
     /// A v1 name; some clients write CAIP-2 here.

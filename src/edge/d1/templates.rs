@@ -82,7 +82,7 @@ pub(crate) async fn find(env: &Env, handle: &str, slug: &str) -> Result<Option<T
 
 /// Which capabilities to find.
 pub(crate) enum CapabilityQuery<'a> {
-    /// All published ones.
+    /// All capabilities that are published.
     All,
     /// The published ones of one creator.
     Of { handle: &'a str },

@@ -19,7 +19,7 @@ pub(crate) struct KeyRecord {
     pub(crate) fingerprint: String,
     /// Whether runs may use it.
     pub(crate) is_enabled: bool,
-    /// Unix milliseconds.
+    /// The time in Unix milliseconds.
     pub(crate) updated_at: u64,
 }
 
@@ -30,7 +30,7 @@ pub(crate) struct KeyRecord {
 #[serde(rename_all = "camelCase")]
 struct Switch {
     is_enabled: bool,
-    /// Unix milliseconds.
+    /// The time in Unix milliseconds.
     updated_at: u64,
 }
 

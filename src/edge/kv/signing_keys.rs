@@ -16,9 +16,9 @@ use worker::Env;
 struct SigningKeyRecord {
     /// The key, sealed by the vault.
     envelope: String,
-    /// The key's address.
+    /// The address that belongs to the key.
     wallet: Address,
-    /// Unix milliseconds.
+    /// The time in Unix milliseconds.
     updated_at: u64,
 }
 

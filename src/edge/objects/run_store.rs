@@ -59,7 +59,7 @@ pub(crate) struct LoadedRun {
 pub(crate) struct Reservation {
     /// The name of the contract's object.
     pub(crate) to: String,
-    /// Unix milliseconds.
+    /// The time in Unix milliseconds.
     pub(crate) until: Millis,
 }
 

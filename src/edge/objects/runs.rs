@@ -201,7 +201,7 @@ pub(crate) enum ContractQuery {
     Reserve {
         /// The name of the contract's object.
         to: String,
-        /// Unix milliseconds.
+        /// The time in Unix milliseconds.
         until: Millis,
     },
 }

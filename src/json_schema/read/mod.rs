@@ -44,7 +44,7 @@ fn is_shallow(value: &Value, levels: usize) -> bool {
 struct Reader<'v> {
     root: &'v Value,
     nodes: Vec<Node>,
-    /// The root's `$id`.
+    /// The `$id` of the root schema.
     id: Option<&'v str>,
     /// The node of each subschema, by the address of its JSON value. A JSON pointer leads to a value, and so to its
     /// node.
@@ -276,7 +276,7 @@ fn numbers(keywords: &Keywords<'_, '_>) -> Result<Vec<NumberRule>, Unsupported> 
     Ok(rules)
 }
 
-/// `[A-Za-z_][-A-Za-z0-9._]*` (core §8.2.2).
+/// Whether the text is `[A-Za-z_][-A-Za-z0-9._]*` (core §8.2.2).
 fn is_anchor(name: &str) -> bool {
     let first = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
     first && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))

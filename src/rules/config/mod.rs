@@ -61,7 +61,7 @@ impl Default for Hire {
     }
 }
 
-/// An x402 facilitator.
+/// A facilitator of the x402 protocol.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Facilitator {
@@ -77,7 +77,7 @@ pub struct Facilitator {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Network {
-    /// CAIP-2: `eip155:8453`.
+    /// The CAIP-2 id, such as `eip155:8453`.
     pub id: String,
     /// The name that x402 v1 uses: `base`.
     pub v1: String,
@@ -205,7 +205,7 @@ impl Default for Limits {
 pub struct Anthropic {
     /// The base URL, to which `/v1/messages` is appended.
     pub base_url: String,
-    /// The `anthropic-version` header.
+    /// The value of the `anthropic-version` header.
     #[serde(default = "anthropic_version")]
     pub version: String,
 }

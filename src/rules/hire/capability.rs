@@ -36,9 +36,9 @@ pub struct Capability {
     pub file: FileSpec,
     /// The latency that the manifest promises; `None`: no promise of its own.
     pub max_latency_ms: Option<u64>,
-    /// Unix seconds.
+    /// The time in Unix seconds.
     pub created_at: u64,
-    /// Unix seconds.
+    /// The time in Unix seconds.
     pub updated_at: u64,
 }
 

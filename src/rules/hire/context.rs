@@ -23,7 +23,7 @@ pub struct ContractContext {
     pub file: FileSpec,
     /// Whether an answer that Claude broke off at its limit is accepted.
     pub allow_partial: bool,
-    /// The contract's deadline.
+    /// The deadline that the contract names.
     pub deadline: Millis,
     /// The longest that an execution may take, from its first request to its result.
     pub max_latency_ms: Option<u64>,

@@ -45,9 +45,9 @@ impl OutputType {
 /// Name and media type of a file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileSpec {
-    /// See [`is_file_name`].
+    /// It is explained at [`is_file_name`].
     pub name: String,
-    /// See [`is_media_type`].
+    /// It is explained at [`is_media_type`].
     pub mime: String,
 }
 

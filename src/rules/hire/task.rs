@@ -19,7 +19,7 @@ const DEFAULT_ESTIMATE: Millis = 15_000;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TaskReport {
-    /// HIRE's document.
+    /// The document as HIRE defines it.
     pub document: Value,
     /// Why the task failed; `None` where it is completed or pending.
     pub refusal: Option<Refusal>,

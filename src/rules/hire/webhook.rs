@@ -18,7 +18,7 @@ pub const SECRET_PREFIX: &str = "whsec_";
 pub struct Webhook {
     /// The same for every attempt, so that the seeker can recognise a message that comes twice.
     pub id: String,
-    /// `task_completed` or `task_failed`.
+    /// Either `task_completed` or `task_failed`, in HIRE's words.
     pub event: String,
     /// When the execution ended.
     pub at: Millis,

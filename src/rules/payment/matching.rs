@@ -23,9 +23,9 @@ pub struct Presented {
     chosen: ChosenOffer,
     authorization: Authorization,
     payload: Map<String, Value>,
-    /// See [`identifier::of_extensions`].
+    /// It is explained at [`identifier::of_extensions`].
     pub identifier: Option<String>,
-    /// See [`Payment::by_key`].
+    /// It is explained at [`Payment::by_key`].
     by_key: bool,
 }
 

@@ -22,20 +22,20 @@ pub struct Payment {
     pub payload: Value,
     /// Our terms, in the payment's version of x402.
     pub requirements: Value,
-    /// The CAIP-2 id.
+    /// The CAIP-2 id of the network.
     pub network: String,
     /// The name of the same network in v1.
     pub network_v1: String,
     /// The address of the token.
     pub asset: Address,
-    /// The recipient's address.
+    /// The address of the recipient.
     pub pay_to: Address,
     pub amount: Amount,
-    /// The payer's address.
+    /// The address of the payer.
     pub payer: Address,
     /// Whether the signature has been checked here, and is by the payer's own key.
     pub by_key: bool,
-    /// Unix seconds.
+    /// The time in Unix seconds.
     pub valid_before: u64,
     /// 32 bytes in lower-case hex. The token accepts a nonce once.
     pub nonce: String,

@@ -18,7 +18,7 @@ pub struct Facts<'a> {
     /// Tokens of all editions of the answer.
     pub usage: Usage,
     pub stop_reason: Option<&'a StopReason>,
-    /// Unix milliseconds.
+    /// The time in Unix milliseconds.
     pub started_at: u64,
     /// From the presented payment until the run came to rest.
     pub duration_ms: u64,
@@ -43,14 +43,14 @@ pub struct Row {
     pub transaction: Option<String>,
     /// delivered, failed, refused, unknown, interrupted, refundable, reported or running.
     pub status: &'static str,
-    /// The refusal's code.
+    /// The code of the refusal, if any.
     pub code: Option<String>,
     pub model: String,
     pub stop_reason: Option<String>,
     /// Tokens read, those from the cache included.
     pub input_tokens: u64,
     pub output_tokens: u64,
-    /// Unix milliseconds.
+    /// The time in Unix milliseconds.
     pub started_at: u64,
     pub duration_ms: u64,
 }

@@ -28,7 +28,7 @@ pub struct RunRecord {
     pub max_tokens: u32,
     /// `None`: an owner's test.
     pub payment: Option<Payment>,
-    /// See [`RunRequest::digest`].
+    /// It is explained at [`RunRequest::digest`].
     pub digest: String,
     /// When the payment was presented.
     pub started_at: Millis,

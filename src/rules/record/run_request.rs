@@ -68,7 +68,7 @@ pub struct RenderedPrompt {
 pub struct RequestIdentity {
     /// [`Payment::proof`]. `None`: an owner's test, or a contract's execution.
     pub proof: Option<String>,
-    /// See [`RunRequest::digest`].
+    /// It is explained at [`RunRequest::digest`].
     pub digest: String,
 }
 

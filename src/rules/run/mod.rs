@@ -31,9 +31,9 @@ use vocabulary::{after_restart, back_off, cancelling_model_call};
 /// How far Claude's answer is, while its settlement is due or under way.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Answer {
-    /// Claude is writing.
+    /// Claude is still writing the answer.
     Writing,
-    /// It is complete.
+    /// The answer is complete and in memory.
     Whole,
     /// It ended before it was complete.
     Broken(ModelError),

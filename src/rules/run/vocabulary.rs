@@ -4,7 +4,7 @@ use super::Answer;
 use crate::rules::refusal::{ModelError, Refusal};
 use serde::{Deserialize, Serialize};
 
-/// Unix milliseconds.
+/// The time in Unix milliseconds.
 pub type Millis = u64;
 
 /// How long a run is kept after its end.
@@ -115,11 +115,11 @@ pub enum Policy {
 pub struct Receipt {
     /// The hash of the transaction. It is empty where the payment is known to be settled, but not in which transaction.
     pub transaction: String,
-    /// The CAIP-2 id.
+    /// The CAIP-2 id of the network.
     pub network: String,
     /// The name of the same network in v1.
     pub network_v1: String,
-    /// The payer's address.
+    /// The address of the payer.
     pub payer: String,
 }
 
@@ -147,13 +147,13 @@ pub enum Event {
     Verified,
     /// A facilitator answers that it is not valid, or none gives a usable answer.
     VerifyRefused(Refusal),
-    /// `message_start`.
+    /// Claude has sent `message_start`, its first event.
     Began,
     /// The first text of this edition.
     FirstText,
-    /// [`GRACE`] has passed.
+    /// The time of [`GRACE`] has passed.
     GraceElapsed,
-    /// `message_stop`.
+    /// Claude has sent `message_stop`, its last event.
     Ended,
     /// Claude gave no answer, or none that is complete.
     Broke {
@@ -179,7 +179,7 @@ pub enum Event {
     BackOffElapsed,
     /// The last caller who waited for the run or followed it has disconnected.
     Abandoned,
-    /// [`Terms::due_by`] has passed.
+    /// The time of [`Terms::due_by`] has passed.
     DeadlineMissed,
     /// The answer to [`Effect::Reconcile`].
     Reconciled(Evidence),
@@ -202,7 +202,7 @@ pub enum Effect {
     Save,
     /// Ask a facilitator to verify the payment.
     Verify,
-    /// Call Claude.
+    /// Call Claude for the answer.
     CallModel,
     /// Send [`Event::GraceElapsed`] after [`GRACE`].
     StartGrace,
@@ -223,7 +223,7 @@ pub enum Effect {
 /// What a caller with this run's payment gets now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum View {
-    /// Nothing yet.
+    /// Nothing is shown yet: wait.
     Wait,
     /// This refusal, and no text.
     Refuse(Refusal),

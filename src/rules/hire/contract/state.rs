@@ -8,7 +8,7 @@ pub enum ContractState {
     Signed,
     /// An execution is under way.
     Executing,
-    /// Delivered, and paid.
+    /// The result is delivered and paid.
     Completed,
     /// It cannot be executed any more, and nothing was charged.
     Rejected,
