@@ -41,6 +41,7 @@ rm -f "$out/.stamp"
 # The *_BIN keep worker-build from downloading its own. RUSTC_BOOTSTRAP lets a stable rustc take -Zbuild-std.
 # RUST_BACKTRACE: worker-build would end each compile error with where in worker-build it was told of it.
 plain_cargo
+unset NO_MINIFY CUSTOM_SHIM COREDUMP RUN_TO_COMPLETION # worker-build's own, each of which makes another worker
 PATH=$PWD/dev/toolchain:$PATH COINSLOT_WASM_BIN=$WASM_BIN RUSTC_BOOTSTRAP=1 RUST_BACKTRACE=0 RUSTFLAGS='' CARGO_TARGET_DIR=$PWD/target \
   WASM_BINDGEN_BIN=$PWD/dev/toolchain/wasm-bindgen COINSLOT_WASM_BINDGEN=$PWD/.tools/bin/wasm-bindgen ESBUILD_BIN=$PWD/node_modules/.bin/esbuild \
   COINSLOT_PROFILE=$profile \
