@@ -144,7 +144,7 @@ pub(crate) async fn forgotten(session: &Session) {
         let _ = contracts::set_state(&session.env, &contract.contract_id, ContractState::Disputed).await;
     }
     let items = contract.accepted_deliverables(session.data.borrow().transcript.text());
-    // The bucket's lifecycle rule deletes what cannot be deleted now (README, "Deploy").
+    // The bucket's lifecycle rule deletes what cannot be deleted now (docs/operators.md, "Deploy").
     let _ = files::delete(&session.env, &record.run_id, &items).await;
 }
 

@@ -64,7 +64,7 @@ thread_local! {
     static LAST: RefCell<Option<(Millis, Health)>> = const { RefCell::new(None) };
 }
 
-/// Always a 200 as long as this Worker answers.
+/// A 200 as long as this Worker answers and has a configuration.
 pub(crate) async fn show(context: RequestContext<'_>) -> Reply {
     let now = clock::now();
     let last = LAST.with_borrow(|last| last.clone());

@@ -1,7 +1,7 @@
 //! What we decide. Pure: time, ids and random numbers come in as arguments, and the next deadline goes out as a
 //! value. Nothing here is `async` or names the runtime, so all of it runs, fuzzes and model-checks natively.
 //!
-//! The wings, each of which imports only from those below it: [`hire`] and [`record`], [`payment`], [`template`],
+//! The folders, each of which imports only from those named after it: [`hire`] and [`record`], [`payment`], [`template`],
 //! [`run`] (the run machine), [`refusal`] and [`secret`].
 
 pub mod admission;

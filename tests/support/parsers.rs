@@ -1,5 +1,5 @@
 //! What must hold of every parser that reads what a stranger sends, whatever the bytes. There is one function
-//! for each: `tests/parsers.rs` calls it a few thousand times, `tests/fuzz` for as long as there is time.
+//! for each: `tests/wire/parsers.rs` calls it a few thousand times, `tests/fuzz` for as long as there is time.
 //!
 //! The bytes of a case make its decisions, and those run out into zeros: every case is a valid one.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]

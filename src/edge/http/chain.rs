@@ -43,7 +43,8 @@ async fn find_evidence_at(url: &str, chain_id: u64, payment: &Payment, since: Mi
     // A node that refuses the query does not say that there are no logs, so this is no answer at all.
     let logs: Vec<Log> = call(url, &query).await?;
     let Some(log) = logs.into_iter().next() else {
-        // The nonce was spent before this run, as far back as the node searches: not by our settlement.
+        // The nonce was spent earlier than the node searches. That may have been before this run, so it proves neither
+        // that we were paid nor that we were not.
         return Some(Evidence::Nothing);
     };
     let receipt: TransactionReceipt = call(url, &evm_rpc::receipt_of(&log.transaction_hash)).await?;

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{json, Value};
 use sha2::Sha256;
 
-/// Waits before the second and each further attempt. Together they are some nine hours: a task is kept for a day.
+/// Waits before the second and each further attempt. Together they are some twelve hours: a task is kept for a day.
 const RETRY_DELAYS: [Millis; 9] =
     [5_000, 60_000, 300_000, 900_000, 1_800_000, 3_600_000, 7_200_000, 14_400_000, 14_400_000];
 /// Standard Webhooks' prefix of a secret.

@@ -2,7 +2,7 @@
 //! and says whether the same request may succeed later. `routes::problem` alone gives it an HTTP status. A fault of our
 //! own is no refusal: it is logged, and the caller gets [`Refusal::Internal`].
 //!
-//! The order of the variants is their precedence: a request with several things wrong is refused for the first.
+//! The variants stand roughly in the order of a request's checks; which one a request gets is decided where it is checked.
 
 pub use contract::ContractError;
 pub use model::ModelError;
@@ -113,7 +113,7 @@ pub enum Refusal {
     PaymentReused,
     /// The facilitator says that the payment is not valid; `reason` is its code.
     PaymentInvalid { reason: Option<String> },
-    /// No facilitator gave a usable answer to `verify`. The payment is untouched.
+    /// No facilitator gave a usable answer to `verify`, or none took the `settle`. The payment is untouched.
     FacilitatorUnavailable,
     /// Claude gave no answer, or no whole one.
     Claude(ModelError),

@@ -143,6 +143,6 @@ fn check_times(contract: &Contract, agreed: &AgreedTerms, capability: &Capabilit
 fn check_schema(field: &str, schema: &Value) -> Result<(), Refusal> {
     Schema::read(schema).map(drop).map_err(|Unsupported { field: at, why }| {
         let field = if at.is_empty() { field.to_owned() } else { format!("{field}.{at}") };
-        Refusal::contract(ContractError::Schema, &field, "a schema of the keywords that the README lists", &why)
+        Refusal::contract(ContractError::Schema, &field, "a schema of the keywords that docs/hire.md lists", &why)
     })
 }
