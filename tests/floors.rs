@@ -174,7 +174,7 @@ fn a_comment_above_an_item_is_a_sentence() {
     let mut checked = 0;
     for (_, path, text) in sources() {
         let lines: Vec<&str> = text.lines().collect();
-        for comment in lines.split(|line| !is_doc(&line)).filter(|comment| !comment.is_empty()) {
+        for comment in lines.split(|line| !is_doc(line)).filter(|comment| !comment.is_empty()) {
             let words = comment.iter().flat_map(|line| line.split_whitespace()).filter(|word| *word != "///").count();
             checked += 1;
             assert!(words >= 4, "{path}: {comment:?}");
