@@ -8,7 +8,6 @@ pub fn object_key(run_id: &str, number: usize, name: &str) -> String {
 /// A link without its signature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileLink<'a> {
-    /// It is explained at [`object_key`].
     pub key: &'a str,
     /// Unix seconds, as the link spells them.
     pub expires: &'a str,

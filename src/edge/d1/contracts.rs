@@ -21,7 +21,6 @@ pub(crate) struct Registered {
     pub(crate) template_id: String,
     /// The contract's state, as HIRE spells it.
     pub(crate) state: String,
-    /// It is explained at [`crate::rules::hire::task::task_id`].
     pub(crate) task_id: String,
     /// The secret that signs its webhooks, sealed by the vault for [`secret_owner`].
     pub(crate) webhook_secret: Option<String>,
@@ -45,9 +44,7 @@ pub(crate) struct NewContract<'a> {
     /// The document in its canonical form (RFC 8785).
     pub(crate) document: &'a str,
     pub(crate) agreed: &'a AgreedTerms,
-    /// It is explained at [`Registered::task_id`].
     pub(crate) task_id: &'a str,
-    /// It is explained at [`Registered::webhook_secret`].
     pub(crate) webhook_secret: Option<String>,
 }
 

@@ -45,9 +45,7 @@ impl OutputType {
 /// Name and media type of a file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileSpec {
-    /// It is explained at [`is_file_name`].
     pub name: String,
-    /// It is explained at [`is_media_type`].
     pub mime: String,
 }
 

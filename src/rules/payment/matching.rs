@@ -23,9 +23,7 @@ pub struct Presented {
     chosen: ChosenOffer,
     authorization: Authorization,
     payload: Map<String, Value>,
-    /// It is explained at [`identifier::of_extensions`].
     pub identifier: Option<String>,
-    /// It is explained at [`Payment::by_key`].
     by_key: bool,
 }
 

@@ -28,7 +28,6 @@ pub struct RunRecord {
     pub max_tokens: u32,
     /// `None`: an owner's test.
     pub payment: Option<Payment>,
-    /// It is explained at [`RunRequest::digest`].
     pub digest: String,
     /// When the payment was presented.
     pub started_at: Millis,

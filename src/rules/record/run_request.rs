@@ -68,7 +68,6 @@ pub struct RenderedPrompt {
 pub struct RequestIdentity {
     /// [`Payment::proof`]. `None`: an owner's test, or a contract's execution.
     pub proof: Option<String>,
-    /// It is explained at [`RunRequest::digest`].
     pub digest: String,
 }
 
