@@ -159,6 +159,10 @@ struct World {
     seen: bool,
     /// What the ledger says.
     ledger: Option<Row>,
+    /// Something of this run is stored. If not, a crash leaves what is stored of the one before.
+    is_stored: bool,
+    /// What the ledger says of the run before.
+    earlier: Option<Row>,
     left: Budget,
     /// The last answer from outside, which may come a second time.
     last: Option<Event>,
@@ -370,6 +374,9 @@ impl World {
             callers: 0,
             seen: false,
             last: None,
+            ledger: if self.is_stored { self.ledger.clone() } else { self.earlier.clone() },
+            is_stored: true,
+            earlier: None,
             run,
             left: Budget { crashes: self.left.crashes - 1, ..self.left },
             ..self.clone()
@@ -388,7 +395,11 @@ impl World {
                 self.lingering = false;
                 self.seen = false;
             }
-            Effect::Save => self.stored = (self.run.clone(), self.known),
+            Effect::Save => {
+                self.stored = (self.run.clone(), self.known);
+                self.is_stored = true;
+                self.earlier = None;
+            }
             Effect::Verify => {
                 self.verifying = true;
                 self.last = None;
@@ -528,6 +539,8 @@ impl Model for Slot {
             now: NOW,
             seen: false,
             ledger: None,
+            is_stored: false,
+            earlier: None,
             left: self.most,
             last: None,
             broken: None,
@@ -659,10 +672,17 @@ impl Model for Slot {
             Action::Present => {
                 next.left.presentations -= 1;
                 next.callers += 1;
-                if next.run.is_replaceable() {
+                if next.run.is_replaceable() && *next.run.state() != State::New {
+                    // Another run of the same payment, in a row of its own. The one before writes its own ledger row.
+                    next.run = next.run.next(next.run.terms().clone());
                     next.known = Known::default();
                     next.ambiguous = false;
                     next.last = None;
+                    next.seen = false;
+                    next.is_stored = false;
+                    next.earlier = next.row();
+                    next.ledger = None;
+                    next.recording = None;
                 }
                 next.tell(self, Event::Presented, NOW)
             }
@@ -908,6 +928,10 @@ impl Slot {
         let kept = matches!(state, State::Delivered | State::Reported(_)) || (unknown && !self.node);
         w.breaks(PAID_ENDS, self.is_paid_for() && w.money == Money::Moved && !kept);
         w.breaks(UNPAID_ENDS, w.money != Money::Moved && w.ledger.as_ref().is_some_and(|(_, charged)| *charged));
+        if !w.run.is_kept() {
+            // Nothing is kept of a payment that was not good.
+            return;
+        }
         let durable = |run: &Run| (run.state().clone(), run.receipt().cloned());
         w.breaks(ENDS_STORED, durable(&w.stored.0) != durable(&w.run));
         w.breaks(ENDS_STORED, w.ledger != w.row());

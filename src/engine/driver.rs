@@ -49,7 +49,6 @@ impl Session {
                 self.clear_text();
             }
             Effect::Save => self.save(),
-            Effect::Verify if self.save_failed.get() => self.handle_event(Event::VerifyRefused(Refusal::Internal)),
             Effect::Verify => tasks.start(self.verify(), Some(Event::VerifyRefused(Refusal::Internal))),
             Effect::CallModel if self.is_abandoned() => self.handle_event(Event::Abandoned),
             Effect::CallModel => {

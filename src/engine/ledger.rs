@@ -3,7 +3,7 @@
 use super::hire;
 use super::session::{LedgerWrite, Session};
 use crate::edge::clock;
-use crate::edge::d1::ledger;
+use crate::edge::objects::ledgers;
 use crate::rules::run::Event;
 
 impl Session {
@@ -22,8 +22,7 @@ impl Session {
         let (row, state) = {
             let data = self.data.borrow();
             // A run that was presented again meanwhile asks for its row when it has come to rest again.
-            let record = data.record.as_ref().filter(|_| !data.run.is_busy());
-            let row = record.map(|record| record.row(&data.run, &data.stats, clock::now()));
+            let row = (!data.run.is_busy()).then(|| self.record.row(&data.run, &data.stats, clock::now()));
             (row, data.run.state().clone())
         };
         let Some(row) = row else { return };
@@ -34,7 +33,7 @@ impl Session {
         let code = row.code.as_deref().unwrap_or("-");
         worker::console_log!("run of {}: {} {code}, {} ms", row.template_id, row.status, row.duration_ms);
         // Where the run has changed since, this row is out of date and another one is due.
-        if ledger::write(&self.env, row).await.is_ok() && *self.data.borrow().run.state() == state {
+        if ledgers::write(&self.env, &row).await.is_ok() && *self.data.borrow().run.state() == state {
             self.handle_event(Event::LedgerRowWritten);
         }
     }

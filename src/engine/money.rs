@@ -9,6 +9,7 @@ use crate::rules::payment::facilitator::{checked_on_chain, needs_chain};
 use crate::rules::payment::Payment;
 use crate::rules::refusal::Refusal;
 use crate::rules::run::{Event, Evidence};
+use futures::future::join;
 use std::rc::Rc;
 
 /// What a facilitator is asked with.
@@ -22,18 +23,28 @@ struct PaymentContext {
 
 impl Session {
     pub(super) async fn verify(&self) {
-        let event = match self.payment_context().await {
-            Some(PaymentContext { config, payment, .. }) => {
-                let (event, facilitator) = facilitator::verify(&config, &payment).await;
-                self.note_facilitator(facilitator);
-                if event == Event::Verified {
-                    hire::verified(self).await;
-                }
-                event
-            }
-            None => Event::VerifyRefused(Refusal::Internal),
+        let (verified, sealed) = join(self.call_verify(), self.seal_prompt()).await;
+        let event = match (verified, sealed) {
+            (Event::Verified, Err(refusal)) => Event::VerifyRefused(refusal),
+            (event, _) => event,
         };
+        if event == Event::Verified {
+            hire::verified(self).await;
+        }
         self.handle_event(event);
+    }
+
+    async fn call_verify(&self) -> Event {
+        if let Some(facilitator) = self.verified_by.take() {
+            self.note_facilitator(Some(facilitator));
+            return Event::Verified;
+        }
+        let Some(PaymentContext { config, payment, .. }) = self.payment_context().await else {
+            return Event::VerifyRefused(Refusal::Internal);
+        };
+        let (event, facilitator) = facilitator::verify(&config, &payment).await;
+        self.note_facilitator(facilitator);
+        event
     }
 
     pub(super) async fn settle(&self) {
@@ -82,7 +93,7 @@ impl Session {
 
     async fn payment_context(&self) -> Option<PaymentContext> {
         let config = config::load(&self.env).await.ok()?;
-        let payment = self.record()?.payment.clone()?;
+        let payment = self.record.payment.clone()?;
         let last_facilitator = self.data.borrow().stats.facilitator.clone();
         Some(PaymentContext { config, payment, last_facilitator })
     }
@@ -95,7 +106,6 @@ impl Session {
     /// What the chain shows of the payment. `None`: no node can say.
     async fn on_chain(&self, config: &Config, payment: &Payment) -> Option<Evidence> {
         let network = config.networks.iter().find(|network| network.id == payment.network)?;
-        let since = self.record()?.started_at;
-        chain::find_evidence(network, payment, since).await
+        chain::find_evidence(network, payment, self.record.started_at).await
     }
 }

@@ -311,7 +311,7 @@ async function freshPayment({ contract }) {
 /** Empties the object of a contract, as its own clean-up does a day after the end. */
 async function forget(contract) {
   await stack.evict();
-  const files = readdirSync(stack.state, { recursive: true }).filter((f) => f.includes('RunObject') && f.endsWith('.sqlite'));
+  const files = readdirSync(stack.state, { recursive: true }).filter((f) => f.includes('WalletObject') && f.endsWith('.sqlite'));
   let found = 0;
   for (const file of files) {
     const db = new DatabaseSync(join(stack.state, file));

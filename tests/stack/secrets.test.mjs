@@ -86,7 +86,7 @@ async function dumpKv() {
 }
 /** The runtime's files, write-ahead logs and all, but for the database that holds the prompts. */
 const files = () => stack.files().filter(({ path }) => !path.includes('/state/d1/'));
-const objectFiles = () => files().filter(({ path }) => path.includes('/do/') && path.includes('RunObject'));
+const objectFiles = () => files().filter(({ path }) => path.includes('/do/') && path.includes('WalletObject'));
 
 describe('after runs of every kind', () => {
   let path;

@@ -360,11 +360,11 @@ export async function startStack({ script, config, vars = {}, blockTime = 'auto'
         until(async () => (await stack.rows('id = ?', run)).find(ready), { what: `a ledger row of ${run}` }),
       template: async (id) => (await stack.DB.prepare('SELECT * FROM templates WHERE id = ?').bind(id).first()),
       earnings: async (id) => (await stack.DB.prepare('SELECT * FROM earnings WHERE template_id = ?').bind(id).all()).results,
-      objects: () => mf.listDurableObjectIds('RunObject', 'coinslot'),
+      objects: () => mf.listDurableObjectIds('WalletObject', 'coinslot'),
       /** Ends objects as the runtime does when it needs the room: storage stays, memory goes. */
       async evict(ids) {
         for (const id of ids ?? (await stack.objects())) {
-          await mf.unsafeEvictDurableObject('coinslot', 'RunObject', { id }).catch((error) => {
+          await mf.unsafeEvictDurableObject('coinslot', 'WalletObject', { id }).catch((error) => {
             if (!error.message.includes('not currently running')) throw error;
           });
         }

@@ -108,6 +108,8 @@ pub struct Run {
     due: Option<Millis>,
     /// How often the alarm has acted in this state.
     rounds: u8,
+    /// How often a facilitator was asked to settle.
+    settles: u8,
     /// When the run came to rest, in Unix milliseconds.
     rested_at: Millis,
 }
@@ -130,6 +132,7 @@ impl Run {
             ledger_row_due: false,
             due: None,
             rounds: 0,
+            settles: 0,
             rested_at: 0,
         }
     }
@@ -144,12 +147,12 @@ impl Run {
         use Effect::*;
         match (self.state.clone(), event) {
             // The payment is presented, for the first time or again.
-            (State::New | State::Refused(_) | State::Failed(_), Event::Presented) => {
-                *self = self.next(self.terms.clone());
+            (State::New, Event::Presented) => {
                 self.attempts = 1;
                 match self.terms.policy {
-                    Policy::Free => self.to(State::Verified, &[Clear, Save, CallModel]),
-                    Policy::OnStart | Policy::OnResult => self.to(State::Presented, &[Clear, Save, Verify]),
+                    Policy::Free => self.to(State::Verified, &[CallModel]),
+                    // Nothing is stored before the payment is verified: until then anybody may have presented it.
+                    Policy::OnStart | Policy::OnResult => self.to(State::Presented, &[Verify]),
                 }
             }
             (State::Interrupted(error), Event::Presented) => self.ask_again(error, None, moment),
@@ -165,35 +168,34 @@ impl Run {
             // Verify.
             (State::Presented, Event::Verified) => {
                 self.model_called = true;
-                self.to(State::Verified, &[Save, CallModel])
-            }
-            (State::Presented, Event::VerifyRefused(refusal)) if self.terms.detached => {
-                self.rest(State::Refused(refusal), moment)
+                let call = self.saved_if_detached(&[CallModel]);
+                self.to(State::Verified, &call)
             }
             (State::Presented, Event::VerifyRefused(refusal)) => {
                 self.rested_at = moment.now;
-                self.to(State::Refused(refusal), &[Save])
+                self.to(State::Refused(refusal), &[])
             }
 
             // Claude answers, and the money has not moved.
             (State::Verified, Event::Began) => match self.terms.policy {
-                Policy::Free => self.to(State::Streaming, &[Save]),
+                Policy::Free => self.to(State::Streaming, &[]),
                 Policy::OnStart => self.to(answering(false, Answer::Writing), &[StartGrace]),
                 Policy::OnResult => self.to(answering(false, Answer::Writing), &[]),
             },
             (State::Answering { settling: false, .. }, Event::FirstText | Event::GraceElapsed)
                 if self.terms.policy == Policy::OnStart =>
             {
-                self.to(answering(true, Answer::Writing), &[Save, Settle])
+                self.settle(Answer::Writing)
             }
-            (State::Answering { settling: false, .. }, Event::Ended) => {
-                self.to(answering(true, Answer::Whole), &[Save, Settle])
-            }
+            (State::Answering { settling: false, .. }, Event::Ended) => self.settle(Answer::Whole),
             (State::Verified | State::Answering { settling: false, .. }, Event::Broke { error, .. }) => {
                 self.start_again(error, moment)
             }
             (State::Verified | State::Streaming, Event::BackOffElapsed) if self.backing_off.take().is_some() => {
-                vec![Save, CallModel]
+                match self.receipt.is_some() {
+                    true => vec![Save, CallModel],
+                    false => self.saved_if_detached(&[CallModel]),
+                }
             }
 
             // The run is not paid, and no caller is left.
@@ -211,11 +213,13 @@ impl Run {
             }
 
             // Claude answers while the payment is being settled.
+            // Text that nobody has seen need not outlive a restart: Claude is called again, once the payment is found.
             (State::Answering { settling: true, answer: Answer::Writing }, Event::Ended) => {
-                self.to(answering(true, Answer::Whole), &[Save])
+                let save = if self.is_shown_early() { &[Save][..] } else { &[] };
+                self.to(answering(true, Answer::Whole), save)
             }
             (State::Answering { settling: true, answer: Answer::Writing }, Event::Broke { error, .. }) => {
-                self.to(answering(true, Answer::Broken(error)), &[Save])
+                self.to(answering(true, Answer::Broken(error)), &[])
             }
             (State::SettlementUnknown { looking, answer: Answer::Writing }, Event::Ended) => {
                 self.to(State::SettlementUnknown { looking, answer: Answer::Whole }, &[Save, WriteLedgerRow])
@@ -268,9 +272,11 @@ impl Run {
                     // would give the same answers.
                     Evidence::Unspent if said_spent => self.unknown(answer, moment),
                     // An incomplete answer is only settled if a caller waits, for whom Claude is then called again.
+                    // After the last settle, the chain is only watched until the payment's time is over.
+                    Evidence::Unspent if self.settles >= MAX_SETTLES => self.unknown(answer, moment),
                     Evidence::Unspent if awaited || !matches!(answer, Answer::Broken(_)) => {
                         self.awaited = false;
-                        self.to(answering(true, answer), &[Save, Settle])
+                        self.settle(answer)
                     }
                     Evidence::Unspent | Evidence::Spent(_) | Evidence::Nothing => self.unknown(answer, moment),
                 }
@@ -287,11 +293,6 @@ impl Run {
             (State::Streaming, Event::Broke { error, no_text: false }) => self.interrupt(error, moment),
 
             // The object has restarted, so nothing is under way.
-            (State::Presented, Event::Restarted) if self.terms.detached => self.to(State::Presented, &[Save, Verify]),
-            (State::Presented, Event::Restarted) => {
-                self.rested_at = moment.now;
-                self.to(State::New, &[Save])
-            }
             (State::Verified | State::Answering { settling: false, .. }, Event::Restarted) if self.terms.detached => {
                 self.uncount_waiting_call();
                 self.start_again(ModelError::CutOff, moment)
@@ -310,9 +311,6 @@ impl Run {
                 self.awaited |= answer == Answer::Writing;
                 let answer = after_restart(answer);
                 self.to(State::SettlementUnknown { looking: true, answer }, &[Save, Reconcile])
-            }
-            (State::Streaming, Event::Restarted) if self.terms.policy == Policy::Free => {
-                self.rest(State::Failed(ModelError::CutOff), moment)
             }
             (State::Streaming, Event::Restarted) => {
                 self.uncount_waiting_call();
@@ -335,6 +333,19 @@ impl Run {
     fn to(&mut self, state: State, effects: &[Effect]) -> Vec<Effect> {
         self.state = state;
         effects.to_vec()
+    }
+
+    /// Asks a facilitator to settle, once that is stored.
+    fn settle(&mut self, answer: Answer) -> Vec<Effect> {
+        self.settles = self.settles.saturating_add(1);
+        self.to(answering(true, answer), &[Effect::Save, Effect::Settle])
+    }
+
+    /// The effects of a run that is not paid. Only one that goes on without its callers has to be found again after a
+    /// restart; of any other, nothing is stored before money moves.
+    fn saved_if_detached(&self, effects: &[Effect]) -> Vec<Effect> {
+        let save: &[Effect] = if self.terms.detached { &[Effect::Save] } else { &[] };
+        [save, effects].concat()
     }
 
     /// Goes to a state in which the run rests, and which the ledger records.
@@ -362,7 +373,8 @@ impl Run {
             Some(wait) => {
                 self.attempts = self.attempts.saturating_add(1);
                 self.backing_off = Some(wait);
-                self.to(State::Verified, &[Effect::Clear, Effect::Save, Effect::BackOff])
+                let back_off = self.saved_if_detached(&[Effect::BackOff]);
+                self.to(State::Verified, &[vec![Effect::Clear], back_off].concat())
             }
         }
     }
@@ -380,7 +392,8 @@ impl Run {
         self.due = None;
         self.unpaid_text_shown = false;
         match (answer, self.terms.release) {
-            (Answer::Writing, _) => self.to(State::Streaming, &[Effect::Save]),
+            // The receipt is stored with the next text. After a restart before that, the payment is found again.
+            (Answer::Writing, _) => self.to(State::Streaming, &[]),
             (Answer::Whole, _) => self.rest(State::Delivered, moment),
             // Nothing was released yet, so a new edition can replace the incomplete one.
             (Answer::Broken(error), Release::Settled) => self.ask_again(error, Some(1), moment),
