@@ -6,13 +6,23 @@ use crate::edge::clock;
 use crate::edge::objects::ledgers;
 use crate::rules::run::Event;
 
+/// Ends a write, also when it panics: otherwise no row of the run would ever be written again.
+struct Writing<'a>(&'a Session);
+
+impl Drop for Writing<'_> {
+    fn drop(&mut self) {
+        self.0.ledger_write.set(LedgerWrite::Idle);
+    }
+}
+
 impl Session {
     /// Writes one row at a time: of two writes under way, the older could be the last to arrive.
     pub(super) async fn write_ledger_rows(&self) {
+        let _writing = Writing(self);
         loop {
             self.ledger_write.set(LedgerWrite::UnderWay);
             self.write_ledger_row().await;
-            if self.ledger_write.replace(LedgerWrite::Idle) != LedgerWrite::UnderWayAndStale {
+            if self.ledger_write.get() != LedgerWrite::UnderWayAndStale {
                 return;
             }
         }

@@ -149,7 +149,7 @@ impl Wallet {
             None => false,
         };
         let sessions = self.sessions();
-        let unsettled = sessions.iter().filter(|session| session.data.borrow().run.is_unsettled()).count();
+        let unsettled = sessions.iter().filter(|session| session.data.borrow().run.is_unsettled(now)).count();
         let counted = self.store.counted(now);
         let data = |session: &Option<Rc<Session>>| session.clone();
         let (named, keyed) = (data(&named), data(&keyed));
@@ -193,12 +193,13 @@ impl Wallet {
         if self.find_named(&request.name)?.is_some_and(|session| is_outstanding(&session)) {
             return Ok(Release::Settled);
         }
+        let now = clock::now();
         let takes_slot = |session: &&Rc<Session>| {
             let run = &session.data.borrow().run;
-            run.is_unsettled() && run.terms().release == Release::Verified
+            run.is_unsettled(now) && run.terms().release == Release::Verified
         };
         let taken = self.sessions().iter().filter(takes_slot).count();
-        let taken = taken.saturating_add(self.store.shown_unpaid(clock::now()));
+        let taken = taken.saturating_add(self.store.shown_unpaid(now));
         match taken < usize::try_from(limits.outstanding_per_payer).unwrap_or(usize::MAX) {
             true => Ok(Release::Verified),
             false => Ok(Release::Settled),

@@ -58,11 +58,16 @@ impl Transcript {
         self.ends.is_empty()
     }
 
-    fn pieces(&self, position: usize) -> impl Iterator<Item = &str> {
-        let start = match position.checked_sub(1) {
+    /// Where the piece at `position` begins in `text`.
+    fn start_of(&self, position: usize) -> usize {
+        match position.checked_sub(1) {
             Some(before) => self.ends.get(before).copied().unwrap_or(self.text.len()),
             None => 0,
-        };
+        }
+    }
+
+    fn pieces(&self, position: usize) -> impl Iterator<Item = &str> {
+        let start = self.start_of(position);
         self.ends.iter().skip(position).scan(start, |from, &end| {
             let piece = self.text.get(*from..end);
             *from = end;
@@ -103,7 +108,7 @@ impl Transcript {
 
     /// The bytes of text that are in no checkpoint yet.
     pub fn unsaved_bytes(&self) -> usize {
-        self.pieces(self.saved).map(str::len).sum()
+        self.text.len().saturating_sub(self.start_of(self.saved))
     }
 
     /// The pieces that are in no checkpoint yet, with the position of the first.

@@ -1,8 +1,8 @@
 //! Questions about a run, which do not change it.
 
 use super::{
-    Answer, Ending, Millis, ModelError, Policy, Receipt, Refusal, Release, Run, State, Terms, View, HEARTBEAT,
-    RECORD_AGAIN, RETENTION, RETENTION_IN_DOUBT,
+    Answer, Ending, Millis, ModelError, Policy, Receipt, Refusal, Release, Run, State, Terms, View, EVIDENCE_LAG,
+    HEARTBEAT, RECORD_AGAIN, RETENTION, RETENTION_IN_DOUBT,
 };
 
 impl Run {
@@ -71,11 +71,15 @@ impl Run {
         self.terms.release == Release::Verified && self.terms.policy == Policy::OnStart
     }
 
-    /// Whether Claude works, or will, for a payment that is not settled, or may not be.
-    pub fn is_unsettled(&self) -> bool {
-        let under_way = matches!(self.state, State::Presented | State::Verified);
-        self.terms.policy != Policy::Free
-            && (under_way || matches!(self.state, State::Answering { .. } | State::SettlementUnknown { .. }))
+    /// Whether Claude works, or will, for a payment that is not settled, or may not be. Once the payment's time is over,
+    /// a settlement in doubt does not keep the wallet from other runs: it may never be known.
+    pub fn is_unsettled(&self, now: Millis) -> bool {
+        let unsettled = match &self.state {
+            State::Presented | State::Verified | State::Answering { .. } => true,
+            State::SettlementUnknown { .. } => now <= self.terms.valid_until.saturating_add(EVIDENCE_LAG),
+            _ => false,
+        };
+        unsettled && self.terms.policy != Policy::Free
     }
 
     /// Whether Claude worked and nothing was paid, by the payer's doing: they hung up, the payment was refused when it
