@@ -65,6 +65,7 @@ impl worker::DurableObject for WalletObject {
     async fn alarm(&self) -> Result<Response> {
         let wallet = self.wallet()?;
         wallet.store.alarm_fired();
+        wallet.wake_all();
         let until = clock::now().saturating_add(ALARM_MAX);
         loop {
             let (version, now) = (wallet.updates.version(), clock::now());
