@@ -3,7 +3,6 @@
 use super::{AbortOnDrop, CallError};
 use crate::edge::http;
 use crate::edge::kv::claude_keys;
-use crate::edge::kv::claude_keys::KeyRecord;
 use crate::edge::{clock, fault};
 use crate::rules::config::Config;
 use crate::rules::model_answer::{key_refusal_of, model_error_of};
@@ -72,7 +71,8 @@ pub(crate) async fn is_reachable(config: &Config, limit: Duration) -> bool {
 
 /// The one place where a stored key is in clear: it goes from the vault into a header.
 async fn creators_headers(env: &Env, config: &Config, creator_id: &str) -> Result<Headers, ModelError> {
-    let record: Option<KeyRecord> = claude_keys::load(env, creator_id).await.map_err(|_| ModelError::Upstream)?;
+    let record = claude_keys::recent(env, creator_id, config.limits.cache_time()).await;
+    let record = record.map_err(|_| ModelError::Upstream)?;
     let record = record.filter(|r| r.is_enabled).ok_or(ModelError::KeyInvalid)?;
     let key = record.open(env, creator_id).await.map_err(fault("vault"));
     authorized(config, &key.map_err(|_| ModelError::KeyInvalid)?)

@@ -8,6 +8,7 @@ mod vars;
 
 pub use document::{ConfigError, Document};
 
+use crate::rules::run::Millis;
 use crate::wire::evm::{Address, Domain};
 use crate::wire::jwt::JwkSet;
 use serde::{Deserialize, Serialize};
@@ -167,6 +168,9 @@ pub struct Limits {
     pub start_attempts: u8,
     /// The most calls of Claude for one run once it is paid.
     pub paid_attempts: u8,
+    /// For how many seconds an isolate keeps a template and its creator's key record, so that a change may be noticed
+    /// that much later. 0: they are read for each request.
+    pub cache_seconds: u64,
 }
 
 impl Limits {
@@ -174,6 +178,11 @@ impl Limits {
     /// payment be settled.
     pub const fn window_needed(&self) -> u64 {
         self.claude_begin_seconds.saturating_add(self.settle_margin_seconds)
+    }
+
+    /// The same as `cache_seconds`, in milliseconds.
+    pub const fn cache_time(&self) -> Millis {
+        self.cache_seconds.saturating_mul(1000)
     }
 }
 
@@ -195,6 +204,7 @@ impl Default for Limits {
             unpaid_executions_per_payer: 20,
             start_attempts: 3,
             paid_attempts: 3,
+            cache_seconds: 5,
         }
     }
 }
