@@ -26,7 +26,8 @@ const CHUNK: u32 = 32 * 1024;
 pub(crate) struct Body {
     reader: ReadableStreamByobReader,
     buffer: Option<ArrayBuffer>,
-    _call: AbortOnDrop,
+    /// `None`: the whole body has been read.
+    call: Option<AbortOnDrop>,
 }
 
 /// Asks Claude with the creator's key, and returns when the stream is open. `rejected` is an earlier answer and what is
@@ -113,7 +114,7 @@ fn open_body(response: Response, call: AbortOnDrop) -> Result<Body, ModelError> 
     };
     let options = ReadableStreamGetReaderOptions::new();
     options.set_mode(ReadableStreamReaderMode::Byob);
-    Ok(Body { reader: stream.get_reader_with_options(&options).unchecked_into(), buffer: None, _call: call })
+    Ok(Body { reader: stream.get_reader_with_options(&options).unchecked_into(), buffer: None, call: Some(call) })
 }
 
 impl Body {
@@ -124,6 +125,7 @@ impl Body {
         let view = Uint8Array::new(&buffer);
         let answer = JsFuture::from(self.reader.read_with_array_buffer_view(&view)).await?;
         if Reflect::get(&answer, &"done".into())?.is_truthy() {
+            self.call.take().into_iter().for_each(AbortOnDrop::complete);
             return Ok(None);
         }
         let chunk: Uint8Array = Reflect::get(&answer, &"value".into())?.dyn_into()?;
