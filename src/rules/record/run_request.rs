@@ -129,6 +129,13 @@ impl RunRequest {
         }
     }
 
+    /// About how many bytes it holds.
+    pub fn size(&self) -> usize {
+        let values = self.input.values.values().map(String::len).sum::<usize>();
+        let message = self.input.user_message.as_ref().map_or(0, String::len);
+        self.prompt.reveal().len().saturating_add(values).saturating_add(message)
+    }
+
     pub fn identity(&self) -> RequestIdentity {
         RequestIdentity::of(&self.payment, &self.digest, &self.contract_context)
     }
