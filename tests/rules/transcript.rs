@@ -1,7 +1,7 @@
 //! The transcript: a position in, events out; checkpointed, restored, and begun anew.
 
 use coinslot::testing::rules::record::transcript::Transcript;
-use coinslot::testing::wire::sse::Parser;
+use coinslot::testing::wire::sse::{self, Parser};
 use proptest::prelude::*;
 use serde_json::Value;
 
@@ -13,15 +13,15 @@ fn transcript(pieces: &[&str]) -> Transcript {
 
 /// What a client reads of these bytes: the pieces, with the ids as they stand in the text.
 fn read(bytes: &[u8]) -> Vec<(u64, String)> {
-    let mut events = Vec::new();
-    Parser::default().push(bytes, &mut events).unwrap();
+    let mut contents = Vec::new();
+    let on_event = |event: sse::Event<'_>| {
+        let json: Value = serde_json::from_str(event.data).unwrap();
+        assert_eq!(json["type"], "text");
+        contents.push(json["content"].as_str().unwrap().to_owned());
+    };
+    Parser::default().push(bytes, on_event).unwrap();
     let text = String::from_utf8(bytes.to_vec()).unwrap();
     let ids = text.lines().filter_map(|line| line.strip_prefix("id: ")).map(|id| id.parse().unwrap());
-    let contents = events.iter().map(|event| {
-        let json: Value = serde_json::from_str(&event.data).unwrap();
-        assert_eq!(json["type"], "text");
-        json["content"].as_str().unwrap().to_owned()
-    });
     ids.zip(contents).collect()
 }
 

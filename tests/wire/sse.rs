@@ -1,9 +1,11 @@
 //! Server-Sent Events in any pieces: the same events, and the same answer, under every split.
 
-use coinslot::testing::rules::model_answer::{AnswerReader, Step};
+use crate::answer::{end_of_stream, push, push_events, Event, Step};
+use coinslot::testing::rules::model_answer::AnswerReader;
 use coinslot::testing::rules::refusal::ModelError;
 use coinslot::testing::wire::anthropic::StopReason;
-use coinslot::testing::wire::sse::{write, write_unnumbered, Event, Parser, TooLong, MAX_EVENT};
+use coinslot::testing::wire::sse;
+use coinslot::testing::wire::sse::{write, write_unnumbered, Parser, TooLong, MAX_EVENT};
 use proptest::prelude::*;
 
 const BASIC: &str = include_str!("../golden/anthropic_basic.sse");
@@ -21,7 +23,7 @@ fn transcript() -> String {
 fn events_of(pieces: &[&[u8]]) -> Vec<Event> {
     let (mut parser, mut events) = (Parser::default(), Vec::new());
     for piece in pieces {
-        parser.push(piece, &mut events).unwrap();
+        push_events(&mut parser, piece, &mut events).unwrap();
     }
     events
 }
@@ -38,13 +40,13 @@ fn event(name: &str, data: &str) -> Event {
 fn steps_of(pieces: &[&[u8]]) -> (Vec<Step>, AnswerReader) {
     let mut reading = AnswerReader::default();
     let mut steps: Vec<Step> = Vec::new();
-    for step in pieces.iter().flat_map(|piece| reading.push(piece)).collect::<Vec<_>>() {
+    for step in pieces.iter().flat_map(|piece| push(&mut reading, piece)).collect::<Vec<_>>() {
         match (steps.last_mut(), step) {
             (Some(Step::Text(so_far)), Step::Text(more)) => so_far.push_str(&more),
             (_, step) => steps.push(step),
         }
     }
-    steps.extend(reading.end_of_stream());
+    steps.extend(end_of_stream(&mut reading));
     (steps, reading)
 }
 
@@ -97,7 +99,11 @@ fn every_single_split_gives_the_same_answer() {
         for at in 0..=bytes.len() {
             let (head, tail) = bytes.split_at(at);
             let (steps, reading) = steps_of(&[head, tail]);
-            assert_eq!(steps, [Step::Began, text("Grüße 🦀 道\u{2028}…"), Step::Whole], "split at {at}");
+            assert_eq!(
+                steps,
+                [Step::Began, Step::TextBegins, text("Grüße 🦀 道\u{2028}…"), Step::Whole],
+                "split at {at}"
+            );
             assert_eq!((reading.usage.input_tokens, reading.usage.output_tokens), (25, 15));
             assert_eq!(reading.stop_reason, Some(StopReason::EndTurn));
             assert!(reading.has_begun() && reading.is_over());
@@ -185,7 +191,7 @@ proptest! {
     ) {
         let spelling = &spellings()[which];
         let (steps, reading) = steps_of(&cut(spelling.as_bytes(), &places));
-        prop_assert_eq!(steps, [Step::Began, text("Grüße 🦀 道\u{2028}…"), Step::Whole]);
+        prop_assert_eq!(steps, [Step::Began, Step::TextBegins, text("Grüße 🦀 道\u{2028}…"), Step::Whole]);
         prop_assert_eq!(reading.usage.output_tokens, 15);
     }
 
@@ -252,17 +258,17 @@ fn an_event_that_does_not_count_has_no_id() {
 #[test]
 fn a_line_beyond_the_limit_is_refused_in_one_piece_and_in_many() {
     let long = vec![b'a'; MAX_EVENT + 1];
-    assert_eq!(Parser::default().push(&long, &mut Vec::new()), Err(TooLong));
-    let (mut parser, mut events) = (Parser::default(), Vec::new());
-    let refused = (0..).take(2000).find(|_| parser.push(&[b'a'; 1024], &mut events).is_err());
+    assert_eq!(Parser::default().push(&long, |_| {}), Err(TooLong));
+    let mut parser = Parser::default();
+    let refused = (0..).take(2000).find(|_| parser.push(&[b'a'; 1024], |_| {}).is_err());
     assert_eq!(refused, Some(1024), "the piece that goes beyond");
 }
 
 #[test]
 fn an_event_of_many_lines_beyond_the_limit_is_refused() {
-    let (mut parser, mut events) = (Parser::default(), Vec::new());
+    let mut parser = Parser::default();
     let line = format!("data: {}\n", "a".repeat(1000));
-    let refused = (0..).take(2000).find(|_| parser.push(line.as_bytes(), &mut events).is_err());
+    let refused = (0..).take(2000).find(|_| parser.push(line.as_bytes(), |_| {}).is_err());
     assert!(refused.is_some_and(|n| (1040..1050).contains(&n)), "{refused:?}");
 }
 
@@ -271,7 +277,7 @@ fn an_event_just_below_the_limit_is_read_and_the_count_starts_anew_with_the_next
     let (mut parser, mut events) = (Parser::default(), Vec::new());
     let line = format!("data: {}\n\n", "a".repeat(MAX_EVENT - 10));
     for _ in 0..3 {
-        parser.push(line.as_bytes(), &mut events).unwrap();
+        push_events(&mut parser, line.as_bytes(), &mut events).unwrap();
     }
     assert_eq!(events.len(), 3);
 }
@@ -314,11 +320,11 @@ fn an_end_without_message_stop_is_cut_off_wherever_it_comes() {
 #[test]
 fn the_end_of_the_stream_is_told_once_and_not_after_a_whole_answer() {
     let mut reading = AnswerReader::default();
-    assert_eq!(reading.end_of_stream(), [Step::Broke(ModelError::CutOff)]);
-    assert_eq!(reading.end_of_stream(), []);
+    assert_eq!(end_of_stream(&mut reading), [Step::Broke(ModelError::CutOff)]);
+    assert_eq!(end_of_stream(&mut reading), []);
     let mut reading = AnswerReader::default();
     reading.push(BASIC.as_bytes());
-    assert_eq!(reading.end_of_stream(), []);
+    assert_eq!(end_of_stream(&mut reading), []);
 }
 
 #[test]
@@ -383,12 +389,45 @@ fn a_second_message_start_is_not_a_second_beginning() {
     assert_eq!(steps(&stream), [Step::Began, text("a"), Step::Whole]);
 }
 
+/// Settlement may begin before the first text is there.
+#[test]
+fn that_text_begins_is_a_step_once_and_only_before_the_first_text() {
+    let block = |kind: &str| {
+        format!("data: {{\"type\":\"content_block_start\",\"index\":0,\"content_block\":{{\"type\":\"{kind}\"}}}}\n\n")
+    };
+    let (thinking, begins, a) = (block("thinking"), block("text"), text_delta("a"));
+    let stream = format!("{}{thinking}{begins}{a}{thinking}{begins}{a}{STOP}", head());
+    assert_eq!(steps(&stream), [Step::Began, Step::TextBegins, text("aa"), Step::Whole]);
+    let stream = format!("{}{a}{begins}{a}{STOP}", head());
+    assert_eq!(steps(&stream), [Step::Began, text("aa"), Step::Whole], "the text itself is the step");
+    let stream = format!("{}{}{begins}{a}{STOP}", head(), text_delta(""));
+    assert_eq!(steps(&stream), [Step::Began, Step::TextBegins, text("a"), Step::Whole]);
+    assert_eq!(steps(&format!("{begins}{}{a}{STOP}", head())), [Step::Began, text("a"), Step::Whole], "too early");
+    let mut reading = AnswerReader::default();
+    let reads = [&head(), &thinking, &begins, &a].map(|read| push(&mut reading, read.as_bytes()));
+    assert_eq!(reads, [vec![Step::Began], vec![], vec![Step::TextBegins], vec![text("a")]]);
+}
+
+/// An event that lies in one read is not copied.
+#[test]
+fn the_data_of_an_event_is_borrowed_from_its_read() {
+    let stream = format!("{}{}", text_delta("a"), text_delta("b"));
+    let bytes = stream.as_bytes().as_ptr_range();
+    let mut read = 0;
+    let on_event = |event: sse::Event<'_>| {
+        read += 1;
+        assert!(bytes.contains(&event.data.as_ptr()), "{}", event.data);
+    };
+    Parser::default().push(stream.as_bytes(), on_event).unwrap();
+    assert_eq!(read, 2);
+}
+
 /// The number of wake-ups is what streaming costs.
 #[test]
 fn the_text_of_one_read_is_one_step() {
     let mut reading = AnswerReader::default();
     let read = format!("{}{}{}", head(), text_delta("a"), text_delta("b"));
-    assert_eq!(reading.push(read.as_bytes()), [Step::Began, text("ab")]);
+    assert_eq!(push(&mut reading, read.as_bytes()), [Step::Began, text("ab")]);
     let ping = "data: {\"type\":\"ping\"}\n\n";
-    assert_eq!(reading.push(format!("{}{ping}{}", text_delta("c"), text_delta("d")).as_bytes()), [text("cd")]);
+    assert_eq!(push(&mut reading, format!("{}{ping}{}", text_delta("c"), text_delta("d")).as_bytes()), [text("cd")]);
 }
