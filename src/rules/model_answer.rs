@@ -54,7 +54,8 @@ pub fn key_refusal_of(error: ModelError) -> Refusal {
 pub enum Step<'a> {
     /// Claude has sent `message_start`, its first event.
     Began,
-    /// A block of text has begun, whose first text is still to come.
+    /// A block of text has begun, whose first text is still to come. Where the same read also has the text, or the end
+    /// of the answer, that is told alone.
     TextBegins,
     /// The next piece of text.
     Text(&'a str),
@@ -103,7 +104,8 @@ impl AnswerReader {
     pub fn steps(&self) -> impl Iterator<Item = Step<'_>> {
         let LastRead { began, text_begins, text, end } = &self.last_read;
         let text = (!text.is_empty()).then_some(Step::Text(text));
-        [began.then_some(Step::Began), text_begins.then_some(Step::TextBegins), text, *end].into_iter().flatten()
+        let text_begins = (*text_begins && text.is_none() && end.is_none()).then_some(Step::TextBegins);
+        [began.then_some(Step::Began), text_begins, text, *end].into_iter().flatten()
     }
 
     /// Reads the next bytes. All text in them becomes one step, however many deltas there are, because streaming costs

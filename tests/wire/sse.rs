@@ -36,11 +36,13 @@ fn event(name: &str, data: &str) -> Event {
     Event { name: name.to_owned(), data: data.to_owned() }
 }
 
-/// The steps of an answer that comes in these pieces, neighbouring text joined, and the reading.
+/// The steps of an answer that comes in these pieces, neighbouring text joined, and the reading. That text begins is
+/// left out, because it is told only where the read ends there.
 fn steps_of(pieces: &[&[u8]]) -> (Vec<Step>, AnswerReader) {
     let mut reading = AnswerReader::default();
     let mut steps: Vec<Step> = Vec::new();
-    for step in pieces.iter().flat_map(|piece| push(&mut reading, piece)).collect::<Vec<_>>() {
+    let read: Vec<Step> = pieces.iter().flat_map(|piece| push(&mut reading, piece)).collect();
+    for step in read.into_iter().filter(|step| *step != Step::TextBegins) {
         match (steps.last_mut(), step) {
             (Some(Step::Text(so_far)), Step::Text(more)) => so_far.push_str(&more),
             (_, step) => steps.push(step),
@@ -99,11 +101,7 @@ fn every_single_split_gives_the_same_answer() {
         for at in 0..=bytes.len() {
             let (head, tail) = bytes.split_at(at);
             let (steps, reading) = steps_of(&[head, tail]);
-            assert_eq!(
-                steps,
-                [Step::Began, Step::TextBegins, text("Grüße 🦀 道\u{2028}…"), Step::Whole],
-                "split at {at}"
-            );
+            assert_eq!(steps, [Step::Began, text("Grüße 🦀 道\u{2028}…"), Step::Whole], "split at {at}");
             assert_eq!((reading.usage.input_tokens, reading.usage.output_tokens), (25, 15));
             assert_eq!(reading.stop_reason, Some(StopReason::EndTurn));
             assert!(reading.has_begun() && reading.is_over());
@@ -191,7 +189,7 @@ proptest! {
     ) {
         let spelling = &spellings()[which];
         let (steps, reading) = steps_of(&cut(spelling.as_bytes(), &places));
-        prop_assert_eq!(steps, [Step::Began, Step::TextBegins, text("Grüße 🦀 道\u{2028}…"), Step::Whole]);
+        prop_assert_eq!(steps, [Step::Began, text("Grüße 🦀 道\u{2028}…"), Step::Whole]);
         prop_assert_eq!(reading.usage.output_tokens, 15);
     }
 
@@ -395,17 +393,24 @@ fn that_text_begins_is_a_step_once_and_only_before_the_first_text() {
     let block = |kind: &str| {
         format!("data: {{\"type\":\"content_block_start\",\"index\":0,\"content_block\":{{\"type\":\"{kind}\"}}}}\n\n")
     };
-    let (thinking, begins, a) = (block("thinking"), block("text"), text_delta("a"));
-    let stream = format!("{}{thinking}{begins}{a}{thinking}{begins}{a}{STOP}", head());
-    assert_eq!(steps(&stream), [Step::Began, Step::TextBegins, text("aa"), Step::Whole]);
-    let stream = format!("{}{a}{begins}{a}{STOP}", head());
-    assert_eq!(steps(&stream), [Step::Began, text("aa"), Step::Whole], "the text itself is the step");
-    let stream = format!("{}{}{begins}{a}{STOP}", head(), text_delta(""));
-    assert_eq!(steps(&stream), [Step::Began, Step::TextBegins, text("a"), Step::Whole]);
-    assert_eq!(steps(&format!("{begins}{}{a}{STOP}", head())), [Step::Began, text("a"), Step::Whole], "too early");
-    let mut reading = AnswerReader::default();
-    let reads = [&head(), &thinking, &begins, &a].map(|read| push(&mut reading, read.as_bytes()));
-    assert_eq!(reads, [vec![Step::Began], vec![], vec![Step::TextBegins], vec![text("a")]]);
+    let (head, thinking, begins, a) = (head(), block("thinking"), block("text"), text_delta("a"));
+    let read = |reads: &[&str]| {
+        let mut reading = AnswerReader::default();
+        reads.iter().map(|read| push(&mut reading, read.as_bytes())).collect::<Vec<_>>()
+    };
+    let none = Vec::new;
+    assert_eq!(
+        read(&[&head, &thinking, &begins, &a, &begins]),
+        [vec![Step::Began], none(), vec![Step::TextBegins], vec![text("a")], none()]
+    );
+    assert_eq!(read(&[&format!("{head}{begins}"), &a]), [vec![Step::Began, Step::TextBegins], vec![text("a")]]);
+    assert_eq!(read(&[&head, &a, &begins]), [vec![Step::Began], vec![text("a")], none()], "there is text already");
+    assert_eq!(read(&[&head, &text_delta(""), &begins]), [vec![Step::Began], none(), vec![Step::TextBegins]]);
+    assert_eq!(read(&[&begins, &head, &a]), [none(), vec![Step::Began], vec![text("a")]], "before the beginning");
+    // One read: the text is the step, and an answer that has ended without any must not look as if there will be some.
+    assert_eq!(read(&[&format!("{head}{begins}{a}{STOP}")]), [[Step::Began, text("a"), Step::Whole]]);
+    assert_eq!(read(&[&format!("{head}{begins}{ERROR}")]), [[Step::Began, Step::Broke(ModelError::Broken)]]);
+    assert_eq!(read(&[&format!("{head}{begins}{STOP}")]), [[Step::Began, Step::Whole]]);
 }
 
 /// An event that lies in one read is not copied.
