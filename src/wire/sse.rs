@@ -4,6 +4,7 @@
 
 use memchr::{memchr, memchr2};
 use std::borrow::Cow;
+use std::io::Write;
 use std::mem;
 
 /// One event: its type (`message` where the stream names none) and its data.
@@ -143,10 +144,15 @@ impl<'a> Fields<'a> {
 
 /// Appends `id: <id>` and `data: <json>` as one event. `json` must be compact, without line ends.
 pub fn write(out: &mut Vec<u8>, id: u64, json: &str) {
-    out.extend_from_slice(b"id: ");
-    out.extend_from_slice(id.to_string().as_bytes());
-    out.push(b'\n');
-    write_unnumbered(out, json);
+    write_data(out, id, |out| out.extend_from_slice(json.as_bytes()));
+}
+
+/// As [`write`], for JSON that `append_json` appends.
+pub fn write_data(out: &mut Vec<u8>, id: u64, append_json: impl FnOnce(&mut Vec<u8>)) {
+    // A write into memory does not fail.
+    let _ = write!(out, "id: {id}\ndata: ");
+    append_json(out);
+    out.extend_from_slice(b"\n\n");
 }
 
 /// Appends `data: <json>` as an event without an id. A caller who reconnects after it continues from the event before.
