@@ -12,11 +12,13 @@ use crate::rules::record::run_request::RenderedPrompt;
 use crate::rules::refusal::{ModelError, Refusal};
 use crate::rules::secret::Secret;
 use crate::wire::anthropic::{loggable_request_id, ErrorBody};
-use js_sys::{ArrayBuffer, Reflect, Uint8Array};
+use js_sys::{ArrayBuffer, Uint8Array};
 use std::time::Duration;
 use wasm_bindgen::{JsCast, JsValue};
 use wasm_bindgen_futures::JsFuture;
-use web_sys::{ReadableStreamByobReader, ReadableStreamGetReaderOptions, ReadableStreamReaderMode};
+use web_sys::{
+    ReadableStreamByobReader, ReadableStreamGetReaderOptions, ReadableStreamReadResult, ReadableStreamReaderMode,
+};
 use worker::{Env, Headers, Method, Response, ResponseBody};
 
 /// The most bytes that one read returns.
@@ -26,6 +28,8 @@ const CHUNK: u32 = 32 * 1024;
 pub(crate) struct Body {
     reader: ReadableStreamByobReader,
     buffer: Option<ArrayBuffer>,
+    /// What the last read has brought.
+    bytes: Vec<u8>,
     /// `None`: the whole body has been read.
     call: Option<AbortOnDrop>,
 }
@@ -114,23 +118,30 @@ fn open_body(response: Response, call: AbortOnDrop) -> Result<Body, ModelError> 
     };
     let options = ReadableStreamGetReaderOptions::new();
     options.set_mode(ReadableStreamReaderMode::Byob);
-    Ok(Body { reader: stream.get_reader_with_options(&options).unchecked_into(), buffer: None, call: Some(call) })
+    Ok(Body {
+        reader: stream.get_reader_with_options(&options).unchecked_into(),
+        buffer: None,
+        bytes: Vec::new(),
+        call: Some(call),
+    })
 }
 
 impl Body {
     /// The next bytes; `Ok(None)` at the end of the body. An error means that the connection broke.
-    pub(crate) async fn next(&mut self) -> Result<Option<Vec<u8>>, JsValue> {
+    pub(crate) async fn next(&mut self) -> Result<Option<&[u8]>, JsValue> {
         // Each read hands the buffer to the runtime, and gets it back with the bytes.
         let buffer = self.buffer.take().unwrap_or_else(|| ArrayBuffer::new(CHUNK));
         let view = Uint8Array::new(&buffer);
         let answer = JsFuture::from(self.reader.read_with_array_buffer_view(&view)).await?;
-        if Reflect::get(&answer, &"done".into())?.is_truthy() {
+        let answer: ReadableStreamReadResult = answer.unchecked_into();
+        if answer.get_done() != Some(false) {
             self.call.take().into_iter().for_each(AbortOnDrop::complete);
             return Ok(None);
         }
-        let chunk: Uint8Array = Reflect::get(&answer, &"value".into())?.dyn_into()?;
-        let bytes = chunk.to_vec();
+        let chunk: Uint8Array = answer.get_value().dyn_into()?;
+        self.bytes.resize(chunk.length() as usize, 0);
+        chunk.copy_to(&mut self.bytes);
         self.buffer = Some(chunk.buffer());
-        Ok(Some(bytes))
+        Ok(Some(&self.bytes))
     }
 }
