@@ -66,6 +66,7 @@ impl Session {
                 Progress::Unfinished => {}
                 Progress::Broken => return Ok(()),
                 Progress::Whole => {
+                    body.finish();
                     hire::deliver(self).await?;
                     self.handle_event(Event::Ended);
                     return Ok(());
