@@ -5,6 +5,7 @@
 //! caller nothing about it.
 
 pub(crate) mod body_writer;
+pub(crate) mod cache;
 pub(crate) mod clock;
 pub(crate) mod d1;
 pub(crate) mod files;

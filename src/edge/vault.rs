@@ -8,6 +8,7 @@ use crate::wire::base64;
 use hmac::{Hmac, Mac};
 use js_sys::{Array, Object, Uint8Array};
 use sha2::Sha256;
+use std::cell::RefCell;
 use wasm_bindgen::{JsCast, JsValue};
 use wasm_bindgen_futures::JsFuture;
 use web_sys::{AesGcmParams, CryptoKey, SubtleCrypto, WorkerGlobalScope};
@@ -57,7 +58,7 @@ impl Vault {
         let (id, key) = self.keys.first().ok_or(VaultError::NoKeys)?;
         let mut nonce = [0; 12];
         getrandom::fill(&mut nonce).map_err(|_| VaultError::Runtime)?;
-        let key = import(key).await?;
+        let key = imported(id, key).await?;
         let work = subtle()?.encrypt_with_object_and_u8_array(&params(&nonce, owner), &key, plain);
         let sealed = finish(work).await.map_err(|_| VaultError::Runtime)?;
         let (nonce, sealed) = (base64::encode_url(&nonce), base64::encode_url(&sealed));
@@ -93,8 +94,8 @@ impl Vault {
         let nonce = base64::decode_url(nonce).filter(|n| n.len() == 12).ok_or(VaultError::Malformed)?;
         let sealed = base64::decode_url(sealed).ok_or(VaultError::Malformed)?;
         let key = self.keys.iter().find(|(known, _)| known == id);
-        let (_, key) = key.ok_or(VaultError::UnknownKey)?;
-        let key = import(key).await?;
+        let (id, key) = key.ok_or(VaultError::UnknownKey)?;
+        let key = imported(id, key).await?;
         let work = subtle()?.decrypt_with_object_and_u8_array(&params(&nonce, owner), &key, &sealed);
         finish(work).await.map_err(|_| VaultError::DoesNotOpen)
     }
@@ -124,6 +125,33 @@ fn params(nonce: &[u8], owner: &str) -> AesGcmParams {
     let params = AesGcmParams::new_with_u8_array("AES-GCM", &Uint8Array::from(nonce));
     params.set_additional_data_u8_array(&Uint8Array::from(owner.as_bytes()));
     params
+}
+
+/// A master key as WebCrypto holds it, with its id and its bytes.
+type Imported = (String, Vec<u8>, CryptoKey);
+
+/// The most keys that are kept imported. A deployment has one, or a few while they are rotated.
+const MAX_IMPORTED: usize = 8;
+
+thread_local! {
+    static IMPORTED: RefCell<Vec<Imported>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The key for WebCrypto, which this isolate imports once.
+async fn imported(id: &str, raw: &[u8]) -> Result<CryptoKey, VaultError> {
+    let is_it = |(known_id, known, _): &Imported| known_id == id && known == raw;
+    let known = IMPORTED.with_borrow(|keys| keys.iter().find(|key| is_it(key)).map(|(_, _, key)| key.clone()));
+    if let Some(key) = known {
+        return Ok(key);
+    }
+    let key = import(raw).await?;
+    IMPORTED.with_borrow_mut(|keys| {
+        if !keys.iter().any(is_it) {
+            keys.truncate(MAX_IMPORTED - 1);
+            keys.insert(0, (id.to_owned(), raw.to_vec(), key.clone()));
+        }
+    });
+    Ok(key)
 }
 
 async fn import(raw: &[u8]) -> Result<CryptoKey, VaultError> {

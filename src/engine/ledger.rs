@@ -4,7 +4,7 @@ use super::hire;
 use super::session::{LedgerWrite, Session};
 use crate::edge::clock;
 use crate::edge::objects::ledgers;
-use crate::rules::run::Event;
+use crate::rules::run::{Event, RECORD_AGAIN};
 
 /// Ends a write, also when it panics: otherwise no row of the run would ever be written again.
 struct Writing<'a>(&'a Session);
@@ -36,6 +36,7 @@ impl Session {
             (row, data.run.state().clone())
         };
         let Some(row) = row else { return };
+        self.ledger_retry_at.set(Some(clock::now().saturating_add(RECORD_AGAIN)));
         // Before the row: as long as the row is due, all of this is tried again.
         if hire::ended(self).await.is_err() {
             return;
@@ -44,6 +45,7 @@ impl Session {
         worker::console_log!("run of {}: {} {code}, {} ms", row.template_id, row.status, row.duration_ms);
         // Where the run has changed since, this row is out of date and another one is due.
         if ledgers::write(&self.env, &row).await.is_ok() && *self.data.borrow().run.state() == state {
+            self.ledger_retry_at.set(None);
             self.handle_event(Event::LedgerRowWritten);
         }
     }

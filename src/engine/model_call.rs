@@ -13,7 +13,6 @@ use crate::rules::record::run_request::RenderedPrompt;
 use crate::rules::refusal::{ModelError, Refusal};
 use crate::rules::run::{Event, Millis};
 use std::rc::Rc;
-use std::time::Duration;
 
 /// A checkpoint is made once this much text has no checkpoint, in bytes.
 const CHECKPOINT_BYTES: usize = 8 * 1024;
@@ -47,6 +46,7 @@ impl Session {
         let mut body = claude::ask(&self.env, &config, &self.record, &prompt, repair).await?;
         let limits = &config.limits;
         let end = clock::now().saturating_add(limits.claude_total_seconds.saturating_mul(1000));
+        let mut timer = clock::Timer::default();
         loop {
             let settle_by = self.settle_by(limits).unwrap_or(end);
             let is_window_over = || settle_by < end && clock::now() >= settle_by;
@@ -55,9 +55,8 @@ impl Session {
                 true => limits.claude_idle_seconds,
                 false => limits.claude_begin_seconds,
             };
-            let left = Duration::from_millis(end.saturating_sub(clock::now()));
-            let limit = Duration::from_secs(idle_seconds).min(left);
-            let steps = match clock::within(limit, body.next()).await {
+            let end = end.min(clock::now().saturating_add(idle_seconds.saturating_mul(1000)));
+            let steps = match timer.until(end, body.next()).await {
                 None if is_window_over() => return Err(ModelError::WindowOver),
                 None => return Err(ModelError::TimedOut),
                 Some(Ok(Some(bytes))) => reader.push(&bytes),

@@ -64,6 +64,8 @@ pub(crate) struct Session {
     /// The facilitator that had verified the payment before it was presented here.
     pub(super) verified_by: RefCell<Option<String>>,
     pub(super) ledger_write: Cell<LedgerWrite>,
+    /// When a ledger row is written again that could not be written.
+    pub(super) ledger_retry_at: Cell<Option<Millis>>,
     pub(super) contract: ContractSession,
 }
 
@@ -152,6 +154,7 @@ impl Session {
             save_failed: Cell::new(false),
             verified_by: RefCell::default(),
             ledger_write: Cell::new(LedgerWrite::Idle),
+            ledger_retry_at: Cell::new(None),
             contract,
         }
     }
@@ -233,7 +236,7 @@ impl Session {
             return None;
         }
         let run = self.data.borrow().run.deadline(now);
-        run.into_iter().chain(self.contract.deadline()).min()
+        run.into_iter().chain(self.ledger_retry_at.get()).chain(self.contract.deadline()).min()
     }
 
     /// Whether all that is stored of the run may be deleted.

@@ -246,6 +246,12 @@ impl Wallet {
         self.sessions.borrow().values().any(|session| session.is_driven())
     }
 
+    /// Tells each run that the alarm has fired. What it has to do by then is done, also what failed before: there the
+    /// deadline is counted from the present.
+    pub(crate) fn wake_all(&self) {
+        self.sessions().iter().for_each(|session| session.handle_event(Event::AlarmFired));
+    }
+
     /// Tells each run whose time has come.
     pub(crate) fn wake_due(&self, now: Millis) {
         for session in self.sessions() {

@@ -9,8 +9,8 @@ use std::rc::Rc;
 use std::time::Duration;
 use worker::{durable_object, Delay, Env, Request, Response, Result, State};
 
-/// For how long rows are gathered.
-const GATHER: Duration = Duration::from_secs(1);
+/// For how long rows are gathered. A wallet's object stays awake that long for its row.
+const GATHER: Duration = Duration::from_millis(250);
 /// The most rows of one transaction.
 const BATCH: usize = 100;
 

@@ -26,8 +26,8 @@ mod responses;
 const ALARM_MAX: Millis = 10 * 60 * 1000;
 /// A row of the object's storage holds no more than 2 MB, and sealing makes a prompt a third longer.
 const PROMPT_MAX: usize = 1_400_000;
-/// How many requests may wait for what becomes of another one. Each holds its body in memory.
-const WAITING_MAX: usize = 16;
+/// How many requests may wait for what becomes of another one, and how many bytes they may hold in memory together.
+const WAITING_MAX: (usize, usize) = (64, 4 << 20);
 
 /// What a caller gets from this object: a response, or why there is none.
 type Outcome<T = Response> = std::result::Result<T, Box<Refused>>;
@@ -37,7 +37,8 @@ pub struct WalletObject {
     state: State,
     env: Env,
     wallet: RefCell<Option<Rc<Wallet>>>,
-    waiting: Cell<usize>,
+    /// The requests that wait, and their bytes.
+    waiting: Cell<(usize, usize)>,
 }
 
 // Needed with panic=unwind: a panic in one call leaves the object to the next. No borrow is held
@@ -47,7 +48,7 @@ impl std::panic::RefUnwindSafe for WalletObject {}
 
 impl worker::DurableObject for WalletObject {
     fn new(state: State, env: Env) -> Self {
-        Self { state, env, wallet: RefCell::default(), waiting: Cell::new(0) }
+        Self { state, env, wallet: RefCell::default(), waiting: Cell::default() }
     }
 
     async fn fetch(&self, request: Request) -> Result<Response> {
@@ -65,6 +66,7 @@ impl worker::DurableObject for WalletObject {
     async fn alarm(&self) -> Result<Response> {
         let wallet = self.wallet()?;
         wallet.store.alarm_fired();
+        wallet.wake_all();
         let until = clock::now().saturating_add(ALARM_MAX);
         loop {
             let (version, now) = (wallet.updates.version(), clock::now());
@@ -159,7 +161,7 @@ impl WalletObject {
                     return Ok((session, caller));
                 }
                 Decision::Wait(session) => {
-                    let _waiting = Waiting::new(&self.waiting)?;
+                    let _waiting = Waiting::new(&self.waiting, request.size())?;
                     let version = session.updates.version();
                     session.updates.changed_since(version).await;
                 }
@@ -206,21 +208,27 @@ impl WalletObject {
     }
 }
 
-/// Counts one request that waits, for as long as it is held.
-struct Waiting<'a>(&'a Cell<usize>);
+/// Counts one request that waits, and its bytes, for as long as it is held.
+struct Waiting<'a> {
+    all: &'a Cell<(usize, usize)>,
+    bytes: usize,
+}
 
 impl<'a> Waiting<'a> {
-    fn new(count: &'a Cell<usize>) -> Outcome<Self> {
-        if count.get() >= WAITING_MAX {
+    fn new(all: &'a Cell<(usize, usize)>, bytes: usize) -> Outcome<Self> {
+        let (count, held) = all.get();
+        let (count, held) = (count.saturating_add(1), held.saturating_add(bytes));
+        if count > WAITING_MAX.0 || held > WAITING_MAX.1 {
             return Err(Refusal::TooManyUnpaidRuns { retry_after: 2 }.into());
         }
-        count.set(count.get().saturating_add(1));
-        Ok(Self(count))
+        all.set((count, held));
+        Ok(Self { all, bytes })
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.0.set(self.0.get().saturating_sub(1));
+        let (count, held) = self.all.get();
+        self.all.set((count.saturating_sub(1), held.saturating_sub(self.bytes)));
     }
 }

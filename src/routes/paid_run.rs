@@ -28,7 +28,8 @@ pub(crate) async fn check_readiness(
         return Err(Refusal::Paused);
     }
     config.model(&template.model, &clock::today()).ok_or(Refusal::ModelUnavailable)?;
-    let key = claude_keys::load(context.env, &template.creator_id).await?.ok_or(Refusal::KeyMissing)?;
+    let key = claude_keys::recent(context.env, &template.creator_id, config.limits.cache_time()).await?;
+    let key = key.ok_or(Refusal::KeyMissing)?;
     key.is_enabled.then_some(()).ok_or(Refusal::KeyDisabled)?;
     key.can_be_opened(context.env)
 }

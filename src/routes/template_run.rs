@@ -24,22 +24,23 @@ use crate::rules::template::input;
 use crate::rules::template::input::{Body, Input};
 use crate::rules::template::Template;
 use crate::wire::canonical::digest;
+use futures::future::try_join;
 use serde_json::{json, Map, Value};
 use worker::Response;
 
 /// Runs the template, for a payer or for its owner.
 pub(crate) async fn create(context: RequestContext<'_>, user: &str, slug: &str) -> Reply {
-    let config = config::load(context.env).await?;
     let head = RequestHead::read(&context)?;
-
-    let template = templates::find(context.env, user, slug).await?.ok_or(Refusal::NotFound)?;
+    let template = templates::recent(context.env, user, slug, config::last_cache_time());
+    let (config, template) = try_join(config::load(context.env), template).await?;
+    let template = template.ok_or(Refusal::NotFound)?;
     if template.published || (head.owner_test && check_owner(&context, &config, &template).await.is_ok()) {
-        return run(context, &config, &head, template).await;
+        return run(context, &config, &head, &template).await;
     }
     // To anyone but its owner a draft does not exist, token or no token. But whoever paid for a run before it was
     // withdrawn has a right to that run, and to nothing else.
     let paid_before = match head.has_payment() {
-        true => run(context, &config, &head, template).await.ok(),
+        true => run(context, &config, &head, &template).await.ok(),
         false => None,
     };
     let is_of_a_run = |response: &Response| response.headers().has("x-run-id").unwrap_or_default();
@@ -47,9 +48,9 @@ pub(crate) async fn create(context: RequestContext<'_>, user: &str, slug: &str) 
 }
 
 /// Runs a template that the caller may see, or sends its terms.
-async fn run(mut context: RequestContext<'_>, config: &Config, head: &RequestHead, template: Template) -> Reply {
+async fn run(mut context: RequestContext<'_>, config: &Config, head: &RequestHead, template: &Template) -> Reply {
     let body = Body::read(&context.read_body(config.limits.body_bytes).await?);
-    let input = input::validate(&body, &template, &config.limits);
+    let input = input::validate(&body, template, &config.limits);
     if head.owner_test {
         return owner_test(&context, config, head, template, body, input?).await;
     }
@@ -58,13 +59,13 @@ async fn run(mut context: RequestContext<'_>, config: &Config, head: &RequestHea
     if !asks_for_terms && !head.has_payment() {
         input.as_ref().map_err(Refusal::clone)?;
     }
-    let ready = check_readiness(&context, config, &template).await;
+    let ready = check_readiness(&context, config, template).await;
     // Of a wrong input and a payment that cannot be read, the caller hears of the input.
     let presented = head.read_payment().map_err(|refusal| input.as_ref().err().cloned().unwrap_or(refusal))?;
     if presented.is_none() {
         ready.clone()?;
     }
-    let quote = quote::quote(&template, config, &context.url())?;
+    let quote = quote::quote(template, config, &context.url())?;
     let challenge = |refusal: &Refusal| problem::challenge(refusal, &quote).map_err(fault("challenge"));
     let Some(mut presented) = presented else {
         return challenge(&Refusal::PaymentRequired);
@@ -116,12 +117,12 @@ async fn owner_test(
     context: &RequestContext<'_>,
     config: &Config,
     head: &RequestHead,
-    template: Template,
+    template: &Template,
     body: Body,
     input: Input,
 ) -> Reply {
-    check_owner(context, config, &template).await?;
-    check_readiness(context, config, &template).await?;
+    check_owner(context, config, template).await?;
+    check_readiness(context, config, template).await?;
     let caller = CallerRequest {
         object: owner_object(&template.creator_id),
         name: wallets::random_hex()?,

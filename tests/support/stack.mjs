@@ -131,6 +131,10 @@ async function authorize(account, offer, overrides = {}) {
   return { signature, authorization };
 }
 
+// Tests change D1 and KV directly, and expect to see that at once.
+const withLimits = (bindings) => ({ ...bindings, LIMITS: JSON.stringify({ cacheSeconds: 0, ...JSON.parse(bindings.LIMITS ?? '{}') }) });
+const uncached = (document) => (document.limits ? { ...document, limits: { cacheSeconds: 0, ...document.limits } } : document);
+
 async function build() {
   try {
     await promisify(execFile)('sh', ['dev/build.sh'], { cwd: root, env: { COINSLOT_PROFILE: 'development', ...process.env } });
@@ -153,7 +157,8 @@ const runtimes = () => started.filter((child) => isRunning(child) && basename(ch
  * Starts everything.
  *  `script`     what Claude answers (tests/support/claude.mjs)
  *  `config`     the document in KV; left out, there is none
- *  `vars`       of the Worker, over those of wrangler.toml and of this stack
+ *  `vars`       of the Worker, over those of wrangler.toml and of this stack. Unless `LIMITS` says otherwise, nothing is
+ *               cached: tests change templates and keys directly
  *  `blockTime`  seconds, or `'auto'`: a block for each transaction
  *  `modules`    another bundle than build/
  *  `elsewhere`  true: another front Worker with the same storage and the same objects, at `stack.elsewhere`
@@ -186,7 +191,7 @@ export async function startStack({ script, config, vars = {}, blockTime = 'auto'
       modulesRoot: '/',
       modules: bundle.map((m) => ({ ...m, path: `/${m.path}` })),
       modulesRules: undefined,
-      bindings: { ...workerOptions.bindings, ...base, ...vars, ...more },
+      bindings: withLimits({ ...workerOptions.bindings, ...base, ...vars, ...more }),
     });
     // As in another place of the edge: its own isolate, whose objects live in the first one's namespaces.
     const another = (first) => ({
@@ -283,7 +288,7 @@ export async function startStack({ script, config, vars = {}, blockTime = 'auto'
         return `/@${creator.handle}/${slug}`;
       },
       /** Puts a document into KV. Seen at once only with `restart()`. */
-      setConfig: (document) => stack.KV.put('config', typeof document === 'string' ? document : JSON.stringify(document)),
+      setConfig: (document) => stack.KV.put('config', typeof document === 'string' ? document : JSON.stringify(uncached(document))),
 
       // Payers.
       /** A new wallet with 1 USDC. */

@@ -1,15 +1,17 @@
 //! Templates in D1, and the capabilities that HIRE's manifests list: templates of creators who can be hired.
 
-use crate::edge::fault;
+use crate::edge::cache::Cache;
+use crate::edge::{cache, fault};
 use crate::rules::hire::capability::{is_capability_name, Agent, Capability};
 use crate::rules::hire::output::{is_file_name, is_media_type, FileSpec, OutputType};
 use crate::rules::refusal::Refusal;
-use crate::rules::run::Release;
+use crate::rules::run::{Millis, Release};
 use crate::rules::secret::Secret;
-use crate::rules::template::Template;
+use crate::rules::template::{Parameter, Template};
 use crate::wire::evm::Address;
 use serde::Deserialize;
 use serde_json::Value;
+use std::rc::Rc;
 use wasm_bindgen::JsValue;
 use worker::Env;
 
@@ -73,6 +75,29 @@ const HIRE: &str = "\
 
 /// The most capabilities of one manifest.
 const MAX_CAPABILITIES: u32 = 1000;
+
+thread_local! {
+    static TEMPLATES: Cache<Template> = const { Cache::new(size) };
+}
+
+/// As [`find`], for runs: the template as this isolate has read it, less than `fresh` milliseconds ago.
+pub(crate) async fn recent(
+    env: &Env,
+    handle: &str,
+    slug: &str,
+    fresh: Millis,
+) -> Result<Option<Rc<Template>>, Refusal> {
+    cache::recent(&TEMPLATES, &format!("{handle}/{slug}"), fresh, find(env, handle, slug)).await
+}
+
+fn size(template: &Template) -> usize {
+    let of_parameter = |parameter: &Parameter| {
+        let texts = [&parameter.description, &parameter.default];
+        texts.into_iter().flatten().map(String::len).sum::<usize>() + parameter.name.len()
+    };
+    let parameters = template.parameters.iter().map(of_parameter).sum::<usize>();
+    template.prompt.reveal().len() + template.description.len() + template.name.len() + parameters
+}
 
 /// The template at `/@{handle}/{slug}`, whether it is published or not.
 pub(crate) async fn find(env: &Env, handle: &str, slug: &str) -> Result<Option<Template>, Refusal> {

@@ -3,7 +3,6 @@
 use super::{AbortOnDrop, CallError};
 use crate::edge::http;
 use crate::edge::kv::claude_keys;
-use crate::edge::kv::claude_keys::KeyRecord;
 use crate::edge::{clock, fault};
 use crate::rules::config::Config;
 use crate::rules::model_answer::{key_refusal_of, model_error_of};
@@ -27,7 +26,8 @@ const CHUNK: u32 = 32 * 1024;
 pub(crate) struct Body {
     reader: ReadableStreamByobReader,
     buffer: Option<ArrayBuffer>,
-    _call: AbortOnDrop,
+    /// `None`: the whole body has been read.
+    call: Option<AbortOnDrop>,
 }
 
 /// Asks Claude with the creator's key, and returns when the stream is open. `rejected` is an earlier answer and what is
@@ -72,7 +72,8 @@ pub(crate) async fn is_reachable(config: &Config, limit: Duration) -> bool {
 
 /// The one place where a stored key is in clear: it goes from the vault into a header.
 async fn creators_headers(env: &Env, config: &Config, creator_id: &str) -> Result<Headers, ModelError> {
-    let record: Option<KeyRecord> = claude_keys::load(env, creator_id).await.map_err(|_| ModelError::Upstream)?;
+    let record = claude_keys::recent(env, creator_id, config.limits.cache_time()).await;
+    let record = record.map_err(|_| ModelError::Upstream)?;
     let record = record.filter(|r| r.is_enabled).ok_or(ModelError::KeyInvalid)?;
     let key = record.open(env, creator_id).await.map_err(fault("vault"));
     authorized(config, &key.map_err(|_| ModelError::KeyInvalid)?)
@@ -113,7 +114,7 @@ fn open_body(response: Response, call: AbortOnDrop) -> Result<Body, ModelError> 
     };
     let options = ReadableStreamGetReaderOptions::new();
     options.set_mode(ReadableStreamReaderMode::Byob);
-    Ok(Body { reader: stream.get_reader_with_options(&options).unchecked_into(), buffer: None, _call: call })
+    Ok(Body { reader: stream.get_reader_with_options(&options).unchecked_into(), buffer: None, call: Some(call) })
 }
 
 impl Body {
@@ -124,6 +125,7 @@ impl Body {
         let view = Uint8Array::new(&buffer);
         let answer = JsFuture::from(self.reader.read_with_array_buffer_view(&view)).await?;
         if Reflect::get(&answer, &"done".into())?.is_truthy() {
+            self.call.take().into_iter().for_each(AbortOnDrop::complete);
             return Ok(None);
         }
         let chunk: Uint8Array = Reflect::get(&answer, &"value".into())?.dyn_into()?;

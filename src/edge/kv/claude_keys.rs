@@ -1,12 +1,16 @@
 //! Creators' Claude keys in KV. The vault seals each with the creator's id as additional data.
 
+use crate::edge::cache::Cache;
 use crate::edge::vault::{Vault, VaultError};
-use crate::edge::{clock, fault};
+use crate::edge::{cache, clock, fault};
 use crate::rules::refusal::Refusal;
+use crate::rules::run::Millis;
 use crate::rules::secret::Secret;
 use crate::wire::canonical::sha256_hex;
 use futures::future::try_join;
 use serde::{Deserialize, Serialize};
+use std::future::Future;
+use std::rc::Rc;
 use worker::Env;
 
 /// The value that KV holds under `claude-key/{creator}`.
@@ -42,6 +46,15 @@ fn switch_name(creator_id: &str) -> String {
     format!("claude-switch/{creator_id}")
 }
 
+thread_local! {
+    static RECORDS: Cache<KeyRecord> = const { Cache::new(|record| record.envelope.len()) };
+}
+
+/// As [`load`], for runs: the record as this isolate has read it, less than `fresh` milliseconds ago.
+pub(crate) async fn recent(env: &Env, creator_id: &str, fresh: Millis) -> Result<Option<Rc<KeyRecord>>, Refusal> {
+    cache::recent(&RECORDS, creator_id, fresh, load(env, creator_id)).await
+}
+
 /// The creator's key, if one is stored.
 pub(crate) async fn load(env: &Env, creator_id: &str) -> Result<Option<KeyRecord>, Refusal> {
     let kv = env.kv("KV").map_err(fault("KV binding"))?;
@@ -57,19 +70,33 @@ pub(crate) async fn load(env: &Env, creator_id: &str) -> Result<Option<KeyRecord
 
 /// Stores a key's record. A switch of the key before it no longer counts.
 pub(crate) async fn store(env: &Env, creator_id: &str, record: &KeyRecord) -> Result<(), Refusal> {
-    put(env, &key_name(creator_id), record).await?;
-    remove(env, &switch_name(creator_id)).await
+    let stored = async {
+        put(env, &key_name(creator_id), record).await?;
+        remove(env, &switch_name(creator_id)).await
+    };
+    forgetting(creator_id, stored).await
 }
 
 /// Switches the stored key on or off from `now` (Unix milliseconds) on.
 pub(crate) async fn switch(env: &Env, creator_id: &str, is_enabled: bool, now: u64) -> Result<(), Refusal> {
-    put(env, &switch_name(creator_id), &Switch { is_enabled, updated_at: now }).await
+    let switch = Switch { is_enabled, updated_at: now };
+    forgetting(creator_id, put(env, &switch_name(creator_id), &switch)).await
 }
 
 /// Deletes the creator's key.
 pub(crate) async fn delete(env: &Env, creator_id: &str) -> Result<(), Refusal> {
-    remove(env, &key_name(creator_id)).await?;
-    remove(env, &switch_name(creator_id)).await
+    let deleted = async {
+        remove(env, &key_name(creator_id)).await?;
+        remove(env, &switch_name(creator_id)).await
+    };
+    forgetting(creator_id, deleted).await
+}
+
+/// Makes a change, after which this isolate reads the record anew, also where only a part of the change has succeeded.
+async fn forgetting<T>(creator_id: &str, change: impl Future<Output = T>) -> T {
+    let result = change.await;
+    RECORDS.with(|records| records.forget(creator_id));
+    result
 }
 
 async fn remove(env: &Env, name: &str) -> Result<(), Refusal> {

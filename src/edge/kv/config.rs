@@ -18,6 +18,7 @@ const KV_CACHE_SECONDS: u64 = 30;
 
 struct Cached {
     config: Rc<Config>,
+    /// When it was read, or when a request began to read it anew. Meanwhile the other requests are given the old one.
     read_at: Millis,
     /// The digest of the document that was read last, valid or not: an invalid one is logged once.
     digest: Option<String>,
@@ -31,21 +32,30 @@ thread_local! {
 /// applying. An isolate that knows no valid one sells nothing.
 pub(crate) async fn load(env: &Env) -> Result<Rc<Config>, Refusal> {
     let now = clock::now();
-    let cached = CACHE.with_borrow(|cache| {
-        let cached = cache.as_ref()?;
-        Some((cached.config.clone(), now.saturating_sub(cached.read_at) < FRESH, cached.digest.clone()))
+    let fresh = CACHE.with_borrow(|cache| {
+        let cached = cache.as_ref().filter(|cached| now.saturating_sub(cached.read_at) < FRESH);
+        cached.map(|cached| cached.config.clone())
     });
-    if let Some((config, true, _)) = cached {
+    if let Some(config) = fresh {
         return Ok(config);
     }
-    let (last_valid, digest) = match cached {
-        Some((config, _, digest)) => (Some(config), digest),
+    let (last_valid, digest) = CACHE.with_borrow_mut(|cache| match cache {
+        Some(cached) => {
+            cached.read_at = now;
+            (Some(cached.config.clone()), cached.digest.clone())
+        }
         None => (None, None),
-    };
+    });
     let (config, digest) = refresh(env, last_valid, digest).await?;
     let cached = Cached { config: config.clone(), read_at: now, digest };
     CACHE.with_borrow_mut(|cache| *cache = Some(cached));
     Ok(config)
+}
+
+/// The `cache_time` of the configuration that this isolate has seen last. An isolate that has seen none has read nothing
+/// else either.
+pub(crate) fn last_cache_time() -> Millis {
+    CACHE.with_borrow(|cache| cache.as_ref().map_or(0, |cached| cached.config.limits.cache_time()))
 }
 
 /// The configuration, and the digest of the document it was read from.

@@ -75,7 +75,7 @@ async fn execute(context: &mut RequestContext<'_>, id: &str) -> Reply {
     let run_request = RunRequest {
         contract_context: Some(contract_context(context, &registered)),
         answer_by: arrived_at.saturating_add(max_wait(head.prefer)),
-        ..RunRequest::new(template, &config, caller)
+        ..RunRequest::new(&template, &config, caller)
     };
     match send(context, &config, run_request).await? {
         RunAnswer::Task(report) => reply::of_execution(&report, head.prefer),

@@ -135,7 +135,8 @@ impl Limits {
         check(self.unpaid_per_wallet >= 1, "limits: unpaidPerWallet is 0")?;
         check(self.unpaid_per_wallet_day >= 1, "limits: unpaidPerWalletDay is 0")?;
         check(self.start_attempts >= 1, "limits: startAttempts is 0")?;
-        check(self.paid_attempts >= 1, "limits: paidAttempts is 0")
+        check(self.paid_attempts >= 1, "limits: paidAttempts is 0")?;
+        check(self.cache_seconds <= 60, "limits: cacheSeconds is 0 to 60")
     }
 }
 

@@ -8,6 +8,7 @@ mod vars;
 
 pub use document::{ConfigError, Document};
 
+use crate::rules::run::Millis;
 use crate::wire::evm::{Address, Domain};
 use crate::wire::jwt::JwkSet;
 use serde::{Deserialize, Serialize};
@@ -170,6 +171,9 @@ pub struct Limits {
     pub start_attempts: u8,
     /// The most calls of Claude for one run once it is paid.
     pub paid_attempts: u8,
+    /// For how many seconds an isolate keeps a template and its creator's key record, so that a change may be noticed
+    /// that much later. 0: they are read for each request.
+    pub cache_seconds: u64,
 }
 
 impl Limits {
@@ -185,6 +189,11 @@ impl Limits {
         let whole = usual.unwrap_or_default().div_ceil(1000).saturating_add(self.settle_margin_seconds);
         let longest = self.max_timeout_seconds.saturating_sub(self.max_timeout_seconds / 4);
         self.window_needed().max(whole.min(longest))
+    }
+
+    /// The same as `cache_seconds`, in milliseconds.
+    pub const fn cache_time(&self) -> Millis {
+        self.cache_seconds.saturating_mul(1000)
     }
 }
 
@@ -208,6 +217,7 @@ impl Default for Limits {
             owner_tests_per_day: 200,
             start_attempts: 3,
             paid_attempts: 3,
+            cache_seconds: 5,
         }
     }
 }

@@ -107,13 +107,13 @@ pub struct CallerRequest {
 
 impl RunRequest {
     /// A request for a run of `template`, under no contract.
-    pub fn new(template: Template, config: &Config, caller: CallerRequest) -> Self {
+    pub fn new(template: &Template, config: &Config, caller: CallerRequest) -> Self {
         Self {
             max_tokens: config.max_tokens(&template.model, template.max_tokens),
-            template_id: template.id,
-            creator_id: template.creator_id,
-            model: template.model,
-            prompt: template.prompt,
+            template_id: template.id.clone(),
+            creator_id: template.creator_id.clone(),
+            model: template.model.clone(),
+            prompt: template.prompt.clone(),
             release: template.release,
             input: caller.input,
             payment: caller.payment,
@@ -127,6 +127,13 @@ impl RunRequest {
             contract_context: None,
             answer_by: 0,
         }
+    }
+
+    /// About how many bytes it holds.
+    pub fn size(&self) -> usize {
+        let values = self.input.values.values().map(String::len).sum::<usize>();
+        let message = self.input.user_message.as_ref().map_or(0, String::len);
+        self.prompt.reveal().len().saturating_add(values).saturating_add(message)
     }
 
     pub fn identity(&self) -> RequestIdentity {
