@@ -176,7 +176,7 @@ impl WalletObject {
     fn begin(&self, wallet: &Rc<Wallet>, request: RunRequest, config: &Config) -> Outcome<Rc<Session>> {
         let (limits, now) = (&config.limits, clock::now());
         let prompt = request.rendered_prompt();
-        if prompt.len() > PROMPT_MAX {
+        if prompt.size() > PROMPT_MAX {
             return Err(Refusal::BodyTooLarge { limit: limits.body_bytes }.into());
         }
         let internal = fault::<worker::Error>;
