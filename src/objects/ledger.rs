@@ -60,7 +60,7 @@ impl worker::DurableObject for LedgerObject {
         // Without an answer the write has panicked.
         match written.await.unwrap_or(false) {
             true => Response::empty(),
-            false => Response::error("not written", 500),
+            false => Err("D1 has not taken the row".into()),
         }
     }
 }

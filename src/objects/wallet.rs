@@ -182,7 +182,7 @@ impl WalletObject {
     ) -> Outcome<Rc<Session>> {
         let (limits, now) = (&config.limits, clock::now());
         let prompt = request.rendered_prompt();
-        if prompt.len() > PROMPT_MAX {
+        if prompt.size() > PROMPT_MAX {
             return Err(Refusal::BodyTooLarge { limit: limits.body_bytes }.into());
         }
         let internal = fault::<worker::Error>;
