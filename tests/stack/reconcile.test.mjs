@@ -366,7 +366,8 @@ describe('a node that is not to be relied on', () => {
 describe('the runtime dies', () => {
   before(() => stack.restart());
 
-  for (const [name, isWhole, calls] of [['while the answer is written', false, 2], ['when the answer is whole', true, 1]]) {
+  // Text that nobody has been shown is not stored before the stream is paid: Claude is asked again.
+  for (const [name, isWhole] of [['while the answer is written', false], ['when the answer is whole', true]]) {
     test(`while settle is under way, ${name}: the same payment finds the settlement and has the text, for one price`, async () => {
       const done = gate();
       const them = await customer({ plan: async (call, next, n) => { const answer = await next(); if (n > 1) return answer; done.open(); await new Promise(() => {}); } });
@@ -380,7 +381,7 @@ describe('the runtime dies', () => {
       const again = await them.present();
       assert.equal(again.status, 200);
       assert.equal((await readSse(again)).text, SECRET);
-      assert.deepEqual([them.calls('settle').length, them.asked()], [1, calls]);
+      assert.deepEqual([them.calls('settle').length, them.asked()], [1, 2]);
       assert.equal(await them.balance(), WHOLE - HAIKU_PRICE);
       await until(async () => (await them.rows('delivered')).length);
       assert.equal((await stack.rows('payer = ?', them.account.address)).length, 1);
