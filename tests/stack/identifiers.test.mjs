@@ -80,6 +80,7 @@ for (const { name, sign } of [extension, header]) {
       assert.equal(await delivered(await post(headers)), run);
       assert.deepEqual([asked(), settles(), stack.facilitator.count('verify')], [1, 1, 1]);
       assert.equal(await spent(), HAIKU_PRICE);
+      await stack.row(run);
       assert.equal((await stack.rows('payer = ?', payer.address)).length, 1);
     });
 
