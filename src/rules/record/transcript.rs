@@ -12,7 +12,7 @@ const BATCH: usize = 64 * 1024;
 const EDITION: u64 = 1_000_000;
 
 /// The text of an answer, in the pieces in which it arrived.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Transcript {
     text: String,
     /// Where each piece ends in `text`.
@@ -21,6 +21,13 @@ pub struct Transcript {
     saved: usize,
     /// The number of this attempt at the answer. When Claude is asked again, the text begins anew.
     pub edition: u32,
+}
+
+/// The first edition has the number 1, so that no later one has its ids.
+impl Default for Transcript {
+    fn default() -> Self {
+        Self { text: String::new(), ends: Vec::new(), saved: 0, edition: 1 }
+    }
 }
 
 impl Transcript {
