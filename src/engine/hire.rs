@@ -7,15 +7,12 @@
 //! - [`forgotten`]: the run is deleted, and its files with it.
 //!
 //! Beside these, the driver sends what [`due_webhook`] gives it, and a call of Claude asks [`take_repair`] for the
-//! answer that is to be repaired. The last section runs in the payment's own object, which reserves the payment
-//! for the contract's object.
+//! answer that is to be repaired.
 
 use super::session::{log_fault, Session};
 use crate::edge::d1::contracts;
 use crate::edge::http::webhooks;
 use crate::edge::kv::config;
-use crate::edge::objects::payers;
-use crate::edge::objects::run_store::Reservation;
 use crate::edge::vault::Vault;
 use crate::edge::{clock, fault, files};
 use crate::rules::hire::context::{ContractContext, DeliverableError};
@@ -23,7 +20,6 @@ use crate::rules::hire::contract::ContractState;
 use crate::rules::hire::task;
 use crate::rules::hire::task::TaskReport;
 use crate::rules::hire::webhook::{Outcome, Webhook};
-use crate::rules::ids::object_of_contract;
 use crate::rules::record::run_record::RunRecord;
 use crate::rules::refusal::{ModelError, Refusal};
 use crate::rules::run::{Millis, State, RETENTION};
@@ -60,7 +56,7 @@ impl ContractSession {
 
 /// The run and its contract. This is the one place where the engine looks whether there is a contract.
 fn contract_run(session: &Session) -> Option<(Rc<RunRecord>, ContractContext)> {
-    let record = session.record()?;
+    let record = session.record.clone();
     let contract = record.contract_context.clone()?;
     Some((record, contract))
 }
@@ -120,11 +116,6 @@ pub(super) async fn ended(session: &Session) -> Result<(), Refusal> {
         };
         (state, event)
     };
-    if let (ContractState::Completed, Some(payment)) = (state, &record.payment) {
-        let object = object_of_contract(&contract.contract_id);
-        // If this fails, the execution counts as unpaid for a day.
-        let _ = payers::executions_paid(&session.env, payment, &object).await;
-    }
     if let (Some(event), Some(_)) = (event, &contract.webhook) {
         let webhook = Webhook::new(&record.run_id, event, now);
         let is_news = session.contract.webhook.borrow().as_ref().is_none_or(|last| last.id != webhook.id);
@@ -135,7 +126,7 @@ pub(super) async fn ended(session: &Session) -> Result<(), Refusal> {
     contracts::set_state(&session.env, &contract.contract_id, state).await
 }
 
-/// The object's storage has been deleted; `session` still has the run.
+/// The run has been deleted from storage; `session` still has it.
 pub(crate) async fn forgotten(session: &Session) {
     let Some((record, contract)) = contract_run(session) else { return };
     let in_doubt = matches!(session.data.borrow().run.state(), State::SettlementUnknown { .. });
@@ -175,9 +166,11 @@ fn insert(report: &mut TaskReport, name: &str, value: Value) {
 }
 
 fn save_webhook(session: &Session, webhook: Webhook) {
-    log_fault(session.store.save_webhook(&webhook));
+    log_fault(session.store.save_webhook(session.number, &webhook));
     session.contract.webhook.replace(Some(webhook));
+    session.wake(clock::now());
     session.updates.notify();
+    session.transitions.notify();
 }
 
 /// Sends the webhook once, if it is due. The driver runs what this gives back.
@@ -187,6 +180,8 @@ pub(super) fn due_webhook(session: &Session) -> Option<impl Future<Output = ()> 
     Some(async move {
         send_webhook(session).await;
         drop(sending);
+        // Whether the run may be deleted has changed.
+        session.save();
     })
 }
 
@@ -253,26 +248,4 @@ async fn post(session: &Session, message: &Message, webhook: &Webhook) -> Outcom
         Some((config, secret)) => webhooks::send(&config, &message.url, &secret, webhook, &message.body).await,
         None => Outcome::NoAnswer("a fault of ours"),
     }
-}
-
-// In the payment's own object. A contract's runs are in the contract's object, so the payment is reserved for that one.
-
-/// The contract's object that this payment is reserved for at `now`.
-pub(crate) fn reservation(session: &Session, now: Millis) -> worker::Result<Option<Reservation>> {
-    Ok(session.store.reservation()?.filter(|reservation| reservation.until > now))
-}
-
-/// Whether the payment was reserved and is not any more.
-pub(crate) fn is_reservation_over(session: &Session, now: Millis) -> worker::Result<bool> {
-    Ok(session.store.reservation()?.is_some_and(|reservation| reservation.until <= now))
-}
-
-/// Reserves the payment for a contract's object. `false`: a run has begun with it, or another contract has it.
-pub(crate) fn reserve(session: &Session, to: &str, until: Millis, now: Millis) -> worker::Result<bool> {
-    let is_taken = !session.data.borrow().run.is_replaceable()
-        || reservation(session, now)?.is_some_and(|reservation| reservation.to != to);
-    if !is_taken {
-        session.store.reserve(&Reservation { to: to.to_owned(), until })?;
-    }
-    Ok(!is_taken)
 }

@@ -2,17 +2,17 @@
 //! to the callers and into checkpoints.
 
 use super::hire;
-use super::session::{log_fault, Session};
+use super::session::Session;
 use crate::edge::http::claude;
 use crate::edge::kv::config;
 use crate::edge::vault::Vault;
 use crate::edge::{clock, fault};
 use crate::rules::config::Limits;
 use crate::rules::model_answer::{AnswerReader, Step};
-use crate::rules::record::run_record::RunRecord;
 use crate::rules::record::run_request::RenderedPrompt;
 use crate::rules::refusal::{ModelError, Refusal};
 use crate::rules::run::{Event, Millis};
+use std::rc::Rc;
 
 /// A checkpoint is made once this much text has no checkpoint, in bytes.
 const CHECKPOINT_BYTES: usize = 8 * 1024;
@@ -41,21 +41,23 @@ impl Session {
     async fn converse(&self, reader: &mut AnswerReader) -> Result<(), ModelError> {
         let internal = |_| ModelError::Upstream;
         let config = config::load(&self.env).await.map_err(internal)?;
-        let record = self.record().ok_or(ModelError::Upstream)?;
-        let prompt = self.open_prompt(&record).await.map_err(internal)?;
+        let prompt = self.open_prompt().await.map_err(internal)?;
         let repair = hire::take_repair(self);
-        let mut body = claude::ask(&self.env, &config, &record, &prompt, repair).await?;
+        let mut body = claude::ask(&self.env, &config, &self.record, &prompt, repair).await?;
         let limits = &config.limits;
         let end = clock::now().saturating_add(limits.claude_total_seconds.saturating_mul(1000));
         let mut timer = clock::Timer::default();
         loop {
-            let end = end.min(self.settle_by(limits).unwrap_or(end));
+            let settle_by = self.settle_by(limits).unwrap_or(end);
+            let is_window_over = || settle_by < end && clock::now() >= settle_by;
+            let end = end.min(settle_by);
             let idle_seconds = match reader.has_begun() {
                 true => limits.claude_idle_seconds,
                 false => limits.claude_begin_seconds,
             };
             let end = end.min(clock::now().saturating_add(idle_seconds.saturating_mul(1000)));
             match timer.until(end, body.next()).await {
+                None if is_window_over() => return Err(ModelError::WindowOver),
                 None => return Err(ModelError::TimedOut),
                 Some(Ok(Some(bytes))) => reader.push(bytes),
                 Some(Ok(None)) | Some(Err(_)) => reader.end_of_stream(),
@@ -64,6 +66,7 @@ impl Session {
                 Progress::Unfinished => {}
                 Progress::Broken => return Ok(()),
                 Progress::Whole => {
+                    body.finish();
                     hire::deliver(self).await?;
                     self.handle_event(Event::Ended);
                     return Ok(());
@@ -75,25 +78,38 @@ impl Session {
     /// The last moment to settle a payment that is not settled yet. An answer that comes later cannot be sold.
     fn settle_by(&self, limits: &Limits) -> Option<Millis> {
         let data = self.data.borrow();
-        let payment = data.record.as_ref()?.payment.as_ref()?;
+        let payment = self.record.payment.as_ref()?;
         let unpaid = data.run.receipt().is_none() && !data.run.is_settling();
         let seconds = payment.valid_before.saturating_sub(limits.settle_margin_seconds);
         unpaid.then(|| seconds.saturating_mul(1000))
     }
 
-    async fn open_prompt(&self, record: &RunRecord) -> Result<RenderedPrompt, Refusal> {
-        let sealed = self.data.borrow().sealed_prompt.clone();
+    /// The prompt: from memory, or from storage where the run began before the object restarted.
+    async fn open_prompt(&self) -> Result<Rc<RenderedPrompt>, Refusal> {
+        if let Some(prompt) = self.data.borrow().prompt.clone() {
+            return Ok(prompt);
+        }
+        let sealed = self.store.sealed_prompt(self.number).map_err(fault("sealed prompt"))?.unwrap_or_default();
         let vault = Vault::new(&self.env).map_err(fault("vault"))?;
-        let plain = vault.open(&record.run_id, &sealed).await.map_err(fault("sealed prompt"))?;
-        serde_json::from_slice(&plain).map_err(fault("sealed prompt"))
+        let plain = vault.open(&self.record.run_id, &sealed).await.map_err(fault("sealed prompt"))?;
+        serde_json::from_slice(&plain).map(Rc::new).map_err(fault("sealed prompt"))
+    }
+
+    /// Seals the prompt for the run's id. It is stored with the run.
+    pub(super) async fn seal_prompt(&self) -> Result<(), Refusal> {
+        let Some(prompt) = self.data.borrow().prompt.clone() else { return Ok(()) };
+        let vault = Vault::new(&self.env).map_err(fault("vault"))?;
+        let json = serde_json::to_vec(&*prompt).map_err(fault("rendered prompt"))?;
+        let sealed = vault.seal(&self.record.run_id, &json).await.map_err(fault("vault"))?;
+        self.data.borrow_mut().sealed_prompt = Some(sealed);
+        Ok(())
     }
 
     /// Only in the build that `tests/stack/panic.test.mjs` makes for itself.
     #[cfg(feature = "panic-probe")]
     #[allow(clippy::panic)]
     async fn panic_if_asked(&self) {
-        let Some(record) = self.record() else { return };
-        let prompt = self.open_prompt(&record).await;
+        let prompt = self.open_prompt().await;
         if prompt.is_ok_and(|prompt| prompt.system.reveal().contains("[panic-probe]")) {
             panic!("asked to");
         }
@@ -124,19 +140,19 @@ impl Session {
     }
 
     fn append_text(&self, text: &str) {
-        let is_first = {
+        let (is_first, is_due) = {
             let mut data = self.data.borrow_mut();
             let data = &mut *data;
             let is_first = data.transcript.is_empty();
             data.transcript.push(text);
             let now = clock::now();
             let is_old = now.saturating_sub(data.checkpointed_at) >= CHECKPOINT_AGE;
-            if is_old || data.transcript.unsaved_bytes() >= CHECKPOINT_BYTES {
-                data.checkpointed_at = now;
-                log_fault(self.store.checkpoint(&mut data.transcript));
-            }
-            is_first
+            let is_due = is_old || data.transcript.unsaved_bytes() >= CHECKPOINT_BYTES;
+            (is_first, is_due)
         };
+        if is_due {
+            self.checkpoint();
+        }
         match is_first {
             true => self.handle_event(Event::FirstText),
             false => self.updates.notify(),

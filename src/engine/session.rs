@@ -4,60 +4,47 @@
 use super::hire::ContractSession;
 use crate::edge::clock;
 use crate::edge::notify::Notify;
-use crate::edge::objects::run_store::{LoadedRun, RunStore};
+use crate::edge::objects::wallet_store::{NewRun, StoredRun, WalletStore};
 use crate::rules::record::replay::Snapshot;
 use crate::rules::record::run_record::{RunRecord, RunStats};
+use crate::rules::record::run_request::RenderedPrompt;
 use crate::rules::record::transcript::Transcript;
-use crate::rules::run::{Effect, Event, Millis, Run, Terms};
+use crate::rules::run::{Effect, Event, Millis, Policy, Run};
 use futures::future::AbortHandle;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use worker::Env;
 
-/// What is known of the run. It is borrowed for a few statements at a time, never across an await.
+/// What changes while a run lasts. It is borrowed for a few statements at a time, never across an await.
 pub(crate) struct RunData {
     pub(crate) run: Run,
-    /// `None` until the first run of this object begins.
-    pub(crate) record: Option<Rc<RunRecord>>,
-    /// The rendered prompt, sealed by the vault for the run's id.
-    pub(super) sealed_prompt: String,
     pub(crate) stats: RunStats,
     pub(crate) transcript: Transcript,
     /// When the storage last took text.
     pub(super) checkpointed_at: Millis,
+    /// The prompt, of a run that began in this process.
+    pub(super) prompt: Option<Rc<RenderedPrompt>>,
+    /// The same, sealed by the vault for the run's id.
+    pub(super) sealed_prompt: Option<String>,
 }
 
-impl RunData {
-    fn new(loaded: Option<LoadedRun>) -> Self {
-        match loaded {
-            Some(LoadedRun { run, record, sealed_prompt, stats, transcript, .. }) => {
-                Self { run, record: Some(Rc::new(record)), sealed_prompt, stats, transcript, checkpointed_at: 0 }
-            }
-            None => Self {
-                run: Run::new(Terms::free()),
-                record: None,
-                sealed_prompt: String::new(),
-                stats: RunStats::default(),
-                transcript: Transcript::default(),
-                checkpointed_at: 0,
-            },
-        }
-    }
-
-    pub(crate) fn snapshot(&self) -> Snapshot<'_> {
-        let (run, stats, transcript) = (&self.run, &self.stats, &self.transcript);
-        Snapshot { run, record: self.record.as_deref(), stats, transcript }
-    }
-}
-
-/// One run in memory, and after it the next run of the same object.
+/// One run in memory.
 pub(crate) struct Session {
     pub(super) env: Env,
-    pub(super) store: RunStore,
+    pub(super) store: Rc<WalletStore>,
+    /// The run's number in its object.
+    pub(crate) number: u64,
+    /// What it is found by when it is presented again: the name of its payment, or the id of its task.
+    pub(crate) name: String,
+    pub(crate) record: Rc<RunRecord>,
     pub(crate) data: RefCell<RunData>,
     /// Notified of every event and every piece of text.
     pub(crate) updates: Notify,
+    /// Notified of every event.
+    pub(crate) transitions: Notify,
+    /// Notified when any run of the wallet changes its state.
+    pub(super) wallet_updates: Rc<Notify>,
     /// What the machine wants done and the driver has not begun.
     pub(super) effects: RefCell<VecDeque<Effect>>,
     /// The driver is running.
@@ -67,9 +54,18 @@ pub(crate) struct Session {
     /// Stops the wait of [`Effect::StartGrace`].
     pub(super) grace: RefCell<Option<AbortHandle>>,
     connected_callers: Cell<usize>,
+    is_stored: Cell<bool>,
+    /// The run counts against the wallet's limit of a day.
+    is_counted: Cell<bool>,
+    /// The state has changed since it was saved.
+    pub(super) unsaved: Cell<bool>,
     /// The last [`Effect::Save`] failed: nothing that cannot be undone may begin.
     pub(super) save_failed: Cell<bool>,
+    /// The facilitator that had verified the payment before it was presented here.
+    pub(super) verified_by: RefCell<Option<String>>,
     pub(super) ledger_write: Cell<LedgerWrite>,
+    /// When a ledger row is written again that could not be written.
+    pub(super) ledger_retry_at: Cell<Option<Millis>>,
     pub(super) contract: ContractSession,
 }
 
@@ -82,59 +78,85 @@ pub(super) enum LedgerWrite {
     UnderWayAndStale,
 }
 
-/// Counts one caller who waits for the run or follows it, for as long as it is held.
-pub(crate) struct CallerGuard(Rc<Session>);
-
-impl CallerGuard {
-    pub(crate) fn new(session: &Rc<Session>) -> Self {
-        session.connected_callers.set(session.connected_callers.get().saturating_add(1));
-        Self(session.clone())
-    }
-}
-
-impl Drop for CallerGuard {
-    fn drop(&mut self) {
-        self.0.connected_callers.set(self.0.connected_callers.get().saturating_sub(1));
-        if self.0.is_abandoned() {
-            self.0.handle_event(Event::Abandoned);
-        }
-    }
+/// What a new run begins with.
+pub(crate) struct Beginning {
+    pub(crate) name: String,
+    pub(crate) run: Run,
+    pub(crate) record: RunRecord,
+    pub(crate) prompt: RenderedPrompt,
+    pub(crate) verified_by: Option<String>,
 }
 
 impl Session {
-    /// Loads what the object has stored. A run that was under way is continued.
-    pub(crate) fn load(env: Env, store: RunStore) -> worker::Result<Self> {
-        let loaded = store.load()?;
-        let contract = ContractSession::new(loaded.as_ref().and_then(|loaded| loaded.webhook.clone()));
-        let session = Self {
+    /// A run that begins. Nothing of it is stored yet.
+    pub(super) fn begin(
+        env: Env,
+        store: Rc<WalletStore>,
+        wallet_updates: Rc<Notify>,
+        number: u64,
+        new: Beginning,
+    ) -> Self {
+        let data = RunData {
+            run: new.run,
+            stats: RunStats::default(),
+            transcript: Transcript::default(),
+            checkpointed_at: clock::now(),
+            prompt: Some(Rc::new(new.prompt)),
+            sealed_prompt: None,
+        };
+        let contract = ContractSession::new(None);
+        let session = Self::new(env, store, wallet_updates, (number, new.name, new.record), data, contract);
+        session.verified_by.replace(new.verified_by);
+        session
+    }
+
+    /// A run as it is stored. One that was under way is continued.
+    pub(super) fn restore(env: Env, store: Rc<WalletStore>, wallet_updates: Rc<Notify>, stored: StoredRun) -> Self {
+        let StoredRun { number, name, run, record, stats, transcript, webhook } = stored;
+        let (is_busy, is_counted) = (run.is_busy(), run.is_unpaid_by_payer());
+        let data = RunData { run, stats, transcript, checkpointed_at: 0, prompt: None, sealed_prompt: None };
+        let contract = ContractSession::new(webhook);
+        let session = Self::new(env, store, wallet_updates, (number, name, record), data, contract);
+        session.is_stored.set(true);
+        session.is_counted.set(is_counted);
+        if is_busy {
+            session.handle_event(Event::Restarted);
+        }
+        session
+    }
+
+    fn new(
+        env: Env,
+        store: Rc<WalletStore>,
+        wallet_updates: Rc<Notify>,
+        (number, name, record): (u64, String, RunRecord),
+        data: RunData,
+        contract: ContractSession,
+    ) -> Self {
+        Self {
             env,
             store,
-            data: RefCell::new(RunData::new(loaded)),
+            number,
+            name,
+            record: Rc::new(record),
+            data: RefCell::new(data),
             updates: Notify::default(),
+            transitions: Notify::default(),
+            wallet_updates,
             effects: RefCell::default(),
             driven: Cell::new(false),
             model_call: RefCell::default(),
             grace: RefCell::default(),
             connected_callers: Cell::new(0),
+            is_stored: Cell::new(false),
+            is_counted: Cell::new(false),
+            unsaved: Cell::new(false),
             save_failed: Cell::new(false),
+            verified_by: RefCell::default(),
             ledger_write: Cell::new(LedgerWrite::Idle),
+            ledger_retry_at: Cell::new(None),
             contract,
-        };
-        if session.data.borrow().run.is_busy() {
-            session.handle_event(Event::Restarted);
         }
-        Ok(session)
-    }
-
-    /// Puts a new run in the place of the last one. It starts with [`Event::Presented`].
-    pub(crate) fn begin(&self, terms: Terms, record: RunRecord, sealed_prompt: String) -> worker::Result<()> {
-        self.store.begin(&record, &sealed_prompt)?;
-        let mut data = self.data.borrow_mut();
-        data.run = data.run.next(terms);
-        data.stats = RunStats::default();
-        data.record = Some(Rc::new(record));
-        data.sealed_prompt = sealed_prompt;
-        Ok(())
     }
 
     /// Hands an event to the machine and queues the effects that it gives back.
@@ -147,12 +169,29 @@ impl Session {
             }
             effects.extend(run.handle(event, moment));
         }
+        self.unsaved.set(true);
         self.effects.borrow_mut().extend(effects);
         self.updates.notify();
+        self.transitions.notify();
+        self.wallet_updates.notify();
     }
 
-    pub(super) fn record(&self) -> Option<Rc<RunRecord>> {
-        self.data.borrow().record.clone()
+    pub(crate) fn snapshot<'a>(&'a self, data: &'a RunData) -> Snapshot<'a> {
+        let RunData { run, stats, transcript, .. } = data;
+        Snapshot { run, record: &self.record, stats, transcript }
+    }
+
+    // The callers.
+
+    pub(super) fn connect(&self) {
+        self.connected_callers.set(self.connected_callers.get().saturating_add(1));
+    }
+
+    pub(super) fn disconnect(&self) {
+        self.connected_callers.set(self.connected_callers.get().saturating_sub(1));
+        if self.is_abandoned() {
+            self.handle_event(Event::Abandoned);
+        }
     }
 
     /// Whether Claude writes for a run that nobody has paid and nobody waits for.
@@ -160,35 +199,113 @@ impl Session {
         self.connected_callers.get() == 0 && self.data.borrow().run.is_generating_unpaid()
     }
 
-    /// Whether the driver has to run.
-    pub(crate) fn has_pending_effects(&self) -> bool {
+    // The driver and the alarm.
+
+    fn has_pending_effects(&self) -> bool {
         !self.effects.borrow().is_empty()
     }
 
-    pub(crate) fn is_driven(&self) -> bool {
+    /// Whether there is something to do, and no driver does it.
+    pub(crate) fn waits_for_driver(&self) -> bool {
+        !self.is_driven() && (self.has_pending_effects() || self.has_due_webhook())
+    }
+
+    pub(super) fn is_driven(&self) -> bool {
         self.driven.get()
     }
 
-    /// When the alarm has to wake the run, if at all.
-    pub(crate) fn deadline(&self, now: Millis) -> Option<Millis> {
-        let run = self.data.borrow().run.deadline(now);
-        run.into_iter().chain(self.contract.deadline()).min()
+    /// Whether something may still happen to the run.
+    pub(crate) fn is_open(&self) -> bool {
+        !(self.data.borrow().run.is_closed() && self.contract.is_idle())
     }
 
-    /// Whether all that the object has stored may be deleted.
+    /// Whether the run need not be in memory.
+    pub(super) fn is_idle(&self) -> bool {
+        let is_unused = self.connected_callers.get() == 0 && !self.is_driven() && !self.has_pending_effects();
+        is_unused && (!self.is_open() || !self.is_stored.get())
+    }
+
+    /// Whether a message to a contract's seeker is due.
+    fn has_due_webhook(&self) -> bool {
+        self.contract.deadline().is_some_and(|due| due <= clock::now())
+    }
+
+    /// When the alarm has to wake the run. `None`: nothing will happen to it, or its callers keep it awake.
+    pub(crate) fn deadline(&self, now: Millis) -> Option<Millis> {
+        if !self.is_stored.get() || !self.is_open() {
+            return None;
+        }
+        let run = self.data.borrow().run.deadline(now);
+        run.into_iter().chain(self.ledger_retry_at.get()).chain(self.contract.deadline()).min()
+    }
+
+    /// Whether all that is stored of the run may be deleted.
     pub(crate) fn is_expired(&self, now: Millis) -> bool {
         self.data.borrow().run.is_expired(now) && self.contract.is_idle()
     }
 
-    /// Makes the run durable as it is now.
+    // The storage.
+
+    /// Makes the run durable as it is now, with the alarm that it needs.
     pub(super) fn save(&self) {
-        let mut data = self.data.borrow_mut();
-        let data = &mut *data;
-        let checkpoint = self.store.checkpoint(&mut data.transcript);
-        let saved = checkpoint.and_then(|()| self.store.save(&data.run, &data.stats, data.transcript.edition));
+        let now = clock::now();
+        let saved = self.try_save(now);
         self.save_failed.set(saved.is_err());
+        self.unsaved.set(saved.is_err());
         log_fault(saved);
-        data.checkpointed_at = clock::now();
+        self.wake(now);
+    }
+
+    fn try_save(&self, now: Millis) -> worker::Result<()> {
+        let expires = (!self.is_open()).then(|| self.data.borrow().run.expires_at());
+        let mut data = self.data.borrow_mut();
+        let RunData { run, stats, transcript, checkpointed_at, sealed_prompt, .. } = &mut *data;
+        let state = (&*run, &*stats, transcript.edition);
+        match self.is_stored.get() {
+            true => self.store.update(self.number, state, expires)?,
+            false => {
+                let sealed_prompt = sealed_prompt.take().filter(|_| !run.is_replaceable());
+                let (name, record) = (self.name.as_str(), &*self.record);
+                let new = NewRun { name, record, sealed_prompt: sealed_prompt.as_deref() };
+                self.store.insert(self.number, &new, state, expires)?;
+                self.is_stored.set(true);
+            }
+        }
+        self.store.checkpoint(self.number, transcript)?;
+        *checkpointed_at = now;
+        if run.is_unpaid_by_payer() && !self.is_counted.replace(true) {
+            self.store.count(&self.name, run.is_outstanding(), now)?;
+        }
+        if run.receipt().is_some() {
+            // The executions of a contract are limited by the contract itself, once one of them is paid.
+            self.store.note_paid(&self.name, run.terms().detached)?;
+        }
+        Ok(())
+    }
+
+    /// Sets the alarm for what this run waits for.
+    pub(super) fn wake(&self, now: Millis) {
+        if let Some(deadline) = self.deadline(now) {
+            self.store.wake_by(deadline, now);
+        } else if self.is_stored.get() && !self.is_open() {
+            self.store.wake_to_delete(self.data.borrow().run.expires_at(), now);
+        }
+    }
+
+    /// Saves the text that is not saved yet, and the state with it where that has changed. Before a run is stored, its
+    /// text is not stored either.
+    pub(super) fn checkpoint(&self) {
+        if !self.is_stored.get() {
+            return;
+        }
+        match self.unsaved.get() {
+            true => self.save(),
+            false => {
+                let mut data = self.data.borrow_mut();
+                data.checkpointed_at = clock::now();
+                log_fault(self.store.checkpoint(self.number, &mut data.transcript));
+            }
+        }
     }
 
     /// Drops the text, for a new edition of the answer.
@@ -196,13 +313,20 @@ impl Session {
         let mut data = self.data.borrow_mut();
         data.transcript.clear();
         data.stats.next_edition();
-        log_fault(self.store.clear_text());
+        if self.is_stored.get() {
+            log_fault(self.store.clear_text(self.number));
+        }
+    }
+
+    /// Whether the run is an owner's free test.
+    pub(super) fn is_test(&self) -> bool {
+        self.data.borrow().run.terms().policy == Policy::Free
     }
 }
 
 /// Logs a write that failed. The run goes on from memory; a restart goes on from what was saved before.
 pub(super) fn log_fault(result: worker::Result<()>) {
     if let Err(error) = result {
-        worker::console_error!("fault: run storage: {error}");
+        worker::console_error!("fault: wallet storage: {error}");
     }
 }

@@ -1,7 +1,7 @@
 //! The Durable Objects: the entry points that Cloudflare calls beside the one in `lib.rs`.
 //!
-//! [`run`] is one object for each payment, contract and owner's test; [`payer`] is one for each payer. They load, save,
-//! keep one alarm and hand over to the engine; the decisions are made in `rules/`.
+//! [`wallet`] is one object for each paying wallet and each owner who tests; [`ledger`] gathers rows for D1. They load,
+//! save, keep one alarm and hand over to the engine; the decisions are made in `rules/`.
 
-mod payer;
-mod run;
+mod ledger;
+mod wallet;

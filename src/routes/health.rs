@@ -95,7 +95,7 @@ async fn probe(context: &RequestContext<'_>) -> Result<Health, Refusal> {
     )
     .await;
     let vault = Vault::new(context.env).is_ok();
-    let runs = context.env.durable_object("RUNS").is_ok();
+    let runs = context.env.durable_object("WALLETS").is_ok();
     Ok(Health {
         ok: d1 && kv && facilitator && claude && vault && runs && !config.paused,
         version: env!("CARGO_PKG_VERSION"),

@@ -5,15 +5,17 @@
 
 use super::request::RequestContext;
 use crate::edge::clock;
+use crate::edge::http::facilitator;
 use crate::edge::kv::claude_keys;
-use crate::edge::objects::runs;
-use crate::edge::objects::runs::Answer as RunAnswer;
+use crate::edge::objects::wallets;
+use crate::edge::objects::wallets::Answer as RunAnswer;
 use crate::rules::config::Config;
 use crate::rules::payment::matching;
 use crate::rules::payment::matching::{PaymentCheck, Presented};
 use crate::rules::payment::quote::Quote;
 use crate::rules::record::run_request::RunRequest;
 use crate::rules::refusal::Refusal;
+use crate::rules::run::Event;
 use crate::rules::template::Template;
 
 /// Whether a run of the template can be answered at all. Checked before a payment is asked for.
@@ -33,11 +35,27 @@ pub(crate) async fn check_readiness(
 }
 
 /// Checks a payment against the quote, at this moment.
-pub(crate) fn check_payment(presented: &mut Presented, quote: &Quote, config: &Config) -> PaymentCheck {
-    matching::check_payment(presented, quote, &config.limits, clock::seconds())
+pub(crate) fn check_payment(presented: &mut Presented, quote: &Quote, window: u64) -> PaymentCheck {
+    matching::check_payment(presented, quote, window, clock::seconds())
 }
 
-/// Sends a request to its run's object, and waits for the answer or for the caller to hang up.
-pub(crate) async fn send(context: &RequestContext<'_>, run_request: &RunRequest) -> Result<RunAnswer, Refusal> {
-    runs::present(context.env, &context.request, run_request).await
+/// Sends a request to its wallet's object, and waits for the answer or for the caller to hang up.
+///
+/// Whose payment it is where a contract wallet has signed, only a facilitator can tell. It is asked here, so that a
+/// stranger who names a wallet takes nothing in that wallet's object.
+pub(crate) async fn send(
+    context: &RequestContext<'_>,
+    config: &Config,
+    mut run_request: RunRequest,
+) -> Result<RunAnswer, Refusal> {
+    let answer = wallets::present(context.env, &context.request, &run_request).await?;
+    let (RunAnswer::VerifyFirst, Some(payment)) = (&answer, &run_request.payment) else { return Ok(answer) };
+    match facilitator::verify(config, payment).await {
+        (Event::Verified, facilitator) => {
+            run_request.verified_by = Some(facilitator.unwrap_or_default());
+            wallets::present(context.env, &context.request, &run_request).await
+        }
+        (Event::VerifyRefused(refusal), _) => Err(refusal),
+        _ => Err(Refusal::Internal),
+    }
 }

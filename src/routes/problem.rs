@@ -1,6 +1,6 @@
 //! Problems: the one place that gives responses their HTTP status, and refusals their form.
 
-use crate::edge::objects::runs::Refused;
+use crate::edge::objects::wallets::Refused;
 use crate::rules::ids::run_path;
 use crate::rules::payment::quote::Quote;
 use crate::rules::refusal::body::ErrorBody;
@@ -42,7 +42,7 @@ const fn status(refusal: &Refusal) -> u16 {
         Refusal::PaymentMismatch { .. } => 402,
         Refusal::PaymentExpired | Refusal::PaymentNotYetValid => 402,
         Refusal::IdentifierInvalid | Refusal::IdentifierMissing => 400,
-        Refusal::TooManyUnpaidExecutions => 429,
+        Refusal::TooManyUnpaidRuns { .. } | Refusal::TooManyOwnerTests { .. } => 429,
         Refusal::ContractInputDiffers | Refusal::RetriesExhausted | Refusal::ContractEnded => 409,
         Refusal::IdentifierReused | Refusal::PaymentReused => 409,
         Refusal::PaymentInvalid { .. } => 402,
@@ -79,7 +79,7 @@ const fn model_status(error: ModelError) -> u16 {
         ModelError::Broken | ModelError::CutOff | ModelError::CallerGone => 502,
         ModelError::OutputMismatch { .. } | ModelError::Truncated => 502,
         ModelError::NotStored => 503,
-        ModelError::TimedOut | ModelError::DeadlineMissed => 504,
+        ModelError::TimedOut | ModelError::WindowOver | ModelError::DeadlineMissed => 504,
         ModelError::Declined => 422,
     }
 }

@@ -2,7 +2,7 @@
 
 use super::problem;
 use crate::edge::fault;
-use crate::edge::objects::runs::Answer as RunAnswer;
+use crate::edge::objects::wallets::Answer as RunAnswer;
 use crate::rules::payment::quote::Quote;
 use crate::rules::refusal::Refusal;
 use serde::Serialize;
@@ -23,11 +23,13 @@ pub(crate) fn json(document: &impl Serialize, cache_control: &str) -> Reply {
     Ok(response)
 }
 
-/// The run object's answer. With a quote, a refusal that another payment could mend carries the terms.
+/// The wallet object's answer. With a quote, a refusal that another payment could mend carries the terms.
 pub(crate) fn of_run(answer: RunAnswer, quote: Option<&Quote>) -> Reply {
     match answer {
         RunAnswer::Ready(response) => Ok(response),
         RunAnswer::Ended | RunAnswer::Task(_) => problem::ended().map_err(fault("reply")),
         RunAnswer::Refused(refused) => problem::of_run(&refused, quote).map_err(fault("reply")),
+        // `paid_run::send` has verified the payment, so no object asks for it again.
+        RunAnswer::VerifyFirst => Err(Refusal::Internal),
     }
 }

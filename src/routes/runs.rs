@@ -9,8 +9,8 @@ use crate::edge::d1::ledger::Entry;
 use crate::edge::d1::{ledger, templates};
 use crate::edge::fault;
 use crate::edge::kv::config;
-use crate::edge::objects::runs;
-use crate::edge::objects::runs::Answer as RunAnswer;
+use crate::edge::objects::wallets;
+use crate::edge::objects::wallets::Answer as RunAnswer;
 use crate::rules::ids::object_of;
 use crate::rules::refusal::Refusal;
 use serde::Serialize;
@@ -35,12 +35,12 @@ struct RunList {
 /// Where the run stands, and its output when it is whole. Once the object has forgotten it: its row in the ledger.
 pub(crate) async fn show(context: RequestContext<'_>, run: &str) -> Reply {
     object_of(run).ok_or(Refusal::NotFound)?;
-    match runs::status(context.env, run).await? {
+    match wallets::status(context.env, run).await? {
         RunAnswer::Ready(response) => Ok(response),
         RunAnswer::Refused(refused) if refused.refusal != Refusal::NotFound => {
             problem::of_run(&refused, None).map_err(fault("problem"))
         }
-        RunAnswer::Ended | RunAnswer::Task(_) | RunAnswer::Refused(_) => {
+        RunAnswer::Ended | RunAnswer::Task(_) | RunAnswer::VerifyFirst | RunAnswer::Refused(_) => {
             let entry = ledger::find(context.env, run).await?.ok_or(Refusal::NotFound)?;
             reply::json(&FormerRun { run, status: &entry.status, ledger: &entry }, PRIVATE)
         }
@@ -49,7 +49,7 @@ pub(crate) async fn show(context: RequestContext<'_>, run: &str) -> Reply {
 
 /// The run's events, from the start or from after `Last-Event-ID`.
 pub(crate) async fn follow(context: RequestContext<'_>, run: &str) -> Reply {
-    let answer = runs::follow(context.env, run, context.last_event_id()?).await?;
+    let answer = wallets::follow(context.env, run, context.last_event_id()?).await?;
     reply::of_run(answer, None)
 }
 

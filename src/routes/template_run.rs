@@ -10,18 +10,18 @@ use super::request::{RequestContext, RequestHead};
 use crate::edge::d1::templates;
 use crate::edge::fault;
 use crate::edge::kv::config;
-use crate::edge::objects::runs::Answer as RunAnswer;
-use crate::edge::objects::{payers, runs};
+use crate::edge::objects::wallets;
+use crate::edge::objects::wallets::Answer as RunAnswer;
 use crate::edge::rate_limit;
 use crate::edge::rate_limit::Kind;
 use crate::routes::paid_run::{check_payment, check_readiness, send};
 use crate::rules::config::Config;
+use crate::rules::ids::owner_object;
 use crate::rules::payment::identifier;
-use crate::rules::payment::identifier::Claim;
+use crate::rules::payment::identifier::IdempotencyKey;
 use crate::rules::payment::matching::PaymentCheck;
 use crate::rules::payment::quote;
-use crate::rules::payment::Payment;
-use crate::rules::record::run_request::{CallerRequest, RunRequest};
+use crate::rules::record::run_request::{CallerRequest, Representation, RunRequest};
 use crate::rules::refusal::Refusal;
 use crate::rules::template::input;
 use crate::rules::template::input::{Body, Input};
@@ -29,7 +29,7 @@ use crate::rules::template::Template;
 use crate::wire::canonical::digest;
 use futures::future::try_join;
 use serde_json::{json, Map, Value};
-use worker::{Env, Response};
+use worker::Response;
 
 /// Runs the template, for a payer or for its owner.
 pub(crate) async fn create(context: RequestContext<'_>, user: &str, slug: &str) -> Reply {
@@ -82,7 +82,11 @@ async fn run(mut context: RequestContext<'_>, config: &Config, head: &RequestHea
     };
     // A request that cannot begin a run goes to the object all the same where its payment has a name: it may have
     // bought a run before, when the template had other parameters or another price.
-    let (payment, begin_refusal) = match (check_payment(&mut presented, &quote, config), input.as_ref().err().cloned())
+    let window = match head.representation {
+        Representation::Stream => config.limits.window_needed(),
+        Representation::Json => config.limits.window_needed_for(template.usual_ms),
+    };
+    let (payment, begin_refusal) = match (check_payment(&mut presented, &quote, window), input.as_ref().err().cloned())
     {
         // A forged payment costs nobody anything: no object, and no call of the facilitator. (Only the facilitator can
         // tell a contract wallet's signature from a forged one.)
@@ -95,30 +99,31 @@ async fn run(mut context: RequestContext<'_>, config: &Config, head: &RequestHea
         (PaymentCheck::Differs(refusal, Some(payment)), wrong_input) => (payment, Some(wrong_input.unwrap_or(refusal))),
     };
     let request_digest = digest_of(&context, body);
+    let in_header = identifier::of_header(head.idempotency_key.as_deref())?;
+    let key = IdempotencyKey::new(in_header.as_deref(), presented.identifier.as_deref(), &request_digest);
+    let missing_key = (key.is_none() && config.require_payment_identifier).then_some(Refusal::IdentifierMissing);
     let request_digest = match &presented.identifier {
         // The payment's signature is public once it is on the chain; its identifier is not.
         Some(identifier) => digest(&json!([request_digest, identifier])),
         None => request_digest,
     };
-    let in_header = identifier::of_header(head.idempotency_key.as_deref())?;
-    let identifiers: Vec<String> = presented.identifier.into_iter().chain(in_header).collect();
-    if begin_refusal.is_none() {
-        claim_identifiers(context.env, config, &identifiers, &request_digest, &payment).await?;
-    }
+    let begin_refusal = begin_refusal.or(missing_key);
     let caller = CallerRequest {
-        object: payment.name.clone(),
+        object: payment.object(),
+        name: payment.name.clone(),
+        key,
         input: input.unwrap_or_default(),
         payment: Some(payment),
         digest: request_digest,
         representation: head.representation,
         begin_refusal,
     };
-    let answer = send(&context, &RunRequest::new(template, config, caller)).await?;
-    if matches!(&answer, RunAnswer::Refused(refused) if matches!(refused.refusal, Refusal::PaymentInvalid { .. })) {
-        // The answer is here already, whether the address is over its limit or not.
-        let _ = count_invalid_payment(&context).await;
+    let answer = send(&context, config, RunRequest::new(template, config, caller)).await;
+    count_if_invalid(&context, &answer).await;
+    match answer {
+        Err(refusal) if problem::asks_for_payment(&refusal) => challenge(&refusal),
+        answer => reply::of_run(answer?, Some(&quote)),
     }
-    reply::of_run(answer, Some(&quote))
 }
 
 /// Refuses an address that has sent too many requests without a valid payment, before anything is read for it.
@@ -140,6 +145,18 @@ async fn count_invalid_payment(context: &RequestContext<'_>) -> Result<(), Refus
     is_allowed.then_some(()).ok_or(Refusal::RateLimited)
 }
 
+/// Counts a payment that a facilitator does not accept. The caller gets the answer all the same.
+async fn count_if_invalid(context: &RequestContext<'_>, answer: &Result<RunAnswer, Refusal>) {
+    let refusal = match answer {
+        Ok(RunAnswer::Refused(refused)) => Some(&refused.refusal),
+        Ok(_) => None,
+        Err(refusal) => Some(refusal),
+    };
+    if matches!(refusal, Some(Refusal::PaymentInvalid { .. })) {
+        let _ = count_invalid_payment(context).await;
+    }
+}
+
 async fn owner_test(
     context: &RequestContext<'_>,
     config: &Config,
@@ -151,37 +168,21 @@ async fn owner_test(
     check_owner(context, config, template).await?;
     check_readiness(context, config, template).await?;
     let caller = CallerRequest {
-        object: format!("test_{}", runs::random_hex()?),
+        object: owner_object(&template.creator_id),
+        name: wallets::random_hex()?,
+        key: None,
         input,
         payment: None,
         digest: digest_of(context, body),
         representation: head.representation,
         begin_refusal: None,
     };
-    reply::of_run(send(context, &RunRequest::new(template, config, caller)).await?, None)
+    reply::of_run(send(context, config, RunRequest::new(template, config, caller)).await?, None)
 }
 
 async fn check_owner(context: &RequestContext<'_>, config: &Config, template: &Template) -> Result<(), Refusal> {
     let creator = context.creator(config).await?;
     (creator == template.creator_id).then_some(()).ok_or(Refusal::NotOwner)
-}
-
-/// An identifier stands for one payment of one request. It is claimed before anything is verified. What has been bought
-/// already needs no claim.
-async fn claim_identifiers(
-    env: &Env,
-    config: &Config,
-    identifiers: &[String],
-    digest: &str,
-    payment: &Payment,
-) -> Result<(), Refusal> {
-    if identifiers.is_empty() && config.require_payment_identifier {
-        return Err(Refusal::IdentifierMissing);
-    }
-    for identifier in identifiers {
-        payers::claim(env, payment, &Claim::new(identifier, digest, payment)).await?;
-    }
-    Ok(())
 }
 
 /// The digest of method, path, query and body.

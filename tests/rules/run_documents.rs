@@ -2,6 +2,7 @@
 //! byte for byte here, for people read the members in this order.
 
 use crate::identifier::payment;
+use crate::sample::free_terms;
 use coinslot::testing::rules::record::events;
 use coinslot::testing::rules::record::receipt::{rejected_headers, settled_headers};
 use coinslot::testing::rules::record::run_record::{RunRecord, RunStats};
@@ -40,13 +41,14 @@ fn record() -> RunRecord {
         max_tokens: 100,
         payment: Some(payment()),
         digest: "d".to_owned(),
+        key: None,
         started_at: 1_740_672_000_000,
         contract_context: None,
     }
 }
 
 fn run_after(events: impl IntoIterator<Item = Event>) -> Run {
-    let mut run = Run::new(Terms { policy: Policy::OnStart, valid_until: u64::MAX, ..Terms::free() });
+    let mut run = Run::new(Terms { policy: Policy::OnStart, valid_until: u64::MAX, ..free_terms() });
     events.into_iter().for_each(|event| drop(run.handle(event, Moment { now: 0, jitter: 0 })));
     run
 }

@@ -176,8 +176,8 @@ describe('after text was released', () => {
       assert.ok(answer.includes('"error"'), answer);
       assert.equal(answer.includes('"done"'), false);
     }
-    const [row] = await stack.rows('payer = ?', payer.address);
-    assert.equal(row.status, 'refundable');
+    await until(async () => (await stack.rows('payer = ? AND status = ?', payer.address, 'refundable')).length, { what: 'a refundable row' });
+    assert.equal((await stack.rows('payer = ?', payer.address)).length, 1);
     assert.equal(stack.facilitator.count('settle'), 1);
   });
 });

@@ -40,6 +40,8 @@ const PAYER: &str = "0x857b06519E91e3A54538791bDbb0E22373e36b66";
 const BASE: &str = "eip155:8453";
 const SEPOLIA: &str = "eip155:84532";
 const NOW: u64 = 1_740_672_100;
+/// For how many seconds a payment has to be valid still.
+const WINDOW: u64 = 36;
 const ANSWER: &str = include_str!("../golden/anthropic_basic.sse");
 const CONFIG: &str = r#"{"revision":"r1","paused":false,"facilitators":[{"url":"https://x402.example/f"}],"networks":
     [{"id":"eip155:8453","v1":"base","asset":"0x833589fCD6eDb6E08f4c7C32D4f71b54bdA02913","decimals":6,
@@ -124,6 +126,7 @@ fn template_of(parameters: Vec<Parameter>, allow_user_message: bool, networks: &
         published: true,
         release: Release::Settled,
         runs: 0,
+        usual_ms: None,
     }
 }
 
@@ -169,7 +172,7 @@ fn present(v2: Option<&str>, v1: Option<&str>) -> Option<Payment> {
     };
     let sent: Value = decode_header(v2.or(v1).unwrap()).unwrap();
     let named = identify(&presented, &QUOTE);
-    match match_payment(&presented, &QUOTE, &Limits::default(), NOW) {
+    match match_payment(&presented, &QUOTE, WINDOW, NOW) {
         Ok(payment) => {
             assert_eq!(named.as_ref(), Some(&payment), "what matches is also named");
             assert_on_our_terms(&payment, &sent);
@@ -194,7 +197,8 @@ fn assert_on_our_terms(payment: &Payment, sent: &Value) {
         other => u128::from(other.as_u64().unwrap()),
     };
     assert!(seconds("validAfter") <= u128::from(NOW), "already valid");
-    assert!(seconds("validBefore") > u128::from(NOW + 36), "valid for long enough");
+    assert!(seconds("validBefore") > u128::from(NOW + WINDOW), "valid for long enough");
+    assert!(seconds("validBefore") <= u128::from(NOW + 300 + 60), "and not for much longer");
     let accepted = &sent["accepted"];
     let terms = match sent["x402Version"].as_u64() {
         Some(2) => {
@@ -301,7 +305,10 @@ fn value(jitter: &mut Dice) -> Value {
 const NEAR: [(&str, &[&str]); 9] = [
     ("/payload/authorization/to", &[PAYER, "0x209693bc6afc0c5328ba36faf03c514ef312287c", "0x"]),
     ("/payload/authorization/value", &["9999", "10001", "010000", "0", "10000.0"]),
-    ("/payload/authorization/validBefore", &["1740672136", "1740672137", "18446744073709551616"]),
+    (
+        "/payload/authorization/validBefore",
+        &["1740672136", "1740672137", "1740672460", "1740672461", "18446744073709551616"],
+    ),
     ("/payload/authorization/validAfter", &["1740672100", "1740672101", "18446744073709551616"]),
     ("/accepted/amount", &["9999", "10001", "010000"]),
     ("/accepted/network", &[BASE, SEPOLIA, "base"]),

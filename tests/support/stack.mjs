@@ -24,6 +24,7 @@ import { CHAIN_ID, NETWORK, USDC, networksVar, startChain } from '../../dev/chai
 import { startFacilitator } from '../../dev/facilitator.mjs';
 import { creators, fakeClaudeKey, hireVar, migrationsSql, ownerToken, resourceOf, seedSql, storeSigningKey, templates } from '../../dev/seed.mjs';
 import { startClaude } from './claude.mjs';
+import { counted } from './counting.mjs';
 
 const require = createRequire(import.meta.url);
 process.env.WRANGLER_LOG ??= 'error'; // it would say that it has read .dev.vars
@@ -162,9 +163,10 @@ const runtimes = () => started.filter((child) => isRunning(child) && basename(ch
  *  `blockTime`  seconds, or `'auto'`: a block for each transaction
  *  `modules`    another bundle than build/
  *  `rateLimit`  `{ limit, period }` of requests without a valid payment; left out, there is no limit
+ *  `counting`   true: tests/support/counting.mjs counts what the Worker asks of the runtime
  *  `elsewhere`  true: another front Worker with the same storage and the same objects, at `stack.elsewhere`
  */
-export async function startStack({ script, config, vars = {}, blockTime = 'auto', modules, rateLimit, elsewhere = false } = {}) {
+export async function startStack({ script, config, vars = {}, blockTime = 'auto', modules, rateLimit, elsewhere = false, counting = false } = {}) {
   const folder = mkdtempSync(join(tmpdir(), 'coinslot-stack-'));
   const closers = [() => rmSync(folder, { recursive: true, force: true })];
   const close = async () => {
@@ -174,7 +176,8 @@ export async function startStack({ script, config, vars = {}, blockTime = 'auto'
     if (failures.length) throw failures[0];
   };
   try {
-    const bundle = modules ?? (await build());
+    const built = modules ?? (await build());
+    const bundle = counting ? counted(built) : built;
     const [chain, claude] = await Promise.all([startChain({ blockTime }), startClaude(script)]);
     closers.push(() => chain.close(), () => claude.close());
     const facilitator = await startFacilitator({ rpcUrl: chain.url });
@@ -367,11 +370,11 @@ export async function startStack({ script, config, vars = {}, blockTime = 'auto'
         until(async () => (await stack.rows('id = ?', run)).find(ready), { what: `a ledger row of ${run}` }),
       template: async (id) => (await stack.DB.prepare('SELECT * FROM templates WHERE id = ?').bind(id).first()),
       earnings: async (id) => (await stack.DB.prepare('SELECT * FROM earnings WHERE template_id = ?').bind(id).all()).results,
-      objects: () => mf.listDurableObjectIds('RunObject', 'coinslot'),
+      objects: () => mf.listDurableObjectIds('WalletObject', 'coinslot'),
       /** Ends objects as the runtime does when it needs the room: storage stays, memory goes. */
       async evict(ids) {
         for (const id of ids ?? (await stack.objects())) {
-          await mf.unsafeEvictDurableObject('coinslot', 'RunObject', { id }).catch((error) => {
+          await mf.unsafeEvictDurableObject('coinslot', 'WalletObject', { id }).catch((error) => {
             if (!error.message.includes('not currently running')) throw error;
           });
         }

@@ -19,13 +19,19 @@ const UPSERT: &str = "\
       duration_ms = excluded.duration_ms
     WHERE runs.tx IS NULL OR excluded.tx IS NOT NULL";
 
-/// Writes the row of a run, or updates it. A late write of an older row never removes a payment from it.
-pub(crate) async fn write(env: &Env, row: Row) -> Result<(), Refusal> {
+/// Writes the rows of runs, or updates them, all or none. A late write of an older row never removes a payment from it.
+pub(crate) async fn write(env: &Env, rows: &[Row]) -> Result<(), Refusal> {
     let db = env.d1("DB").map_err(fault("D1 binding"))?;
+    let upsert = db.prepare(UPSERT);
+    let queries: Result<_, _> = rows.iter().map(|row| upsert.clone().bind(&values(row.clone()))).collect();
+    db.batch(queries.map_err(fault("ledger"))?).await.map_err(fault("ledger")).map(drop)
+}
+
+fn values(row: Row) -> [JsValue; 17] {
     #[allow(clippy::cast_precision_loss)] // token counts and milliseconds are far below 2^53
     let number = |n: u64| JsValue::from_f64(n as f64);
     let text = |t: Option<String>| t.map_or(JsValue::NULL, JsValue::from);
-    let values = [
+    [
         row.id.into(),
         row.template_id.into(),
         row.creator_id.into(),
@@ -35,7 +41,7 @@ pub(crate) async fn write(env: &Env, row: Row) -> Result<(), Refusal> {
         text(row.asset),
         row.amount.into(),
         text(row.transaction),
-        row.status.into(),
+        row.status.as_ref().into(),
         text(row.code),
         row.model.into(),
         text(row.stop_reason),
@@ -43,9 +49,7 @@ pub(crate) async fn write(env: &Env, row: Row) -> Result<(), Refusal> {
         number(row.output_tokens),
         number(row.started_at),
         number(row.duration_ms),
-    ];
-    let query = db.prepare(UPSERT).bind(&values).map_err(fault("ledger"))?;
-    query.run().await.map_err(fault("ledger")).map(drop)
+    ]
 }
 
 /// A row of the ledger as its creator sees it.

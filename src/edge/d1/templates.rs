@@ -32,6 +32,8 @@ struct TemplateRow {
     published: u8,
     release: String,
     runs: u64,
+    #[serde(default)]
+    usual_ms: Option<u64>,
     /// A [`HireRow`] as JSON.
     #[serde(default)]
     hire: Option<String>,
@@ -57,6 +59,11 @@ struct HireRow {
 const COLUMNS: &str = "\
     t.id, t.creator_id, c.wallets, t.name, t.description, t.model, t.prompt, t.parameters, t.allow_user_message, \
     t.max_tokens, t.price, t.published, t.release, t.runs";
+
+/// The second longest of the template's last runs.
+const USUAL: &str = "\
+    (SELECT duration_ms FROM (SELECT duration_ms FROM runs WHERE template_id = t.id AND status = 'delivered'
+                              ORDER BY started_at DESC LIMIT 20) ORDER BY duration_ms DESC LIMIT 1 OFFSET 1) AS usual_ms";
 
 const HIRE: &str = "\
     json_object('handle', c.handle, 'slug', t.slug, 'creator', c.name, 'agent_id', a.agent_id, 'wallet', a.wallet,
@@ -96,7 +103,7 @@ fn size(template: &Template) -> usize {
 pub(crate) async fn find(env: &Env, handle: &str, slug: &str) -> Result<Option<Template>, Refusal> {
     let db = env.d1("DB").map_err(fault("D1 binding"))?;
     let by_path = format!(
-        "SELECT {COLUMNS} FROM templates t JOIN creators c ON c.id = t.creator_id
+        "SELECT {COLUMNS}, {USUAL} FROM templates t JOIN creators c ON c.id = t.creator_id
          WHERE c.handle = ?1 AND t.slug = ?2 AND c.deleted_at IS NULL"
     );
     let query = db.prepare(by_path).bind(&[handle.into(), slug.into()]);
@@ -193,5 +200,6 @@ fn template(row: TemplateRow) -> Result<Template, Refusal> {
             _ => Release::Settled,
         },
         runs: row.runs,
+        usual_ms: row.usual_ms,
     })
 }

@@ -1,5 +1,5 @@
-//! The Durable Objects' protocols (how they are called, and how they read a call), and a run object's storage.
+//! The Durable Objects' protocols (how they are called, and how they read a call), and a wallet object's storage.
 
-pub(crate) mod payers;
-pub(crate) mod run_store;
-pub(crate) mod runs;
+pub(crate) mod ledgers;
+pub(crate) mod wallet_store;
+pub(crate) mod wallets;

@@ -7,7 +7,7 @@ use crate::edge::d1::templates;
 use crate::edge::d1::templates::CapabilityQuery;
 use crate::edge::http::webhooks;
 use crate::edge::kv::{config, signing_keys};
-use crate::edge::objects::runs;
+use crate::edge::objects::wallets;
 use crate::edge::vault::Vault;
 use crate::edge::{clock, fault, files};
 use crate::routes::problem::Success;
@@ -18,7 +18,7 @@ use crate::rules::hire::capability::{Capability, PLATFORM_AGENT};
 use crate::rules::hire::contract;
 use crate::rules::hire::contract::{AgreedTerms, ContractState};
 use crate::rules::hire::webhook::SECRET_PREFIX;
-use crate::rules::ids::task_id;
+use crate::rules::ids::{task_id, wallet_object};
 use crate::rules::refusal::body::ErrorBody;
 use crate::rules::refusal::{ContractError, Refusal};
 use crate::wire::canonical::canonical;
@@ -73,7 +73,7 @@ async fn proposal(context: &mut RequestContext<'_>) -> Result<Proposal, Refusal>
         }
     }
     let now = clock::now();
-    let id = format!("ctr_{}", runs::random_hex()?);
+    let id = format!("ctr_{}", wallets::random_hex()?);
     let document = contract::complete(&draft, &capability, &id, now)?;
     let hash = hire::hash(&document);
     let unsigned = contract::with_signature(document, &hash, "", now);
@@ -138,17 +138,19 @@ async fn store(context: &mut RequestContext<'_>, id: &mut String) -> Result<Cont
     }
     let capability = capability_of(context.env, &document).await?;
     let agreed = check(context.env, &config, &contract, &capability)?;
-    let secret = format!("{SECRET_PREFIX}{}", base64::encode(runs::random_hex()?.as_bytes()));
+    let secret = format!("{SECRET_PREFIX}{}", base64::encode(wallets::random_hex()?.as_bytes()));
     let vault = Vault::new(context.env).map_err(fault("vault"))?;
     let sealed = vault.seal(&contracts::secret_owner(id), secret.as_bytes()).await.map_err(fault("vault"))?;
     let text = String::from_utf8(canonical(&document)).map_err(fault("contract"))?;
+    let network = config.hire_network().ok_or(Refusal::NotForSale)?;
+    let seekers_object = wallet_object(&network.id, agreed.seeker);
     let new = NewContract {
         id,
         template_id: &capability.template.id,
         creator_id: &capability.template.creator_id,
         document: &text,
         agreed: &agreed,
-        task_id: &task_id(id, &runs::random_hex()?),
+        task_id: &task_id(&seekers_object, &wallets::random_hex()?),
         webhook_secret: Some(sealed),
     };
     if !contracts::insert(context.env, new).await? {

@@ -10,14 +10,14 @@ use crate::edge::d1::contracts::Registered;
 use crate::edge::d1::templates;
 use crate::edge::d1::templates::CapabilityQuery;
 use crate::edge::kv::config;
-use crate::edge::objects::runs::Answer as RunAnswer;
+use crate::edge::objects::wallets::Answer as RunAnswer;
 use crate::edge::{clock, files};
 use crate::routes::paid_run::{check_payment, check_readiness, send};
 use crate::routes::reply::Reply;
 use crate::routes::request::{json_object, RequestContext, RequestHead};
 use crate::rules::hire::context::ContractContext;
 use crate::rules::hire::execution::{contract_quote, input_of, payment_of_seeker, why_over};
-use crate::rules::ids::object_of_contract;
+use crate::rules::ids::object_of_task;
 use crate::rules::record::run_request::{CallerRequest, Representation, RunRequest};
 use crate::rules::refusal::{InputError, Refusal};
 use crate::rules::run::Millis;
@@ -51,7 +51,9 @@ async fn execute(context: &mut RequestContext<'_>, id: &str) -> Reply {
     let quote = contract_quote(&config, &template, agreed, max_latency, &context.url())?;
     let head = RequestHead::read(context)?;
     let payment = match head.read_payment()? {
-        Some(mut presented) => payment_of_seeker(check_payment(&mut presented, &quote, &config), agreed),
+        Some(mut presented) => {
+            payment_of_seeker(check_payment(&mut presented, &quote, config.limits.window_needed()), agreed)
+        }
         None => Err(Refusal::PaymentRequired),
     };
     let input = input_of(&body, registered.contract.task.input_schema.as_ref(), &template, &config.limits);
@@ -61,7 +63,9 @@ async fn execute(context: &mut RequestContext<'_>, id: &str) -> Reply {
     let (wrong_input, unpaid) = (input.as_ref().err().cloned(), payment.as_ref().err().cloned());
     let begin_refusal = over.or(wrong_input).or(ready.err()).or(no_files).or(unpaid);
     let caller = CallerRequest {
-        object: object_of_contract(id),
+        object: object_of_task(&registered.task_id).ok_or(Refusal::Internal)?.to_owned(),
+        name: registered.task_id.clone(),
+        key: None,
         input: input.unwrap_or_default(),
         payment: payment.ok(),
         digest: digest(&json!(["HIRE", id, body])),
@@ -73,10 +77,12 @@ async fn execute(context: &mut RequestContext<'_>, id: &str) -> Reply {
         answer_by: arrived_at.saturating_add(max_wait(head.prefer)),
         ..RunRequest::new(&template, &config, caller)
     };
-    match send(context, &run_request).await? {
+    match send(context, &config, run_request).await? {
         RunAnswer::Task(report) => reply::of_execution(&report, head.prefer),
         RunAnswer::Refused(refused) => problem::of_execution(&refused, id, &quote, &registered.contract.terms.price),
-        answer @ (RunAnswer::Ready(_) | RunAnswer::Ended) => crate::routes::reply::of_run(answer, None),
+        answer @ (RunAnswer::Ready(_) | RunAnswer::Ended | RunAnswer::VerifyFirst) => {
+            crate::routes::reply::of_run(answer, None)
+        }
     }
 }
 

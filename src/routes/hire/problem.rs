@@ -1,7 +1,7 @@
 //! Refusals in HIRE's form: `status` and `contract_id` stand around the error.
 
 use crate::edge::fault;
-use crate::edge::objects::runs::Refused;
+use crate::edge::objects::wallets::Refused;
 use crate::routes::problem;
 use crate::routes::reply::Reply;
 use crate::rules::hire::task::RefusalDocument;

@@ -160,10 +160,13 @@ pub struct Limits {
     /// How many streams of one payer may show their text before they are settled (`release: verified`). Further ones
     /// show it when they are settled.
     pub outstanding_per_payer: u32,
-    /// How many executions of one seeker's contracts may be under way, or have failed within a day. They are limited
-    /// because Claude works, and the creator pays for it, before the seeker pays.
-    #[serde(alias = "inVainPerPayer")]
-    pub unpaid_executions_per_payer: u32,
+    /// How many runs of one wallet may be under way that are not settled. They are limited because Claude works, and
+    /// the creator pays for it, before the caller pays.
+    pub unpaid_per_wallet: u32,
+    /// How many runs of one wallet may have come to nothing by the payer's doing within a day.
+    pub unpaid_per_wallet_day: u32,
+    /// How many free tests an owner has in a day.
+    pub owner_tests_per_day: u32,
     /// The most calls of Claude for one run before it is paid, where the error is a temporary one.
     pub start_attempts: u8,
     /// The most calls of Claude for one run once it is paid.
@@ -178,6 +181,14 @@ impl Limits {
     /// payment be settled.
     pub const fn window_needed(&self) -> u64 {
         self.claude_begin_seconds.saturating_add(self.settle_margin_seconds)
+    }
+
+    /// As [`Self::window_needed`], for an answer that is settled when it is whole, of a template whose answers usually
+    /// take `usual` milliseconds. A payment with the window of our own terms is always long enough.
+    pub fn window_needed_for(&self, usual: Option<u64>) -> u64 {
+        let whole = usual.unwrap_or_default().div_ceil(1000).saturating_add(self.settle_margin_seconds);
+        let longest = self.max_timeout_seconds.saturating_sub(self.max_timeout_seconds / 4);
+        self.window_needed().max(whole.min(longest))
     }
 
     /// The same as `cache_seconds`, in milliseconds.
@@ -201,7 +212,9 @@ impl Default for Limits {
             claude_idle_seconds: 60,
             claude_total_seconds: 600,
             outstanding_per_payer: 3,
-            unpaid_executions_per_payer: 20,
+            unpaid_per_wallet: 8,
+            unpaid_per_wallet_day: 20,
+            owner_tests_per_day: 200,
             start_attempts: 3,
             paid_attempts: 3,
             cache_seconds: 5,

@@ -1,7 +1,6 @@
 //! Identifiers of payments: x402's extension `payment-identifier`, and the header `Idempotency-Key`. An identifier
-//! belongs to one payer and stands for one payment of one request. It proves nothing.
+//! belongs to one payer and stands for one run of one request. It proves nothing.
 
-use crate::rules::payment::Payment;
 use crate::rules::refusal::Refusal;
 use crate::wire::canonical::sha256_hex;
 use serde::{Deserialize, Serialize};
@@ -49,25 +48,21 @@ pub fn of_header(header: Option<&str>) -> Result<Option<String>, Refusal> {
     valid.then(|| Some(format!("idempotency-key:{key}"))).ok_or(Refusal::IdentifierInvalid)
 }
 
-/// The claim of one payment to one identifier.
+/// The idempotency key of a request: another payment of the same wallet with the same key and the same request gets the
+/// run that the first has bought. The price is not part of it, because it may change between two tries.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Claim {
+pub struct IdempotencyKey {
     /// The digest of the identifier.
-    pub identifier: String,
-    /// The digest of the request (method, path, query, body) and of the terms.
+    pub key: String,
+    /// The digest of the request: method, path, query, body.
     pub request: String,
-    /// The name of the payment, which is also the name of its run's object.
-    pub object: String,
 }
 
-impl Claim {
-    /// The claim of a payment that is presented with this identifier and this request.
-    pub fn new(identifier: &str, digest: &str, payment: &Payment) -> Self {
-        let terms = format!("{}|{}|{}|{}", payment.network, payment.asset, payment.amount, payment.pay_to);
-        Self {
-            identifier: sha256_hex(identifier.as_bytes()),
-            request: sha256_hex(format!("{digest}|{terms}").as_bytes()),
-            object: payment.name.clone(),
-        }
+impl IdempotencyKey {
+    /// The key of a request. A caller who sends both identifiers means the header, which stays the same when the client
+    /// signs another payment.
+    pub fn new(header: Option<&str>, extension: Option<&str>, request: &str) -> Option<Self> {
+        let identifier = header.or(extension)?;
+        Some(Self { key: sha256_hex(identifier.as_bytes()), request: request.to_owned() })
     }
 }

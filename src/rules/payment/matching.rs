@@ -7,13 +7,15 @@
 use super::identifier;
 use super::quote::{Offer, Quote, SCHEME};
 use super::Payment;
-use crate::rules::config::Limits;
 use crate::rules::refusal::Refusal;
 use crate::wire::canonical::sha256_hex;
 use crate::wire::evm::{Address, Authorization, PayloadError, Signed};
 use crate::wire::x402::{self, PaymentRequirements};
 use crate::wire::x402_v1;
 use serde_json::{Map, Value};
+
+/// By how many seconds the payer's clock may be ahead of ours.
+const CLOCKS_DIFFER: u64 = 60;
 
 /// A payment that has been read, but not compared with any terms.
 #[derive(Clone, Debug)]
@@ -77,12 +79,12 @@ pub enum PaymentCheck {
     Differs(Refusal, Option<Payment>),
 }
 
-/// Checks a payment against a quote at `now` (Unix seconds).
-pub fn check_payment(presented: &mut Presented, quote: &Quote, limits: &Limits, now: u64) -> PaymentCheck {
+/// Checks a payment against a quote at `now` (Unix seconds). It has to be valid for `window` seconds still.
+pub fn check_payment(presented: &mut Presented, quote: &Quote, window: u64, now: u64) -> PaymentCheck {
     if let Err(refusal) = check_signature(presented, quote) {
         return PaymentCheck::Forged(refusal);
     }
-    match match_payment(presented, quote, limits, now) {
+    match match_payment(presented, quote, window, now) {
         Ok(payment) => PaymentCheck::Matches(payment),
         Err(refusal) => PaymentCheck::Differs(refusal, identify(presented, quote)),
     }
@@ -101,8 +103,8 @@ pub fn check_signature(presented: &mut Presented, quote: &Quote) -> Result<(), R
     }
 }
 
-/// Compares a payment with the terms, at `now` (Unix seconds).
-pub fn match_payment(presented: &Presented, quote: &Quote, limits: &Limits, now: u64) -> Result<Payment, Refusal> {
+/// Compares a payment with the terms, at `now` (Unix seconds). It has to be valid for `window` seconds still.
+pub fn match_payment(presented: &Presented, quote: &Quote, window: u64, now: u64) -> Result<Payment, Refusal> {
     let offer = match &presented.chosen {
         ChosenOffer::V2(accepted) => offer_as_accepted(accepted, quote)?,
         ChosenOffer::V1 { .. } => presented.offer(quote).ok_or_else(|| mismatch("network"))?,
@@ -119,8 +121,13 @@ pub fn match_payment(presented: &Presented, quote: &Quote, limits: &Limits, now:
     }
     // The payment must stay valid until Claude has begun and the settlement is through. With a shorter one, a payer
     // could have answers begun that can never be settled.
-    if authorization.valid_before <= now.saturating_add(limits.window_needed()) {
+    if authorization.valid_before <= now.saturating_add(window) {
         return Err(Refusal::PaymentExpired);
+    }
+    // An authorization that stays valid for long could be presented, and come to nothing, again and again.
+    let longest = now.saturating_add(offer.v2.max_timeout_seconds).saturating_add(CLOCKS_DIFFER);
+    if authorization.valid_before > longest {
+        return Err(mismatch("authorization.validBefore"));
     }
     Ok(presented.on(offer))
 }

@@ -8,6 +8,7 @@ pub mod matching;
 pub mod quote;
 pub mod reconcile;
 
+use crate::rules::ids::wallet_object;
 use crate::wire::amount::Amount;
 use crate::wire::evm::Address;
 use serde::{Deserialize, Serialize};
@@ -39,9 +40,16 @@ pub struct Payment {
     pub valid_before: u64,
     /// 32 bytes in lower-case hex. The token accepts a nonce once.
     pub nonce: String,
-    /// The name of the run, which is 128 bits of a digest of network, asset, payer and nonce, in hex: everything that
-    /// is presented with these four is one run.
+    /// The name of the run in its wallet's object: 128 bits of a digest of network, asset, payer and nonce, in hex.
+    /// Everything that is presented with these four is one run.
     pub name: String,
     /// The digest of the signed payload. Only a caller who presents the same payload is shown the run.
     pub proof: String,
+}
+
+impl Payment {
+    /// The name of the payer's object, where all runs of this wallet are.
+    pub fn object(&self) -> String {
+        wallet_object(&self.network, self.payer)
+    }
 }

@@ -3,6 +3,8 @@
 use crate::rules::refusal::Refusal;
 use crate::rules::run::{Policy, Run, State};
 use crate::wire::anthropic::{StopReason, Usage};
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 
 /// What a row says beyond the state of the run machine.
 #[derive(Clone, Debug)]
@@ -25,7 +27,7 @@ pub struct Facts<'a> {
 }
 
 /// One row of the table `runs`, in the order of its columns.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Row {
     /// The run's id. A row that is written twice counts once.
     pub id: String,
@@ -42,7 +44,7 @@ pub struct Row {
     /// The transaction of the settlement.
     pub transaction: Option<String>,
     /// delivered, failed, refused, unknown, interrupted, refundable, reported or running.
-    pub status: &'static str,
+    pub status: Cow<'static, str>,
     /// The code of the refusal, if any.
     pub code: Option<String>,
     pub model: String,
@@ -83,7 +85,7 @@ pub fn row(run: &Run, facts: Facts<'_>) -> Row {
         asset,
         amount: if charged { price } else { "0".to_owned() },
         transaction: run.receipt().map(|r| r.transaction.clone()),
-        status,
+        status: Cow::Borrowed(status),
         code: refusal.map(|r| r.code().to_owned()),
         model: facts.model.to_owned(),
         stop_reason: facts.stop_reason.cloned().map(String::from),

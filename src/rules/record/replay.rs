@@ -3,7 +3,6 @@
 
 use super::events;
 use super::run_record::{RunRecord, RunStats};
-use super::run_request::RequestIdentity;
 use super::transcript::Transcript;
 use crate::rules::refusal::Refusal;
 use crate::rules::run::{Ending, Run, View};
@@ -13,40 +12,9 @@ use crate::wire::sse;
 #[derive(Clone, Copy)]
 pub struct Snapshot<'a> {
     pub run: &'a Run,
-    pub record: Option<&'a RunRecord>,
+    pub record: &'a RunRecord,
     pub stats: &'a RunStats,
     pub transcript: &'a Transcript,
-}
-
-/// Who is shown a run. While they wait, the object may begin another run (this one was refused), and that run
-/// must not be shown to them.
-#[derive(Clone, Debug)]
-pub enum Viewer {
-    /// Has presented the payment and the request.
-    Presenter(RequestIdentity),
-    /// Has the run's id.
-    Holder(String),
-    /// Has the id of the contract's task.
-    Seeker(String),
-}
-
-impl Viewer {
-    /// Whether the object's run is the one that they asked for.
-    pub fn may_see(&self, record: Option<&RunRecord>) -> bool {
-        record.is_some_and(|record| match self {
-            Viewer::Presenter(identity) => record.identity() == *identity,
-            Viewer::Holder(run_id) => record.run_id == *run_id,
-            Viewer::Seeker(task_id) => record.contract_context.as_ref().is_some_and(|c| c.task_id == *task_id),
-        })
-    }
-
-    /// What they are told when another run has taken the place of theirs.
-    pub fn replaced(&self) -> Refusal {
-        match self {
-            Viewer::Presenter(_) => Refusal::PaymentReused,
-            Viewer::Holder(_) | Viewer::Seeker(_) => Refusal::NotFound,
-        }
-    }
 }
 
 /// How far a follower has read.
@@ -110,7 +78,7 @@ pub struct Chunk {
 /// The events after `position`, which is moved behind them.
 pub fn next_chunk(snapshot: Snapshot<'_>, position: &mut ReadPosition) -> Chunk {
     let Snapshot { run, record, stats, transcript } = snapshot;
-    let run_id = record.map(|record| record.run_id.as_str());
+    let run_id = Some(record.run_id.as_str());
     let charged = run.receipt().is_some();
     if position.pieces == 0 {
         position.edition = transcript.edition;
@@ -125,7 +93,7 @@ pub fn next_chunk(snapshot: Snapshot<'_>, position: &mut ReadPosition) -> Chunk 
     } else {
         position.pieces = transcript.write_events(position.pieces, &mut bytes);
         match run.ending().filter(|_| position.pieces >= transcript.len()) {
-            Some(Ending::Done) => record.map(|record| record.done_event(stats, run.receipt())),
+            Some(Ending::Done) => Some(record.done_event(stats, run.receipt())),
             Some(Ending::Error(refusal)) => Some(events::error(&refusal, run_id, charged)),
             None => None,
         }

@@ -7,6 +7,7 @@ use super::run_request::{RequestIdentity, RunRequest};
 use crate::rules::hire::context::ContractContext;
 use crate::rules::hire::task::TaskFacts;
 use crate::rules::ids::run_path;
+use crate::rules::payment::identifier::IdempotencyKey;
 use crate::rules::payment::Payment;
 use crate::rules::record::ledger_row::{row, Facts, Row};
 use crate::rules::refusal::body::ErrorBody;
@@ -29,6 +30,9 @@ pub struct RunRecord {
     /// `None`: an owner's test.
     pub payment: Option<Payment>,
     pub digest: String,
+    /// `None`: the request had none.
+    #[serde(default)]
+    pub key: Option<IdempotencyKey>,
     /// When the payment was presented.
     pub started_at: Millis,
     /// `None`: the run executes no contract.
@@ -82,6 +86,7 @@ impl RunRecord {
             max_tokens: request.max_tokens,
             payment: request.payment,
             digest: request.digest,
+            key: request.key,
             started_at: now,
             contract_context: request.contract_context,
         }
@@ -151,7 +156,7 @@ impl RunRecord {
         let row = self.row(run, stats, self.started_at);
         json_text(&RunStatus {
             run: &self.run_id,
-            status: row.status,
+            status: &row.status,
             model: &self.model,
             started_at: self.started_at,
             charged: charge_is_known.then_some(charged),
@@ -184,7 +189,7 @@ struct RunDocument<'a> {
 #[derive(Serialize)]
 struct RunStatus<'a> {
     run: &'a str,
-    status: &'static str,
+    status: &'a str,
     model: &'a str,
     #[serde(rename = "startedAt")]
     started_at: Millis,

@@ -4,6 +4,7 @@ use crate::rules::config::{Config, Limits};
 use crate::rules::hire::context::ContractContext;
 use crate::rules::hire::instructions::{instructions, structured_output_schema};
 use crate::rules::hire::output::OutputType;
+use crate::rules::payment::identifier::IdempotencyKey;
 use crate::rules::payment::Payment;
 use crate::rules::refusal::Refusal;
 use crate::rules::run::{Millis, Policy, Release, Terms};
@@ -38,6 +39,12 @@ pub struct RunRequest {
     pub payment: Option<Payment>,
     /// The name of the object that keeps the run.
     pub object: String,
+    /// The run's name there: the payment's, the id of the contract's task, or random for an owner's test.
+    pub name: String,
+    /// `None`: the request has none.
+    pub key: Option<IdempotencyKey>,
+    /// The URL of the facilitator that has verified the payment already.
+    pub verified_by: Option<String>,
     /// Digest of method, path, query and body: one payment buys one request.
     pub digest: String,
     pub representation: Representation,
@@ -63,6 +70,13 @@ pub struct RenderedPrompt {
     pub format: Option<Value>,
 }
 
+impl RenderedPrompt {
+    /// Its length in bytes, without the schema of its format.
+    pub fn size(&self) -> usize {
+        self.system.reveal().len().saturating_add(self.user.reveal().len())
+    }
+}
+
 /// What a caller presented. Whoever presents the same payment and the same request is shown the same run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestIdentity {
@@ -82,6 +96,8 @@ impl RequestIdentity {
 /// The caller's part of a request: everything that is not the template's. See [`RunRequest`] for each field.
 pub struct CallerRequest {
     pub object: String,
+    pub name: String,
+    pub key: Option<IdempotencyKey>,
     pub input: Input,
     pub payment: Option<Payment>,
     pub digest: String,
@@ -102,12 +118,22 @@ impl RunRequest {
             input: caller.input,
             payment: caller.payment,
             object: caller.object,
+            name: caller.name,
+            key: caller.key,
+            verified_by: None,
             digest: caller.digest,
             representation: caller.representation,
             begin_refusal: caller.begin_refusal,
             contract_context: None,
             answer_by: 0,
         }
+    }
+
+    /// About how many bytes it holds.
+    pub fn size(&self) -> usize {
+        let values = self.input.values.values().map(String::len).sum::<usize>();
+        let message = self.input.user_message.as_ref().map_or(0, String::len);
+        self.prompt.reveal().len().saturating_add(values).saturating_add(message)
     }
 
     pub fn identity(&self) -> RequestIdentity {

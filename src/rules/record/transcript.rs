@@ -12,7 +12,7 @@ const BATCH: usize = 64 * 1024;
 const EDITION: u64 = 1_000_000;
 
 /// The text of an answer, in the pieces in which it arrived.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Transcript {
     text: String,
     /// Where each piece ends in `text`.
@@ -21,6 +21,13 @@ pub struct Transcript {
     saved: usize,
     /// The number of this attempt at the answer. When Claude is asked again, the text begins anew.
     pub edition: u32,
+}
+
+/// The first edition has the number 1, so that no later one has its ids.
+impl Default for Transcript {
+    fn default() -> Self {
+        Self { text: String::new(), ends: Vec::new(), saved: 0, edition: 1 }
+    }
 }
 
 impl Transcript {
@@ -58,11 +65,16 @@ impl Transcript {
         self.ends.is_empty()
     }
 
-    fn pieces(&self, position: usize) -> impl Iterator<Item = &str> {
-        let start = match position.checked_sub(1) {
+    /// Where the piece at `position` begins in `text`.
+    fn start_of(&self, position: usize) -> usize {
+        match position.checked_sub(1) {
             Some(before) => self.ends.get(before).copied().unwrap_or(self.text.len()),
             None => 0,
-        };
+        }
+    }
+
+    fn pieces(&self, position: usize) -> impl Iterator<Item = &str> {
+        let start = self.start_of(position);
         self.ends.iter().skip(position).scan(start, |from, &end| {
             let piece = self.text.get(*from..end);
             *from = end;
@@ -103,7 +115,7 @@ impl Transcript {
 
     /// The bytes of text that are in no checkpoint yet.
     pub fn unsaved_bytes(&self) -> usize {
-        self.pieces(self.saved).map(str::len).sum()
+        self.text.len().saturating_sub(self.start_of(self.saved))
     }
 
     /// The pieces that are in no checkpoint yet, with the position of the first.

@@ -99,7 +99,7 @@ pub enum Refusal {
     IdentifierInvalid,
     /// The operator requires an identifier with every payment.
     IdentifierMissing,
-    /// The identifier belongs to another payment, or to another request.
+    /// The identifier belongs to a run of another request.
     IdentifierReused,
     /// The payer is not the contract's seeker.
     SeekerMismatch,
@@ -107,8 +107,11 @@ pub enum Refusal {
     ContractInputDiffers,
     /// The contract allows no other execution.
     RetriesExhausted,
-    /// The seeker has too many executions that are under way or were not paid for.
-    TooManyUnpaidExecutions,
+    /// The wallet has too many runs that are not settled, or that came to nothing within a day. `Retry-After` is in
+    /// seconds.
+    TooManyUnpaidRuns { retry_after: u32 },
+    /// The owner has had as many free tests within a day as the operator allows.
+    TooManyOwnerTests { retry_after: u32 },
     /// The contract has ended, and its result is not kept any more.
     ContractEnded,
     /// The payment has been used with another request, or by someone else.
@@ -191,7 +194,8 @@ impl Refusal {
             Self::SeekerMismatch => "SEEKER_MISMATCH",
             Self::ContractInputDiffers => "CONTRACT_INPUT_DIFFERS",
             Self::RetriesExhausted => "RETRIES_EXHAUSTED",
-            Self::TooManyUnpaidExecutions => "TOO_MANY_UNPAID_EXECUTIONS",
+            Self::TooManyUnpaidRuns { .. } => "TOO_MANY_UNPAID_RUNS",
+            Self::TooManyOwnerTests { .. } => "TOO_MANY_OWNER_TESTS",
             Self::ContractEnded => "CONTRACT_ENDED",
             Self::PaymentReused => "PAYMENT_REUSED",
             Self::PaymentInvalid { .. } => "PAYMENT_INVALID",
@@ -248,8 +252,8 @@ impl Refusal {
                 "Send x402's payment-identifier with the payment, or an Idempotency-Key.".to_owned()
             }
             Self::IdentifierReused => {
-                "This identifier belongs to another payment or another request: present that payment again, or use \
-                 another identifier. This request was not run."
+                "This identifier belongs to a run of another request: see `run`, or use another identifier. This \
+                 request was not run, and this payment is untouched."
                     .to_owned()
             }
             Self::SeekerMismatch => "The payment is not of the contract's seeker. Nothing was charged.".to_owned(),
@@ -257,10 +261,12 @@ impl Refusal {
                 "This contract is executed with another input already. One contract is one task.".to_owned()
             }
             Self::RetriesExhausted => "The contract's retry_policy allows no other execution.".to_owned(),
-            Self::TooManyUnpaidExecutions => {
-                "Too many executions for this wallet are under way, or came to nothing within a day. Nothing was charged."
+            Self::TooManyUnpaidRuns { .. } => {
+                "Too many runs of this wallet are not settled yet, or came to nothing within a day. Nothing was charged; \
+                 present the same payment again later."
                     .to_owned()
             }
+            Self::TooManyOwnerTests { .. } => "You have used up your free tests for today.".to_owned(),
             Self::ContractEnded => {
                 "This contract has come to its end (see its state). This request was not executed.".to_owned()
             }
@@ -304,7 +310,7 @@ impl Refusal {
     /// Whether a caller can be told that they were charged, or were not. Where the settlement is in doubt or belongs to
     /// another run, they can be told neither.
     pub const fn knows_charge(&self) -> bool {
-        !matches!(self, Self::SettlementUnknown | Self::PaymentReused | Self::IdentifierReused)
+        !matches!(self, Self::SettlementUnknown | Self::PaymentReused | Self::IdentifierReused | Self::Internal)
     }
 
     /// Whether it says nothing about the work that was asked for: with another payment, or the same one later, the
@@ -342,7 +348,9 @@ impl Refusal {
             Self::FacilitatorUnavailable | Self::SettlementUnknown => Retry::After(5),
             Self::PaymentNotYetValid | Self::Interrupted => Retry::After(1),
             Self::KeyMissing | Self::KeyDisabled | Self::SigningKeyMissing => Retry::After(600),
-            Self::TooManyUnpaidExecutions => Retry::After(3600),
+            Self::TooManyUnpaidRuns { retry_after } | Self::TooManyOwnerTests { retry_after } => {
+                Retry::After(*retry_after)
+            }
             Self::NotFound
             | Self::MethodNotAllowed { .. }
             | Self::BodyTooLarge { .. }

@@ -28,6 +28,8 @@ pub enum ModelError {
     Unreachable,
     /// 504, or nothing came within our own limit.
     TimedOut,
+    /// The payment's window was over before the answer could be settled.
+    WindowOver,
     /// An `error` event after the answer had begun.
     Broken,
     /// The stream ended without `message_stop`.
@@ -64,6 +66,7 @@ impl ModelError {
             Self::Upstream => "CLAUDE_ERROR",
             Self::Unreachable => "CLAUDE_UNREACHABLE",
             Self::TimedOut => "CLAUDE_TIMEOUT",
+            Self::WindowOver => "PAYMENT_WINDOW_OVER",
             Self::Broken => "CLAUDE_STREAM_ERROR",
             Self::CutOff => "CLAUDE_CUT_OFF",
             Self::Declined => "CLAUDE_REFUSED",
@@ -89,6 +92,9 @@ impl ModelError {
             Self::Upstream => "Claude had an internal error. Try again in a moment.",
             Self::Unreachable => "Claude cannot be reached. Try again in a moment.",
             Self::TimedOut => "Claude did not answer in time. Try again in a moment.",
+            Self::WindowOver => {
+                "The payment's time window was over before the answer was whole. Sign one with a longer window."
+            }
             Self::Broken => "Claude reported an error in the middle of its answer.",
             Self::CutOff => "Claude's answer broke off before its end.",
             Self::Declined => "Claude declined to answer this input.",
@@ -104,7 +110,7 @@ impl ModelError {
     pub const fn retry(self) -> Retry {
         match self {
             Self::KeyInvalid | Self::Permission | Self::Billing | Self::ModelRetired => Retry::Never,
-            Self::TooLong | Self::Rejected | Self::Declined | Self::Truncated => Retry::Never,
+            Self::TooLong | Self::Rejected | Self::Declined | Self::Truncated | Self::WindowOver => Retry::Never,
             // Without `retry-after` a 429 is a spend cap: waiting does not help soon.
             Self::RateLimited { retry_after: None } => Retry::After(3600),
             Self::RateLimited { retry_after: Some(s) } => Retry::After(s),
@@ -127,7 +133,7 @@ impl ModelError {
             Self::OutputMismatch { repair } => repair.then_some(0),
             Self::KeyInvalid | Self::Permission | Self::Billing | Self::ModelRetired => None,
             Self::TooLong | Self::Rejected | Self::Declined | Self::CallerGone => None,
-            Self::DeadlineMissed | Self::Truncated => None,
+            Self::DeadlineMissed | Self::Truncated | Self::WindowOver => None,
             // Without `retry-after` it is a spend cap. After a time-out the caller has waited long enough.
             Self::RateLimited { retry_after: None } | Self::TimedOut => None,
         }

@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 pub use vocabulary::*;
 
 mod queries;
+mod settlement;
 mod vocabulary;
 
 use vocabulary::{after_restart, back_off, cancelling_model_call};
@@ -108,6 +109,8 @@ pub struct Run {
     due: Option<Millis>,
     /// How often the alarm has acted in this state.
     rounds: u8,
+    /// How often a facilitator was asked to settle.
+    settles: u8,
     /// When the run came to rest, in Unix milliseconds.
     rested_at: Millis,
 }
@@ -130,6 +133,7 @@ impl Run {
             ledger_row_due: false,
             due: None,
             rounds: 0,
+            settles: 0,
             rested_at: 0,
         }
     }
@@ -144,12 +148,12 @@ impl Run {
         use Effect::*;
         match (self.state.clone(), event) {
             // The payment is presented, for the first time or again.
-            (State::New | State::Refused(_) | State::Failed(_), Event::Presented) => {
-                *self = self.next(self.terms.clone());
+            (State::New, Event::Presented) => {
                 self.attempts = 1;
                 match self.terms.policy {
-                    Policy::Free => self.to(State::Verified, &[Clear, Save, CallModel]),
-                    Policy::OnStart | Policy::OnResult => self.to(State::Presented, &[Clear, Save, Verify]),
+                    Policy::Free => self.to(State::Verified, &[CallModel]),
+                    // Nothing is stored before the payment is verified: until then anybody may have presented it.
+                    Policy::OnStart | Policy::OnResult => self.to(State::Presented, &[Verify]),
                 }
             }
             (State::Interrupted(error), Event::Presented) => self.ask_again(error, None, moment),
@@ -165,35 +169,34 @@ impl Run {
             // Verify.
             (State::Presented, Event::Verified) => {
                 self.model_called = true;
-                self.to(State::Verified, &[Save, CallModel])
-            }
-            (State::Presented, Event::VerifyRefused(refusal)) if self.terms.detached => {
-                self.rest(State::Refused(refusal), moment)
+                let call = self.saved_if_detached(&[CallModel]);
+                self.to(State::Verified, &call)
             }
             (State::Presented, Event::VerifyRefused(refusal)) => {
                 self.rested_at = moment.now;
-                self.to(State::Refused(refusal), &[Save])
+                self.to(State::Refused(refusal), &[])
             }
 
             // Claude answers, and the money has not moved.
             (State::Verified, Event::Began) => match self.terms.policy {
-                Policy::Free => self.to(State::Streaming, &[Save]),
+                Policy::Free => self.to(State::Streaming, &[]),
                 Policy::OnStart => self.to(answering(false, Answer::Writing), &[StartGrace]),
                 Policy::OnResult => self.to(answering(false, Answer::Writing), &[]),
             },
             (State::Answering { settling: false, .. }, Event::FirstText | Event::GraceElapsed)
                 if self.terms.policy == Policy::OnStart =>
             {
-                self.to(answering(true, Answer::Writing), &[Save, Settle])
+                self.settle(Answer::Writing)
             }
-            (State::Answering { settling: false, .. }, Event::Ended) => {
-                self.to(answering(true, Answer::Whole), &[Save, Settle])
-            }
+            (State::Answering { settling: false, .. }, Event::Ended) => self.settle(Answer::Whole),
             (State::Verified | State::Answering { settling: false, .. }, Event::Broke { error, .. }) => {
                 self.start_again(error, moment)
             }
             (State::Verified | State::Streaming, Event::BackOffElapsed) if self.backing_off.take().is_some() => {
-                vec![Save, CallModel]
+                match self.receipt.is_some() {
+                    true => vec![Save, CallModel],
+                    false => self.saved_if_detached(&[CallModel]),
+                }
             }
 
             // The run is not paid, and no caller is left.
@@ -211,11 +214,13 @@ impl Run {
             }
 
             // Claude answers while the payment is being settled.
+            // Text that nobody has seen need not outlive a restart: Claude is called again, once the payment is found.
             (State::Answering { settling: true, answer: Answer::Writing }, Event::Ended) => {
-                self.to(answering(true, Answer::Whole), &[Save])
+                let save = if self.is_shown_early() { &[Save][..] } else { &[] };
+                self.to(answering(true, Answer::Whole), save)
             }
             (State::Answering { settling: true, answer: Answer::Writing }, Event::Broke { error, .. }) => {
-                self.to(answering(true, Answer::Broken(error)), &[Save])
+                self.to(answering(true, Answer::Broken(error)), &[])
             }
             (State::SettlementUnknown { looking, answer: Answer::Writing }, Event::Ended) => {
                 self.to(State::SettlementUnknown { looking, answer: Answer::Whole }, &[Save, WriteLedgerRow])
@@ -268,9 +273,11 @@ impl Run {
                     // would give the same answers.
                     Evidence::Unspent if said_spent => self.unknown(answer, moment),
                     // An incomplete answer is only settled if a caller waits, for whom Claude is then called again.
+                    // After the last settle, the chain is only watched until the payment's time is over.
+                    Evidence::Unspent if self.settles >= MAX_SETTLES => self.unknown(answer, moment),
                     Evidence::Unspent if awaited || !matches!(answer, Answer::Broken(_)) => {
                         self.awaited = false;
-                        self.to(answering(true, answer), &[Save, Settle])
+                        self.settle(answer)
                     }
                     Evidence::Unspent | Evidence::Spent(_) | Evidence::Nothing => self.unknown(answer, moment),
                 }
@@ -287,11 +294,6 @@ impl Run {
             (State::Streaming, Event::Broke { error, no_text: false }) => self.interrupt(error, moment),
 
             // The object has restarted, so nothing is under way.
-            (State::Presented, Event::Restarted) if self.terms.detached => self.to(State::Presented, &[Save, Verify]),
-            (State::Presented, Event::Restarted) => {
-                self.rested_at = moment.now;
-                self.to(State::New, &[Save])
-            }
             (State::Verified | State::Answering { settling: false, .. }, Event::Restarted) if self.terms.detached => {
                 self.uncount_waiting_call();
                 self.start_again(ModelError::CutOff, moment)
@@ -310,9 +312,6 @@ impl Run {
                 self.awaited |= answer == Answer::Writing;
                 let answer = after_restart(answer);
                 self.to(State::SettlementUnknown { looking: true, answer }, &[Save, Reconcile])
-            }
-            (State::Streaming, Event::Restarted) if self.terms.policy == Policy::Free => {
-                self.rest(State::Failed(ModelError::CutOff), moment)
             }
             (State::Streaming, Event::Restarted) => {
                 self.uncount_waiting_call();
@@ -335,6 +334,13 @@ impl Run {
     fn to(&mut self, state: State, effects: &[Effect]) -> Vec<Effect> {
         self.state = state;
         effects.to_vec()
+    }
+
+    /// The effects of a run that is not paid. Only one that goes on without its callers has to be found again after a
+    /// restart; of any other, nothing is stored before money moves.
+    fn saved_if_detached(&self, effects: &[Effect]) -> Vec<Effect> {
+        let save: &[Effect] = if self.terms.detached { &[Effect::Save] } else { &[] };
+        [save, effects].concat()
     }
 
     /// Goes to a state in which the run rests, and which the ledger records.
@@ -362,7 +368,8 @@ impl Run {
             Some(wait) => {
                 self.attempts = self.attempts.saturating_add(1);
                 self.backing_off = Some(wait);
-                self.to(State::Verified, &[Effect::Clear, Effect::Save, Effect::BackOff])
+                let back_off = self.saved_if_detached(&[Effect::BackOff]);
+                self.to(State::Verified, &[vec![Effect::Clear], back_off].concat())
             }
         }
     }
@@ -371,48 +378,6 @@ impl Run {
     fn uncount_waiting_call(&mut self) {
         let waiting = u8::from(self.backing_off.take().is_some());
         self.attempts = self.attempts.saturating_sub(waiting);
-    }
-
-    /// The money has moved.
-    fn settled(&mut self, receipt: Receipt, answer: Answer, moment: Moment) -> Vec<Effect> {
-        self.receipt = Some(receipt);
-        self.attempts = 1;
-        self.due = None;
-        self.unpaid_text_shown = false;
-        match (answer, self.terms.release) {
-            (Answer::Writing, _) => self.to(State::Streaming, &[Effect::Save]),
-            (Answer::Whole, _) => self.rest(State::Delivered, moment),
-            // Nothing was released yet, so a new edition can replace the incomplete one.
-            (Answer::Broken(error), Release::Settled) => self.ask_again(error, Some(1), moment),
-            (Answer::Broken(error), Release::Verified) => self.interrupt(error, moment),
-        }
-    }
-
-    /// The money has not moved, and never will.
-    fn never(&mut self, reason: Option<String>, moment: Moment) -> Vec<Effect> {
-        self.unpaid(Refusal::SettlementRejected { reason }, moment)
-    }
-
-    /// Ends without a payment, and stops Claude.
-    fn unpaid(&mut self, refusal: Refusal, moment: Moment) -> Vec<Effect> {
-        self.unpaid_text_shown |= self.is_outstanding();
-        cancelling_model_call(self.rest(State::Refused(refusal), moment))
-    }
-
-    /// It is not known whether the money has moved, so the alarm looks for evidence after a wait.
-    fn unknown(&mut self, answer: Answer, moment: Moment) -> Vec<Effect> {
-        let first = self.due.is_none();
-        let rounds = self.rounds;
-        let over = moment.now > self.terms.valid_until.saturating_add(EVIDENCE_LAG);
-        let wait = if over { RECONCILE_WAIT_LATE } else { back_off(BACK_OFF, rounds, RECONCILE_WAIT_MAX, moment) };
-        let state = State::SettlementUnknown { looking: false, answer };
-        let effects = match first {
-            true => self.rest(state, moment),
-            false => self.to(state, &[Effect::Save]),
-        };
-        self.rounds = rounds.saturating_add(1);
-        self.due = Some(moment.now.saturating_add(wait));
-        effects
     }
 
     fn may_ask_again(&self, error: ModelError) -> bool {

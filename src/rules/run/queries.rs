@@ -1,8 +1,8 @@
 //! Questions about a run, which do not change it.
 
 use super::{
-    Answer, Ending, Millis, ModelError, Policy, Receipt, Refusal, Release, Run, State, Terms, View, HEARTBEAT,
-    RECORD_AGAIN, RETENTION, RETENTION_IN_DOUBT, RETENTION_UNVERIFIED,
+    Answer, Ending, Millis, ModelError, Policy, Receipt, Refusal, Release, Run, State, Terms, View, EVIDENCE_LAG,
+    HEARTBEAT, RECORD_AGAIN, RETENTION, RETENTION_IN_DOUBT,
 };
 
 impl Run {
@@ -67,13 +67,45 @@ impl Run {
         self.unpaid_text_shown || (self.is_shown_early() && self.is_settling())
     }
 
-    fn is_shown_early(&self) -> bool {
+    pub(super) fn is_shown_early(&self) -> bool {
         self.terms.release == Release::Verified && self.terms.policy == Policy::OnStart
     }
 
-    /// Whether nothing of the run is outstanding any more: it is paid, or has ended without unpaid text.
-    pub fn is_cleared(&self) -> bool {
-        self.receipt.is_some() || (self.is_replaceable() && self.state != State::New && !self.is_outstanding())
+    /// Whether Claude works, or will, for a payment that is not settled, or may not be. Once the payment's time is over,
+    /// a settlement in doubt does not keep the wallet from other runs: it may never be known.
+    pub fn is_unsettled(&self, now: Millis) -> bool {
+        let unsettled = match &self.state {
+            State::Presented | State::Verified | State::Answering { .. } => true,
+            State::SettlementUnknown { .. } => now <= self.terms.valid_until.saturating_add(EVIDENCE_LAG),
+            _ => false,
+        };
+        unsettled && self.terms.policy != Policy::Free
+    }
+
+    /// Whether Claude worked and nothing was paid, by the payer's doing: they hung up, the payment was refused when it
+    /// was settled, its window was too short, or their contract asked for what could not be had.
+    pub fn is_unpaid_by_payer(&self) -> bool {
+        let by_payer = match &self.state {
+            State::Refused(Refusal::SettlementRejected { .. }) => true,
+            State::Failed(ModelError::CallerGone | ModelError::WindowOver) => true,
+            State::Failed(ModelError::DeadlineMissed | ModelError::OutputMismatch { .. } | ModelError::Truncated) => {
+                self.terms.detached
+            }
+            _ => false,
+        };
+        by_payer && self.model_called
+    }
+
+    /// Whether anything is kept of the run: its payment was good, or it needs none.
+    pub fn is_kept(&self) -> bool {
+        let of_no_payment = matches!(self.state, State::New | State::Presented);
+        !of_no_payment && (self.model_called || self.terms.policy == Policy::Free)
+    }
+
+    /// Whether nothing will happen to the run any more, and the ledger has its row.
+    pub fn is_closed(&self) -> bool {
+        let is_end = matches!(self.state, State::Delivered | State::Refused(_) | State::Failed(_) | State::Reported(_));
+        is_end && !self.ledger_row_due
     }
 
     /// The error of Claude with which the run has ended, if it has ended so.
@@ -148,18 +180,10 @@ impl Run {
         resting && now >= self.expires_at()
     }
 
-    fn expires_at(&self) -> Millis {
+    /// When the run may be deleted, once it rests.
+    pub fn expires_at(&self) -> Millis {
         let keep = match &self.state {
             State::SettlementUnknown { .. } | State::Refundable(_) => RETENTION_IN_DOUBT,
-            // The number of executions of a contract is kept, and so is text that was not paid.
-            _ if self.unpaid_text_shown || self.terms.detached => RETENTION,
-            State::New => RETENTION_UNVERIFIED,
-            State::Refused(
-                Refusal::PaymentInvalid { .. }
-                | Refusal::PaymentReused
-                | Refusal::FacilitatorUnavailable
-                | Refusal::Internal,
-            ) => RETENTION_UNVERIFIED,
             _ => RETENTION,
         };
         let keep = self.rested_at.saturating_add(keep);
@@ -183,7 +207,7 @@ impl Run {
 
     /// When the alarm is due, if at all.
     pub fn deadline(&self, now: Millis) -> Option<Millis> {
-        if self.state == State::New && self.rested_at == 0 {
+        if self.state == State::New {
             return None;
         }
         let usual = match (self.is_busy(), self.ledger_row_due) {

@@ -37,8 +37,8 @@ pub const RECONCILE_WAIT_LATE: Millis = 60 * 60 * 1000;
 pub const REPORT_AGAIN: Millis = 30 * 1000;
 /// The longest such wait.
 pub const REPORT_AGAIN_MAX: Millis = 2 * 60 * 60 * 1000;
-/// How long a run is kept whose payment was never verified, so that anybody may have presented it.
-pub const RETENTION_UNVERIFIED: Millis = 60 * 1000;
+/// How often a facilitator is asked to settle one payment.
+pub const MAX_SETTLES: u8 = 5;
 /// The wait before a ledger row is written again that could not be written.
 pub const RECORD_AGAIN: Millis = 30 * 1000;
 
@@ -70,22 +70,6 @@ pub struct Terms {
     /// The time until which a failed run has to be remembered.
     #[serde(default)]
     pub kept_until: Option<Millis>,
-}
-
-impl Terms {
-    /// The terms of an owner's test.
-    pub const fn free() -> Self {
-        Self {
-            policy: Policy::Free,
-            release: Release::Settled,
-            start_attempts: 1,
-            paid_attempts: 0,
-            valid_until: 0,
-            detached: false,
-            due_by: None,
-            kept_until: None,
-        }
-    }
 }
 
 /// When the text of a stream is shown.

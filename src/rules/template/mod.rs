@@ -64,6 +64,8 @@ pub struct Template {
     pub release: Release,
     /// The number of runs that have ended, without those of the owner.
     pub runs: u64,
+    /// How long the last delivered runs took, in milliseconds, without the longest one. `None`: there are too few.
+    pub usual_ms: Option<u64>,
 }
 
 /// The longest name of a parameter, in bytes.

@@ -1,6 +1,7 @@
-//! The run objects' protocol, both sides of it: how a route calls the object of a payment or a contract, and how the
-//! object reads the call and answers it.
+//! The wallet objects' protocol, both sides of it: how a route calls the object of a wallet, and how the object reads
+//! the call and answers it.
 
+use crate::edge::body_reader::BodyReader;
 use crate::edge::body_writer;
 use crate::edge::fault;
 use crate::rules::hire::task::TaskReport;
@@ -8,17 +9,16 @@ use crate::rules::ids::object_of;
 use crate::rules::ids::object_of_task;
 use crate::rules::record::run_request::RunRequest;
 use crate::rules::refusal::Refusal;
-use crate::rules::run::Millis;
 use futures::future::{self, Either, LocalBoxFuture};
-use futures::{FutureExt, StreamExt};
+use futures::FutureExt;
 use js_sys::{Function, Promise};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use wasm_bindgen_futures::JsFuture;
-use worker::{Env, Method, Request, RequestInit, Response, Result, Stub};
+use worker::{Env, Error, Method, Request, RequestInit, Response, Result, Stub};
 
 /// The binding of the objects' namespace.
-const NAMESPACE: &str = "RUNS";
+const NAMESPACE: &str = "WALLETS";
 /// The header that says what the body is, where the route has to make another response of it.
 const KIND: &str = "x-coinslot-kind";
 /// The body is a [`Refused`].
@@ -28,11 +28,13 @@ const TASK: &str = "task";
 /// There is no body: the caller has read everything.
 const ENDED: &str = "ended";
 /// A call by a stub needs a URL, of which the object reads the path alone.
-const ORIGIN: &str = "https://run";
+const ORIGIN: &str = "https://wallet";
 
 /// The object's answer where there is no run to show.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Refused {
+    /// The route is to verify the payment and present it again. Then the refusal says nothing.
+    pub(crate) verify_first: bool,
     pub(crate) refusal: Refusal,
     /// The run's id, where a run exists.
     pub(crate) run: Option<String>,
@@ -45,19 +47,15 @@ pub(crate) struct Refused {
 /// A refusal where no run is known.
 impl From<Refusal> for Box<Refused> {
     fn from(refusal: Refusal) -> Self {
-        Box::new(Refused { refusal, run: None, settlement: Vec::new(), charged: false })
+        Box::new(Refused { verify_first: false, refusal, run: None, settlement: Vec::new(), charged: false })
     }
 }
 
-/// What another object learns of a run.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub(crate) struct RunSummary {
-    /// The object knows no run.
-    pub(crate) new: bool,
-    /// The run has failed or was refused: what was reserved for it is free again.
-    pub(crate) failed: bool,
-    /// It is paid, or has failed without its text having been shown.
-    pub(crate) cleared: bool,
+impl Refused {
+    pub(crate) fn verify_first() -> Self {
+        let (refusal, settlement) = (Refusal::PaymentRequired, Vec::new());
+        Self { verify_first: true, refusal, run: None, settlement, charged: false }
+    }
 }
 
 // The route's side.
@@ -70,6 +68,8 @@ pub(crate) enum Answer {
     Ended,
     Task(Box<TaskReport>),
     Refused(Refused),
+    /// The payment is to be verified and presented again.
+    VerifyFirst,
 }
 
 /// Presents a payment (or an owner's test) to its object.
@@ -87,7 +87,7 @@ pub(crate) async fn present(
     let (body, writer) = body_writer::pipe().map_err(|_| Refusal::Internal)?;
     let mut init = RequestInit::new();
     init.with_method(Method::Post).with_body(Some(body.into()));
-    let request = Request::new_with_init(ORIGIN, &init).map_err(fault("run object"))?;
+    let request = Request::new_with_init(ORIGIN, &init).map_err(fault("wallet object"))?;
     let answer = stub.fetch_with_request(request);
     let until_disconnected = async {
         let _ = writer.write(&line).await;
@@ -99,7 +99,7 @@ pub(crate) async fn present(
     };
     writer.close().await;
     // Without a response the caller has disconnected, so this refusal is dropped.
-    read_answer(response.ok_or(Refusal::Internal)?.map_err(fault("run object"))?).await
+    read_answer(response.ok_or(Refusal::Internal)?.map_err(fault("wallet object"))?).await
 }
 
 /// Resolves when the caller disconnects.
@@ -124,16 +124,10 @@ pub(crate) async fn follow(env: &Env, run: &str, last_event_id: Option<u64>) -> 
     get(env, object, &format!("/follow/{run}/{after}")).await
 }
 
-/// What has become of an object's run.
-pub(crate) async fn summary(env: &Env, object: &str) -> std::result::Result<RunSummary, Refusal> {
-    let response = stub(env, object)?.fetch_with_str(&format!("{ORIGIN}/summary")).await;
-    response.map_err(fault("run object"))?.json().await.map_err(fault("run object"))
-}
-
 /// How a contract's task stands.
 pub(crate) async fn task(env: &Env, task_id: &str, contract_id: &str) -> std::result::Result<Answer, Refusal> {
     let object = object_of_task(task_id).ok_or(Refusal::NotFound)?;
-    get(env, &object, &format!("/task/{task_id}/{contract_id}")).await
+    get(env, object, &format!("/task/{task_id}/{contract_id}")).await
 }
 
 /// A task's events, from after the one with this id.
@@ -144,30 +138,26 @@ pub(crate) async fn follow_task(
 ) -> std::result::Result<Answer, Refusal> {
     let object = object_of_task(task).ok_or(Refusal::NotFound)?;
     let after = last_event_id.map_or_else(String::new, |id| id.to_string());
-    get(env, &object, &format!("/follow-task/{task}/{after}")).await
-}
-
-/// Reserves a payment for a contract's object: no other run can begin with it. `false`: a run has begun with it, or
-/// another contract has it.
-pub(crate) async fn reserve(env: &Env, payment: &str, to: &str, until: Millis) -> std::result::Result<bool, Refusal> {
-    let response = stub(env, payment)?.fetch_with_str(&format!("{ORIGIN}/reserve/{to}/{until}")).await;
-    response.map_err(fault("run object"))?.json().await.map_err(fault("run object"))
+    get(env, object, &format!("/follow-task/{task}/{after}")).await
 }
 
 async fn get(env: &Env, object: &str, path: &str) -> std::result::Result<Answer, Refusal> {
     let stub = stub(env, object)?;
-    read_answer(stub.fetch_with_str(&format!("{ORIGIN}{path}")).await.map_err(fault("run object"))?).await
+    read_answer(stub.fetch_with_str(&format!("{ORIGIN}{path}")).await.map_err(fault("wallet object"))?).await
 }
 
 fn stub(env: &Env, object: &str) -> std::result::Result<Stub, Refusal> {
-    let namespace = env.durable_object(NAMESPACE).map_err(fault("RUNS binding"))?;
-    namespace.get_by_name(object).map_err(fault("run object"))
+    let namespace = env.durable_object(NAMESPACE).map_err(fault("WALLETS binding"))?;
+    namespace.get_by_name(object).map_err(fault("wallet object"))
 }
 
 async fn read_answer(mut response: Response) -> std::result::Result<Answer, Refusal> {
-    let kind = response.headers().get(KIND).map_err(fault("run object"))?;
+    let kind = response.headers().get(KIND).map_err(fault("wallet object"))?;
     match kind.as_deref() {
-        Some(REFUSED) => response.json().await.map(Answer::Refused).map_err(fault("run object")),
+        Some(REFUSED) => match response.json::<Refused>().await.map_err(fault("wallet object"))? {
+            refused if refused.verify_first => Ok(Answer::VerifyFirst),
+            refused => Ok(Answer::Refused(refused)),
+        },
         Some(TASK) => {
             response.text().await.and_then(|text| parse(text.as_bytes())).map(Answer::Task).map_err(fault("task"))
         }
@@ -183,27 +173,8 @@ pub(crate) enum ObjectRequest {
     Present(Box<RunRequest>),
     Status { run: String },
     Follow { run: String, last_event_id: Option<u64> },
-    Summary,
-    Contract(ContractQuery),
-}
-
-/// A call that concerns a contract.
-pub(crate) enum ContractQuery {
-    Task {
-        task: String,
-        contract: String,
-    },
-    FollowTask {
-        task: String,
-        last_event_id: Option<u64>,
-    },
-    /// Reserve this object's payment.
-    Reserve {
-        /// The name of the contract's object.
-        to: String,
-        /// The time in Unix milliseconds.
-        until: Millis,
-    },
+    Task { task: String, contract: String },
+    FollowTask { task: String, last_event_id: Option<u64> },
 }
 
 /// Reads a call. The future resolves when its caller has disconnected, as far as the object can see that.
@@ -213,18 +184,9 @@ pub(crate) async fn read_request(request: Request) -> Result<(ObjectRequest, Loc
     let read = match segments.as_slice() {
         ["status", run] => ObjectRequest::Status { run: (*run).to_owned() },
         ["follow", run, after] => ObjectRequest::Follow { run: (*run).to_owned(), last_event_id: after.parse().ok() },
-        ["summary"] => ObjectRequest::Summary,
-        ["task", task, contract] => {
-            let (task, contract) = ((*task).to_owned(), (*contract).to_owned());
-            ObjectRequest::Contract(ContractQuery::Task { task, contract })
-        }
+        ["task", task, contract] => ObjectRequest::Task { task: (*task).to_owned(), contract: (*contract).to_owned() },
         ["follow-task", task, after] => {
-            let (task, last_event_id) = ((*task).to_owned(), after.parse().ok());
-            ObjectRequest::Contract(ContractQuery::FollowTask { task, last_event_id })
-        }
-        ["reserve", to, until] => {
-            let (to, until) = ((*to).to_owned(), until.parse().unwrap_or_default());
-            ObjectRequest::Contract(ContractQuery::Reserve { to, until })
+            ObjectRequest::FollowTask { task: (*task).to_owned(), last_event_id: after.parse().ok() }
         }
         _ => return read_presented(request).await,
     };
@@ -232,17 +194,18 @@ pub(crate) async fn read_request(request: Request) -> Result<(ObjectRequest, Loc
 }
 
 /// Reads what [`present`] sends: a line of JSON, in a body that ends when the caller is gone.
-async fn read_presented(mut request: Request) -> Result<(ObjectRequest, LocalBoxFuture<'static, ()>)> {
-    let mut body = request.stream()?;
+async fn read_presented(request: Request) -> Result<(ObjectRequest, LocalBoxFuture<'static, ()>)> {
+    let body = request.inner().body().ok_or("a request without a body")?;
+    let mut body = BodyReader::new(&body);
     let mut line = Vec::new();
     while line.last() != Some(&b'\n') {
-        match body.next().await {
-            Some(bytes) => line.extend(bytes?),
+        match body.next().await.map_err(Error::from)? {
+            Some(bytes) => line.extend(bytes),
             None => break,
         }
     }
-    let disconnected = async move { while let Some(Ok(_)) = body.next().await {} };
-    Ok((ObjectRequest::Present(Box::new(parse(&line)?)), disconnected.boxed_local()))
+    let presented = ObjectRequest::Present(Box::new(parse(&line)?));
+    Ok((presented, body.until_end().boxed_local()))
 }
 
 /// Through serde_json: JavaScript's numbers would round what is above 2^53.

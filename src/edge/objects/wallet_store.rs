@@ -1,0 +1,387 @@
+//! What a wallet's object stores in its own SQLite: all of its tables, and its one alarm.
+
+use crate::edge::{clock, fault};
+use crate::rules::admission::COUNTED_FOR;
+use crate::rules::hire::webhook::Webhook;
+use crate::rules::record::run_record::{RunRecord, RunStats};
+use crate::rules::record::transcript::Transcript;
+use crate::rules::run::{Millis, Run};
+use serde::{Deserialize, Serialize};
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use worker::{Result, SqlStorage, SqlStorageValue, State, Storage};
+
+/// `expires` is `NULL` as long as something may still happen to the run. `counted` has a row for each run that came to
+/// nothing by the payer's doing (of an owner: for each test), and says whether its text was shown.
+const SCHEMA: &str = "\
+    CREATE TABLE IF NOT EXISTS runs (
+      number INTEGER PRIMARY KEY, name TEXT NOT NULL, expires INTEGER, state TEXT NOT NULL, record TEXT NOT NULL,
+      prompt TEXT, webhook TEXT);
+    CREATE INDEX IF NOT EXISTS runs_by_name ON runs (name);
+    CREATE INDEX IF NOT EXISTS runs_by_expiry ON runs (expires);
+    CREATE TABLE IF NOT EXISTS pieces (
+      run INTEGER NOT NULL, position INTEGER NOT NULL, texts TEXT NOT NULL, PRIMARY KEY (run, position)) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS keys (key TEXT PRIMARY KEY, run INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS counted (at INTEGER NOT NULL, name TEXT NOT NULL, shown INTEGER NOT NULL);";
+const COLUMNS: &str = "number, name, state, record, webhook";
+/// Runs that have expired are deleted together: the alarm comes this much later.
+const EXPIRY_SLACK: Millis = 10 * 60 * 1000;
+
+/// A run as it was saved last.
+pub(crate) struct StoredRun {
+    /// The run's number in this object.
+    pub(crate) number: u64,
+    pub(crate) name: String,
+    pub(crate) run: Run,
+    pub(crate) record: RunRecord,
+    pub(crate) stats: RunStats,
+    /// The text up to the last checkpoint.
+    pub(crate) transcript: Transcript,
+    /// The last message to a contract's seeker.
+    pub(crate) webhook: Option<Webhook>,
+}
+
+/// What a run is stored with for the first time, beside its state.
+pub(crate) struct NewRun<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) record: &'a RunRecord,
+    /// The rendered prompt, sealed by the vault for the run's id. `None`: Claude will not be called again.
+    pub(crate) sealed_prompt: Option<&'a str>,
+}
+
+/// What changes while a run lasts, except its text.
+#[derive(Serialize)]
+struct StateRef<'a> {
+    run: &'a Run,
+    stats: &'a RunStats,
+    edition: u32,
+}
+
+#[derive(Deserialize)]
+struct SavedState {
+    run: Run,
+    stats: RunStats,
+    edition: u32,
+}
+
+#[derive(Deserialize)]
+struct RunRow {
+    number: u64,
+    name: String,
+    state: String,
+    record: String,
+    webhook: Option<String>,
+}
+
+/// The one column of a query.
+#[derive(Deserialize)]
+struct ValueRow<T> {
+    value: T,
+}
+
+/// What counts against the wallet's limits.
+#[derive(Clone, Deserialize)]
+struct Counted {
+    at: Millis,
+    name: String,
+    shown: u8,
+}
+
+/// The object's storage. Writes return before they are durable; the runtime holds back whatever leaves the object until
+/// they are.
+pub(crate) struct WalletStore {
+    sql: SqlStorage,
+    storage: Rc<Storage>,
+    has_tables: Cell<bool>,
+    /// Some payments are used by contracts. Few wallets have any.
+    has_contract_payments: Cell<bool>,
+    /// The rows of `counted`, oldest first.
+    counted: RefCell<Vec<Counted>>,
+    /// When the alarm is set to.
+    alarm_at: Cell<Option<Millis>>,
+}
+
+impl WalletStore {
+    /// Opens the storage. Nothing is written before a run has to be kept, so that a payment which is not good leaves
+    /// nothing behind.
+    pub(crate) fn open(state: &State) -> Result<Self> {
+        let storage = Rc::new(state.storage());
+        let sql = storage.sql();
+        let select = "SELECT count(*) AS value FROM sqlite_master WHERE name = 'counted'";
+        let has_tables = sql.exec(select, None)?.one::<ValueRow<u32>>()?.value > 0;
+        let counted = match has_tables {
+            true => sql.exec("SELECT at, name, shown FROM counted ORDER BY at", None)?.to_array()?,
+            false => Vec::new(),
+        };
+        let contract_payments = "SELECT count(*) AS value FROM keys WHERE key >= 'payment|' AND key < 'payment}'";
+        let has_contract_payments = has_tables && sql.exec(contract_payments, None)?.one::<ValueRow<u32>>()?.value > 0;
+        Ok(Self {
+            sql,
+            storage,
+            has_tables: Cell::new(has_tables),
+            has_contract_payments: Cell::new(has_contract_payments),
+            counted: RefCell::new(counted),
+            alarm_at: Cell::new(None),
+        })
+    }
+
+    fn create_tables(&self) -> Result<()> {
+        if !self.has_tables.get() {
+            self.sql.exec(SCHEMA, None)?;
+            self.has_tables.set(true);
+        }
+        Ok(())
+    }
+
+    fn select<T: for<'de> Deserialize<'de>>(&self, query: &str, values: Vec<SqlStorageValue>) -> Result<Vec<T>> {
+        match self.has_tables.get() {
+            true => self.sql.exec(query, values)?.to_array(),
+            false => Ok(Vec::new()),
+        }
+    }
+
+    // Runs.
+
+    /// The runs to which something may still happen.
+    pub(crate) fn open_runs(&self) -> Result<Vec<StoredRun>> {
+        self.runs("expires IS NULL", Vec::new())
+    }
+
+    pub(crate) fn run(&self, number: u64) -> Result<Option<StoredRun>> {
+        Ok(self.runs("number = ?", vec![integer(number)])?.pop())
+    }
+
+    /// The last run of this name.
+    pub(crate) fn run_named(&self, name: &str) -> Result<Option<StoredRun>> {
+        Ok(self.runs("name = ? ORDER BY number DESC LIMIT 1", vec![name.into()])?.pop())
+    }
+
+    /// The number of the run that has taken a key.
+    pub(crate) fn run_of_key(&self, key: &str) -> Result<Option<u64>> {
+        let rows = self.select::<ValueRow<u64>>("SELECT run AS value FROM keys WHERE key = ?", vec![key.into()])?;
+        Ok(rows.first().map(|row| row.value))
+    }
+
+    /// The number of the run for which a contract's payment was used.
+    pub(crate) fn run_of_payment(&self, payment: &str) -> Result<Option<u64>> {
+        match self.has_contract_payments.get() {
+            true => self.run_of_key(&payment_key(payment)),
+            false => Ok(None),
+        }
+    }
+
+    /// The number that the next run gets, as far as storage knows.
+    pub(crate) fn next_number(&self) -> Result<u64> {
+        let rows = self.select::<ValueRow<u64>>("SELECT coalesce(max(number), 0) AS value FROM runs", Vec::new())?;
+        Ok(rows.first().map_or(0, |row| row.value).saturating_add(1))
+    }
+
+    fn runs(&self, condition: &str, values: Vec<SqlStorageValue>) -> Result<Vec<StoredRun>> {
+        let rows = self.select::<RunRow>(&format!("SELECT {COLUMNS} FROM runs WHERE {condition}"), values)?;
+        rows.into_iter().map(|row| self.stored_run(row)).collect()
+    }
+
+    fn stored_run(&self, row: RunRow) -> Result<StoredRun> {
+        let SavedState { run, stats, edition } = serde_json::from_str(&row.state)?;
+        let select = "SELECT texts AS value FROM pieces WHERE run = ? ORDER BY position";
+        let mut pieces = Vec::new();
+        for texts in self.select::<ValueRow<String>>(select, vec![integer(row.number)])? {
+            pieces.extend(serde_json::from_str::<Vec<String>>(&texts.value)?);
+        }
+        Ok(StoredRun {
+            number: row.number,
+            name: row.name,
+            run,
+            record: serde_json::from_str(&row.record)?,
+            stats,
+            transcript: Transcript::restore(edition, pieces),
+            webhook: row.webhook.map(|webhook| serde_json::from_str(&webhook)).transpose()?,
+        })
+    }
+
+    /// Stores a run for the first time, with the keys that lead to it.
+    pub(crate) fn insert(
+        &self,
+        number: u64,
+        new: &NewRun<'_>,
+        saved: (&Run, &RunStats, u32),
+        expires: Option<Millis>,
+    ) -> Result<()> {
+        self.create_tables()?;
+        let insert = "INSERT INTO runs (number, name, expires, state, record, prompt) VALUES (?, ?, ?, ?, ?, ?)";
+        let values = vec![
+            integer(number),
+            new.name.into(),
+            expires.map(integer).into(),
+            state_json(saved)?.into(),
+            serde_json::to_string(new.record)?.into(),
+            new.sealed_prompt.map(str::to_owned).into(),
+        ];
+        self.sql.exec(insert, values)?;
+        let key = new.record.key.as_ref().map(|key| key.key.clone());
+        let payment = new.record.payment.as_ref().filter(|_| new.record.contract_context.is_some());
+        self.has_contract_payments.set(self.has_contract_payments.get() || payment.is_some());
+        for key in key.into_iter().chain(payment.map(|payment| payment_key(&payment.name))) {
+            self.sql.exec("INSERT OR REPLACE INTO keys (key, run) VALUES (?, ?)", vec![key.into(), integer(number)])?;
+        }
+        Ok(())
+    }
+
+    /// Saves what changes while a run lasts, except its text. A run that has ended needs its prompt no more.
+    pub(crate) fn update(&self, number: u64, saved: (&Run, &RunStats, u32), expires: Option<Millis>) -> Result<()> {
+        let update = "UPDATE runs SET state = ?, expires = ?, prompt = iif(? IS NULL, prompt, NULL) WHERE number = ?";
+        let expires = || SqlStorageValue::from(expires.map(integer));
+        self.sql.exec(update, vec![state_json(saved)?.into(), expires(), expires(), integer(number)]).map(drop)
+    }
+
+    pub(crate) fn sealed_prompt(&self, number: u64) -> Result<Option<String>> {
+        let select = "SELECT prompt AS value FROM runs WHERE number = ?";
+        let mut rows = self.select::<ValueRow<Option<String>>>(select, vec![integer(number)])?;
+        Ok(rows.pop().and_then(|row| row.value))
+    }
+
+    pub(crate) fn save_webhook(&self, number: u64, webhook: &Webhook) -> Result<()> {
+        let update = "UPDATE runs SET webhook = ?, expires = NULL WHERE number = ?";
+        self.sql.exec(update, vec![serde_json::to_string(webhook)?.into(), integer(number)]).map(drop)
+    }
+
+    /// Saves the pieces of text that are not saved yet.
+    pub(crate) fn checkpoint(&self, number: u64, transcript: &mut Transcript) -> Result<()> {
+        let (position, pieces) = transcript.unsaved();
+        if pieces.is_empty() {
+            return Ok(());
+        }
+        let position = integer(u64::try_from(position).unwrap_or(u64::MAX));
+        let texts = serde_json::to_string(&pieces)?;
+        let insert = "INSERT OR REPLACE INTO pieces (run, position, texts) VALUES (?, ?, ?)";
+        self.sql.exec(insert, vec![integer(number), position, texts.into()])?;
+        transcript.saved();
+        Ok(())
+    }
+
+    pub(crate) fn clear_text(&self, number: u64) -> Result<()> {
+        self.select::<ValueRow<u64>>("DELETE FROM pieces WHERE run = ?", vec![integer(number)]).map(drop)
+    }
+
+    // What counts against the wallet.
+
+    /// The times of what counts at `now`, oldest first.
+    pub(crate) fn counted(&self, now: Millis) -> Vec<Millis> {
+        let counted = self.counted.borrow();
+        counted.iter().map(|counted| counted.at).filter(|at| at.saturating_add(COUNTED_FOR) > now).collect()
+    }
+
+    /// How many of those have shown text that was not paid.
+    pub(crate) fn shown_unpaid(&self, now: Millis) -> usize {
+        let counted = self.counted.borrow();
+        counted.iter().filter(|counted| counted.shown != 0 && counted.at.saturating_add(COUNTED_FOR) > now).count()
+    }
+
+    pub(crate) fn count(&self, name: &str, shown: bool, now: Millis) -> Result<()> {
+        self.create_tables()?;
+        let oldest = now.saturating_sub(COUNTED_FOR);
+        let mut counted = self.counted.borrow_mut();
+        if counted.first().is_some_and(|first| first.at <= oldest) {
+            counted.retain(|counted| counted.at > oldest);
+            self.sql.exec("DELETE FROM counted WHERE at <= ?", vec![integer(oldest)])?;
+        }
+        let values = vec![integer(now), name.into(), i64::from(shown).into()];
+        self.sql.exec("INSERT INTO counted (at, name, shown) VALUES (?, ?, ?)", values)?;
+        counted.push(Counted { at: now, name: name.to_owned(), shown: u8::from(shown) });
+        Ok(())
+    }
+
+    /// A run of this name is paid after all: text that was shown before is not outstanding any more. With `forget`,
+    /// what came to nothing before does not count either.
+    pub(crate) fn note_paid(&self, name: &str, forget: bool) -> Result<()> {
+        let mut counted = self.counted.borrow_mut();
+        if !counted.iter().any(|counted| counted.name == name) {
+            return Ok(());
+        }
+        if forget {
+            counted.retain(|counted| counted.name != name);
+            return self.sql.exec("DELETE FROM counted WHERE name = ?", vec![name.into()]).map(drop);
+        }
+        counted.iter_mut().filter(|counted| counted.name == name).for_each(|counted| counted.shown = 0);
+        self.sql.exec("UPDATE counted SET shown = 0 WHERE name = ?", vec![name.into()]).map(drop)
+    }
+
+    // The end.
+
+    /// The runs that may be deleted.
+    pub(crate) fn expired(&self, now: Millis) -> Result<Vec<StoredRun>> {
+        self.runs("expires <= ?", vec![integer(now)])
+    }
+
+    pub(crate) fn delete(&self, number: u64) -> Result<()> {
+        for delete in
+            ["DELETE FROM pieces WHERE run = ?", "DELETE FROM keys WHERE run = ?", "DELETE FROM runs WHERE number = ?"]
+        {
+            self.sql.exec(delete, vec![integer(number)])?;
+        }
+        Ok(())
+    }
+
+    /// When there is something to delete next. `None`: nothing is stored.
+    pub(crate) fn next_expiry(&self, now: Millis) -> Result<Option<Millis>> {
+        let select = "SELECT min(expires) AS value FROM runs WHERE expires IS NOT NULL";
+        let runs = self.select::<ValueRow<Option<Millis>>>(select, Vec::new())?;
+        let runs = runs.first().and_then(|row| row.value).map(with_slack);
+        let counted = self.counted(now).last().map(|at| at.saturating_add(COUNTED_FOR));
+        Ok(runs.into_iter().chain(counted).min())
+    }
+
+    /// Deletes everything, and the object with it.
+    pub(crate) async fn delete_all(&self) -> Result<()> {
+        self.has_tables.set(false);
+        self.has_contract_payments.set(false);
+        self.counted.borrow_mut().clear();
+        self.alarm_at.set(None);
+        self.storage.delete_all().await
+    }
+
+    // The alarm.
+
+    /// Makes sure that the alarm comes at `deadline` at the latest. It is set in the transaction of the rows that were
+    /// written just before. One that comes too early only looks for the next deadline.
+    pub(crate) fn wake_by(&self, deadline: Millis, now: Millis) {
+        if self.alarm_at.get().is_some_and(|at| at <= deadline) {
+            return;
+        }
+        self.alarm_at.set(Some(deadline));
+        let storage = self.storage.clone();
+        // To `set_alarm`, a number is an offset from now.
+        let wait = i64::try_from(deadline.saturating_sub(now)).unwrap_or(i64::MAX).max(1);
+        wasm_bindgen_futures::spawn_local(async move {
+            let set = storage.set_alarm(wait).await;
+            let _ = set.map_err(fault("alarm"));
+        });
+    }
+
+    /// As [`Self::wake_by`], for a run that is to be deleted then.
+    pub(crate) fn wake_to_delete(&self, expires: Millis, now: Millis) {
+        self.wake_by(with_slack(expires), now);
+    }
+
+    /// The alarm has fired, so that none is set.
+    pub(crate) fn alarm_fired(&self) {
+        self.alarm_at.set(None);
+    }
+}
+
+/// The key of a payment that a contract was executed with: no other run may begin with it.
+fn payment_key(payment: &str) -> String {
+    format!("payment|{payment}")
+}
+
+fn with_slack(expires: Millis) -> Millis {
+    expires.saturating_add(EXPIRY_SLACK).max(clock::now())
+}
+
+fn state_json((run, stats, edition): (&Run, &RunStats, u32)) -> Result<String> {
+    Ok(serde_json::to_string(&StateRef { run, stats, edition })?)
+}
+
+fn integer(value: u64) -> SqlStorageValue {
+    i64::try_from(value).unwrap_or(i64::MAX).into()
+}
