@@ -7,7 +7,7 @@ use coinslot::testing::rules::record::run_request::{Representation, RunRequest};
 use coinslot::testing::rules::record::transcript::Transcript;
 use coinslot::testing::rules::refusal::{ModelError, Refusal};
 use coinslot::testing::rules::run::{Ending, Event, Moment, Release, Run, State};
-use coinslot::testing::wire::sse::Parser;
+use coinslot::testing::wire::sse::{self, Parser};
 use serde_json::{json, Value};
 
 fn settled() -> Vec<Event> {
@@ -63,10 +63,11 @@ impl Sample {
 fn read(chunk: &Chunk) -> Vec<(Option<u64>, Value)> {
     let text = String::from_utf8(chunk.bytes.clone()).unwrap();
     let event = |block: &str| {
-        let mut events = Vec::new();
-        Parser::default().push(format!("{block}\n\n").as_bytes(), &mut events).unwrap();
+        let mut json = Value::Null;
+        let on_event = |event: sse::Event<'_>| json = serde_json::from_str(event.data).unwrap();
+        Parser::default().push(format!("{block}\n\n").as_bytes(), on_event).unwrap();
         let id = block.lines().find_map(|line| line.strip_prefix("id: ")).map(|id| id.parse().unwrap());
-        (id, serde_json::from_str(&events[0].data).unwrap())
+        (id, json)
     };
     text.split_terminator("\n\n").map(event).collect()
 }

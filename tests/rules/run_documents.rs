@@ -59,7 +59,9 @@ fn settled() -> [Event; 5] {
 
 #[test]
 fn an_event_begins_with_its_type() {
-    assert_eq!(events::text("\"Grüße\"\n🦀"), r#"{"type":"text","content":"\"Grüße\"\n🦀"}"#);
+    let mut text = Vec::new();
+    events::append_text(&mut text, "\"Grüße\"\n🦀");
+    assert_eq!(String::from_utf8(text).unwrap(), r#"{"type":"text","content":"\"Grüße\"\n🦀"}"#);
     assert_eq!(events::restart(Some(RUN)), format!(r#"{{"type":"restart","run":"{RUN}"}}"#));
     let declined = Refusal::Claude(ModelError::Declined);
     let message = "Claude declined to answer this input. Nothing was charged.";

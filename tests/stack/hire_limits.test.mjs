@@ -7,7 +7,7 @@ import { startListener } from '../support/hire.mjs';
 import { TEXT, WHOLE, account, asked, seeker, seekerStack, stack, stateOf } from '../support/seeker_stack.mjs';
 import { HAIKU_PRICE, INPUT, ada, gate, sleep, until } from '../support/stack.mjs';
 
-seekerStack({ vars: { LIMITS: JSON.stringify({ inVainPerPayer: 4 }) } });
+seekerStack({ vars: { LIMITS: JSON.stringify({ unpaidPerWalletDay: 4 }) } });
 
 /** Waits until the contract is in this state. */
 const rests = ({ id }, state) => until(async () => (await stateOf(id)) === state, { what: `a contract that is ${state}` });
@@ -44,26 +44,28 @@ describe('work that is not paid', () => {
     assert.equal(await stack.balance(account), WHOLE - HAIKU_PRICE);
   });
 
-  test('a wallet has a daily limit of unpaid executions; paid ones do not count', async () => {
-    stack.claude.script = () => apiError(400);
-    for (let n = 0; n < 3; n++) {
-      const contract = await seeker.hire(account, { sla: { retry_policy: 'none' } });
+  test('a wallet has a daily limit of executions that came to nothing by its doing; paid ones do not count, nor do faults of Claude', async () => {
+    // No JSON, so the contract asks for what cannot be had.
+    const failing = { task: { output_type: 'json' }, sla: { retry_policy: 'none' } };
+    const fail = async (options) => {
+      const contract = await seeker.hire(account, options);
       assert.equal((await seeker.buy(contract, INPUT)).body.status, 'failed');
-    }
+    };
+    for (let n = 0; n < 3; n++) await fail(failing);
+    stack.claude.script = () => apiError(400);
+    for (let n = 0; n < 2; n++) await fail({ sla: { retry_policy: 'none' } });
     stack.claude.script = () => say(TEXT);
     for (let n = 0; n < 3; n++) {
       const contract = await seeker.hire(account);
       assert.equal((await seeker.buy(contract, INPUT)).body.status, 'completed');
       await rests(contract, 'COMPLETED');
     }
-    stack.claude.script = () => apiError(400);
-    const contract = await seeker.hire(account);
+    const contract = await seeker.hire(account, { task: { output_type: 'json' } });
     assert.equal((await seeker.buy(contract, INPUT)).body.status, 'failed');
-    stack.claude.script = () => say(TEXT);
     const before = asked();
     // Its second execution would be the wallet's fifth that is not paid.
     const again = await seeker.execute(contract.id, INPUT);
-    assert.deepEqual([again.status, again.body.error?.code], [429, 'TOO_MANY_UNPAID_EXECUTIONS'], JSON.stringify(again.body));
+    assert.deepEqual([again.status, again.body.error?.code], [429, 'TOO_MANY_UNPAID_RUNS'], JSON.stringify(again.body));
     assert.ok(Number(again.headers.get('retry-after')) > 0);
     assert.equal(asked(), before);
     // Another wallet's executions are counted separately.

@@ -1,9 +1,9 @@
 // Payments: a contract is paid by its seeker only, and one payment buys one delivery, wherever it is presented.
 import assert from 'node:assert/strict';
-import { before, describe, test } from 'node:test';
+import { describe, test } from 'node:test';
 import { reply } from '../../dev/facilitator.mjs';
 import { apiError, delta, end, open, shut, start, stop } from '../support/claude.mjs';
-import { NOTHING, PAID, WHOLE, account, asked, books, earnings, ended, gated, hello, newAccount, refused, seeker, seekerStack, settles, stack, stateOf } from '../support/seeker_stack.mjs';
+import { NOTHING, PAID, WHOLE, account, asked, books, earnings, ended, gated, hello, newAccount, refused, seeker, seekerStack, settles, stack } from '../support/seeker_stack.mjs';
 import { HAIKU, HAIKU_PRICE, INPUT, decodeHeader, decodeTerms, encodeHeader, gate, grace, sleep, until } from '../support/stack.mjs';
 
 seekerStack();
@@ -172,49 +172,42 @@ describe('one payment, one delivery', () => {
   });
 });
 
-// A run that was refused for its payment is forgotten after 60 s, and its object clears up.
-describe('a minute later', () => {
-  let failing;
-  let reserved;
-  const opened = gate();
-  before(async () => {
-    stack.reset(hello);
-    // The first execution has failed; the payment of the second cannot be verified.
-    failing = await seeker.hire(await stack.payer(), { sla: { retry_policy: '2 attempts' } });
-    failing.payment = await seeker.pay(failing.id, INPUT, failing.account);
-    stack.claude.script = () => apiError(401);
-    assert.equal((await seeker.execute(failing.id, INPUT, failing.payment)).body.attempts_left, 1);
-    // A payment is refused at a template, then presented for a contract whose run takes longer than the refused run is kept.
-    reserved = await seeker.hire(await stack.payer());
-    const validBefore = String(Math.floor(Date.now() / 1000) + 900);
-    reserved.payment = await seeker.pay(reserved.id, INPUT, reserved.account, { authorization: { validBefore } });
-    stack.facilitator.onVerify = () => reply(500, { error: 'down' });
-    assert.equal((await stack.post(HAIKU, INPUT, { accept: 'application/json', ...reserved.payment })).status, 503);
-    refused(await seeker.execute(failing.id, INPUT, failing.payment), 503, 'FACILITATOR_UNAVAILABLE');
+// Nothing is kept of a payment that cannot be verified; what was kept before stays.
+describe('a payment that cannot be verified', () => {
+  const down = () => reply(500, { error: 'down' });
+
+  test('at a template, and is then used for a contract, buys nothing else', async () => {
+    const reserved = await seeker.hire(account);
+    const payment = await seeker.pay(reserved.id, INPUT, account);
+    stack.facilitator.onVerify = down;
+    assert.equal((await stack.post(HAIKU, INPUT, { accept: 'application/json', ...payment })).status, 503);
     stack.facilitator.onVerify = undefined;
-    stack.claude.script = () => [start(), open(), delta('slowly'), 25_000, delta(', '), 25_000, delta('slowly'), () => opened.opened, shut(), end(), stop];
-    reserved.pending = await seeker.execute(reserved.id, INPUT, { ...reserved.payment, prefer: 'respond-async' });
-    assert.equal(reserved.pending.status, 202);
-    await sleep(63_000);
-  });
-
-  test('a payment that is reserved for a contract still buys nothing else', async () => {
+    const opened = gate();
+    stack.claude.script = () => [start(), open(), delta('slowly'), () => opened.opened, shut(), end(), stop];
+    const pending = await seeker.execute(reserved.id, INPUT, { ...payment, prefer: 'respond-async' });
+    assert.equal(pending.status, 202);
+    await until(asked);
     stack.claude.script = hello;
-    const elsewhere = await stack.post(HAIKU, INPUT, { accept: 'application/json', ...reserved.payment });
+    const elsewhere = await stack.post(HAIKU, INPUT, { accept: 'application/json', ...payment });
     opened.open();
-    const report = await ended(reserved.pending.body.task_id, reserved.id, 20_000);
-    const deliveries = [elsewhere.status === 200, report.body.status === 'completed'];
-    assert.deepEqual(deliveries, [false, true], `delivered by the prompt, by the contract: ${deliveries}`);
-    assert.equal(elsewhere.status, 409);
-    assert.equal(await stack.balance(reserved.account), WHOLE - HAIKU_PRICE);
+    const report = await ended(pending.body.task_id, reserved.id, 20_000);
+    assert.deepEqual([elsewhere.status, report.body.status], [409, 'completed']);
+    await books(reserved, PAID);
   });
 
-  test('earlier executions still count', async () => {
+  test('for a contract that has failed before: the earlier execution still counts', async () => {
+    const failing = await seeker.hire(account, { sla: { retry_policy: '2 attempts' } });
+    const payment = await seeker.pay(failing.id, INPUT, account);
+    const another = await seeker.pay(failing.id, INPUT, account);
     stack.claude.script = () => apiError(401);
-    const last = await seeker.execute(failing.id, INPUT, failing.payment);
+    assert.equal((await seeker.execute(failing.id, INPUT, payment)).body.attempts_left, 1);
+    stack.facilitator.onVerify = down;
+    refused(await seeker.execute(failing.id, INPUT, another), 503, 'FACILITATOR_UNAVAILABLE');
+    stack.facilitator.onVerify = undefined;
+    await stack.evict();
+    const last = await seeker.execute(failing.id, INPUT, payment);
     assert.deepEqual([last.body.status, last.body.attempts_left], ['failed', 0]);
-    refused(await seeker.execute(failing.id, INPUT, failing.payment), 409, 'RETRIES_EXHAUSTED');
-    assert.equal(await stack.balance(failing.account), WHOLE);
-    await until(async () => (await stateOf(failing.id)) === 'REJECTED');
+    refused(await seeker.execute(failing.id, INPUT, another), 409, 'RETRIES_EXHAUSTED');
+    await books(failing, { paid: 0n, calls: 2, state: 'REJECTED' });
   });
 });

@@ -1,11 +1,12 @@
 // Identifiers of payments: x402's payment-identifier extension, and Idempotency-Key. One identifier of a payer stands
-// for one payment of one request, and is no proof of anything.
+// for one run of one request, and is no proof of anything: the same request with another payment gets the run that the
+// first one bought, and the other payment stays untouched.
 import assert from 'node:assert/strict';
 import { before, describe, test } from 'node:test';
 import { randomBytes } from 'node:crypto';
 import { apiError, say } from '../support/claude.mjs';
 import { WHOLE, asked, payer, payerStack, settles, stack } from '../support/file_stack.mjs';
-import { HAIKU, HAIKU_PRICE, INPUT, NETWORK, decodeTerms, gate, readSse, until } from '../support/stack.mjs';
+import { HAIKU, HAIKU_PRICE, INPUT, NETWORK, decodeHeader, decodeReceipt, decodeTerms, gate, readSse, until } from '../support/stack.mjs';
 import { drop } from '../../dev/facilitator.mjs';
 
 payerStack({ vars: { LIMITS: JSON.stringify({ startAttempts: 1 }) } });
@@ -34,17 +35,30 @@ async function delivered(response) {
   assert.equal(text, 'Hello, world');
   return done.run;
 }
-/** Refused with 409, and nothing has happened since `before`. */
-async function taken(response, [calls, moves]) {
+/** Another request with the identifier of `run`: 409, which says where that run is, and nothing has happened. */
+async function taken(response, run, [calls, moves]) {
   const text = await response.text();
   assert.equal(response.status, 409, text);
   const { error } = JSON.parse(text);
-  assert.equal(error.code, 'IDENTIFIER_REUSED');
+  assert.deepEqual([error.code, error.run, error.runUrl], ['IDENTIFIER_REUSED', run, `/runs/${run}`]);
   assert.match(error.message, /This request was not run/);
   assert.equal(text.includes('Hello'), false);
-  assert.equal(response.headers.get('x-run-id'), null);
+  assert.equal(response.headers.get('x-run-id'), run);
   assert.equal(response.headers.get('payment-required'), null, 'signing again is not what to do');
   assert.deepEqual([asked(), settles()], [calls, moves]);
+}
+/** The same request with another payment: it gets the text of `run`, and the payment is not touched. */
+async function replayed(headers, run, [calls, moves]) {
+  const verified = stack.facilitator.count('verify');
+  assert.equal(await delivered(await post(headers)), run);
+  assert.deepEqual([asked(), settles(), stack.facilitator.count('verify')], [calls, moves, verified]);
+  assert.equal(await isUsed(headers), false);
+}
+/** Whether the chain has seen the payment. */
+function isUsed(headers) {
+  const header = headers['payment-signature'] ?? headers['x-payment'];
+  const { from, nonce } = decodeHeader(header).payload.authorization;
+  return stack.chain.nonceUsed(from, nonce);
 }
 const spent = async (account = payer) => WHOLE - (await stack.balance(account));
 
@@ -66,22 +80,58 @@ for (const { name, sign } of [extension, header]) {
       assert.equal(await delivered(await post(headers)), run);
       assert.deepEqual([asked(), settles(), stack.facilitator.count('verify')], [1, 1, 1]);
       assert.equal(await spent(), HAIKU_PRICE);
+      await stack.row(run);
       assert.equal((await stack.rows('payer = ?', payer.address)).length, 1);
     });
 
-    test('with another payment it is a 409, while the run is under way and afterwards: nothing charged, Claude not asked', async () => {
+    test('with another payment it is the same run, while it is under way and afterwards: charged once, the other payment untouched', async () => {
       const id = newId();
       const more = gate();
       stack.claude.script = async () => { await more.opened; return say('Hello', ', ', 'world'); };
       const running = post(await sign(id));
       await until(asked);
-      await taken(await post(await sign(id)), [1, 0]);
+      const other = await sign(id);
+      const following = post(other);
       more.open();
-      await delivered(await running);
-      await taken(await post(await sign(id)), [1, 1]);
+      const run = await delivered(await running);
+      const followed = await following;
+      assert.equal(decodeReceipt(followed).transaction, (await stack.row(run)).tx, 'the receipt is that of the run');
+      assert.equal(await delivered(followed), run);
+      assert.equal(await isUsed(other), false);
+      await replayed(await sign(id), run, [1, 1]);
       assert.equal(stack.facilitator.count('verify'), 1);
       assert.equal(await spent(), HAIKU_PRICE);
       assert.equal((await stack.rows('payer = ?', payer.address)).length, 1);
+      // The other payment is good for another run, under no identifier or under its own.
+      const { 'payment-signature': unused } = await stack.signPayment(HAIKU, INPUT, payer);
+      assert.notEqual(await delivered(await post({ 'payment-signature': unused })), run);
+    });
+
+    test('as a document, a run that was bought as a stream is the same run, and the other way round', async () => {
+      const document = async (headers) => {
+        const response = await post({ ...headers, accept: 'application/json' });
+        assert.equal(response.status, 200);
+        const { output, run } = await response.json();
+        assert.equal(output, 'Hello, world');
+        return run;
+      };
+      const [a, b] = [newId(), newId()];
+      assert.equal(await document(await sign(a)), await delivered(await post(await sign(a))));
+      assert.equal(await delivered(await post(await sign(b))), await document(await sign(b)));
+      assert.deepEqual([asked(), settles()], [2, 2]);
+      assert.equal(await spent(), 2n * HAIKU_PRICE);
+    });
+
+    test('after the price has changed, another payment gets the run that was bought at the old one', async () => {
+      const id = newId();
+      const run = await delivered(await post(await sign(id)));
+      await stack.changeTemplate('template_ada_haiku', { price: '0.02' });
+      try {
+        await replayed(await sign(id), run, [1, 1]);
+        assert.equal(await spent(), HAIKU_PRICE);
+      } finally {
+        await stack.changeTemplate('template_ada_haiku', { price: '0.01' });
+      }
     });
 
     test('with the same payment and another body or query it is a 409', async () => {
@@ -90,20 +140,20 @@ for (const { name, sign } of [extension, header]) {
       for (const response of [await post(headers, { topic: 'another' }), await post(headers, INPUT, `${HAIKU}?n=2`)]) {
         const text = await response.text();
         assert.equal(response.status, 409, text);
-        assert.match(JSON.parse(text).error.code, /^(IDENTIFIER|PAYMENT)_REUSED$/);
+        assert.equal(JSON.parse(text).error.code, 'PAYMENT_REUSED');
       }
       assert.deepEqual([asked(), settles()], [1, 1]);
       assert.equal(await spent(), HAIKU_PRICE);
     });
 
-    test('with another payment and another body, query or template it is a 409', async () => {
+    test('with another payment and another body, query or template it is a 409 that says where the run is', async () => {
       const id = newId();
       const twin = `/@ada/twin-${name.length}`;
       await stack.addTemplate(twin.split('/')[2], { prompt: 'x {topic}{/topic}', parameters: [{ name: 'topic', required: true }] });
-      await delivered(await post(await sign(id)));
-      await taken(await post(await sign(id, { input: { topic: 'b' } }), { topic: 'b' }), [1, 1]);
-      await taken(await post(await sign(id, { path: `${HAIKU}?n=2` }), INPUT, `${HAIKU}?n=2`), [1, 1]);
-      await taken(await post(await sign(id, { path: twin }), INPUT, twin), [1, 1]);
+      const run = await delivered(await post(await sign(id)));
+      await taken(await post(await sign(id, { input: { topic: 'b' } }), { topic: 'b' }), run, [1, 1]);
+      await taken(await post(await sign(id, { path: `${HAIKU}?n=2` }), INPUT, `${HAIKU}?n=2`), run, [1, 1]);
+      await taken(await post(await sign(id, { path: twin }), INPUT, twin), run, [1, 1]);
       assert.equal(await spent(), HAIKU_PRICE);
     });
 
@@ -114,7 +164,7 @@ for (const { name, sign } of [extension, header]) {
       'settle was refused': [() => { stack.facilitator.onSettle = () => ({ success: false, errorReason: 'insufficient_funds', transaction: '', network: NETWORK }); }, 402],
     };
     for (const [why, [trouble, status]] of Object.entries(failures)) {
-      test(`after a known failure it may stand for another payment: ${why}`, async () => {
+      test(`after a known failure it is free for another payment, which buys the run: ${why}`, async () => {
         const id = newId();
         trouble();
         const failed = await post(await sign(id));
@@ -122,23 +172,25 @@ for (const { name, sign } of [extension, header]) {
         await failed.text();
         assert.equal(await spent(), 0n);
         stack.reset(() => say('Hello', ', ', 'world'));
-        const headers = await sign(id);
-        await delivered(await post(headers));
+        const run = await delivered(await post(await sign(id)));
         assert.equal(await spent(), HAIKU_PRICE);
-        // And now it is that one's.
-        await taken(await post(await sign(id)), [1, 1]);
+        // And now it is that run's.
+        await replayed(await sign(id), run, [1, 1]);
         assert.equal(await spent(), HAIKU_PRICE);
       });
     }
 
-    test('while it is not known whether the first was settled, it stands for no other', async () => {
+    test('while it is not known whether the first was settled, another payment finds that out, and buys nothing', async () => {
       const id = newId();
       stack.facilitator.onSettle = async (call, next) => { await next(); return drop; };
       const headers = await sign(id);
       assert.equal((await post(headers)).status, 503);
       stack.facilitator.onSettle = undefined;
-      await taken(await post(await sign(id)), [1, 1]);
-      await delivered(await post(headers));
+      const other = await sign(id);
+      const run = await delivered(await post(other));
+      assert.equal(await isUsed(other), false);
+      assert.equal(await delivered(await post(headers)), run);
+      assert.deepEqual([asked(), settles()], [1, 1]);
       assert.equal(await spent(), HAIKU_PRICE);
     });
 
@@ -151,16 +203,33 @@ for (const { name, sign } of [extension, header]) {
       assert.deepEqual([await spent(), await spent(other), asked(), settles()], [HAIKU_PRICE, HAIKU_PRICE, 2, 2]);
     });
 
-    test('ten payments with one id at once: one run, one charge, 409 for nine', async () => {
+    test('ten payments with one id at once: one run, one charge, the same text for all', async () => {
       const id = newId();
       stack.claude.script = () => say('Hello', ', ', 'world', { every: 40 });
       const all = await Promise.all(Array.from({ length: 10 }, () => sign(id)));
-      const responses = await Promise.all(all.map((headers) => post(headers)));
-      assert.deepEqual(responses.map((r) => r.status).sort(), [200, ...Array(9).fill(409)]);
-      await Promise.all(responses.map((r) => r.text()));
+      const runs = await Promise.all(all.map(async (headers) => delivered(await post(headers))));
+      assert.equal(new Set(runs).size, 1);
       assert.deepEqual([asked(), settles(), stack.facilitator.count('verify')], [1, 1, 1]);
+      assert.equal((await Promise.all(all.map(isUsed))).filter(Boolean).length, 1);
       assert.equal(await spent(), HAIKU_PRICE);
+      await stack.row(runs[0]);
       assert.equal((await stack.rows('payer = ?', payer.address)).length, 1);
+    });
+
+    test('of a payment that is not good it is not taken, not even while it is verified', async () => {
+      const id = newId();
+      const more = gate();
+      stack.facilitator.onVerify = async () => { await more.opened; return { isValid: false, invalidReason: 'insufficient_funds', payer: payer.address }; };
+      const bad = post(await sign(id));
+      await until(() => stack.facilitator.count('verify'));
+      // Another request with the same identifier waits, and is not refused for a key that nobody has paid.
+      const other = post(await sign(id, { input: { topic: 'b' } }), { topic: 'b' });
+      stack.facilitator.onVerify = undefined;
+      more.open();
+      assert.equal((await bad).status, 402);
+      await delivered(await other);
+      assert.deepEqual([asked(), settles()], [1, 1]);
+      assert.equal(await spent(), HAIKU_PRICE);
     });
 
     test("somebody else's signature cannot take an identifier of the payer's", async () => {
@@ -224,8 +293,8 @@ describe('an identifier', () => {
 
   test('in a header with quotes (a structured field) is the same as without', async () => {
     const id = newId();
-    await delivered(await post(await header.sign(id)));
-    await taken(await post(await header.sign(`"${id}"`)), [1, 1]);
+    const run = await delivered(await post(await header.sign(id)));
+    await replayed(await header.sign(`"${id}"`), run, [1, 1]);
   });
 
   test('in the header is another than the same text in the extension', async () => {
@@ -238,16 +307,20 @@ describe('an identifier', () => {
   test('of v1: Idempotency-Key goes with X-PAYMENT too', async () => {
     const id = newId();
     const sign = async () => ({ 'idempotency-key': id, ...(await stack.signPaymentV1(HAIKU, INPUT, payer)) });
-    await delivered(await post(await sign()));
-    await taken(await post(await sign()), [1, 1]);
+    const run = await delivered(await post(await sign()));
+    await replayed(await sign(), run, [1, 1]);
     assert.equal(await spent(), HAIKU_PRICE);
   });
 
-  test('two at once, of which one is taken: 409, and the other is not lost by it', async () => {
+  test('in both places: the header counts, and the one in the payment is not taken', async () => {
     const [a, b] = [newId(), newId()];
-    await delivered(await post(await extension.sign(a)));
-    await taken(await post({ 'idempotency-key': b, ...(await extension.sign(a)) }), [1, 1]);
-    await delivered(await post(await header.sign(b)));
+    const first = await delivered(await post(await extension.sign(a)));
+    const both = async () => ({ 'idempotency-key': b, ...(await extension.sign(a)) });
+    const second = await delivered(await post(await both()));
+    assert.notEqual(second, first);
+    await replayed(await header.sign(b), second, [2, 2]);
+    await replayed(await both(), second, [2, 2]);
+    await replayed(await extension.sign(a), first, [2, 2]);
     assert.equal(await spent(), 2n * HAIKU_PRICE);
   });
 
@@ -259,7 +332,7 @@ describe('an identifier', () => {
     await stack.restart();
     stack.claude.reset();
     stack.facilitator.reset();
-    await taken(await post(await extension.sign(id)), [0, 0]);
+    await replayed(await extension.sign(id), run, [0, 0]);
     assert.equal(await delivered(await post(headers)), run);
     assert.equal(await spent(), HAIKU_PRICE);
   });

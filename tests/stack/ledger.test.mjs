@@ -137,7 +137,7 @@ describe('the row', () => {
     await (await stack.post(HAIKU, { topic: 1 })).text();
     await (await stack.post(HAIKU, INPUT, await stack.signPayment(HAIKU, INPUT, payer, { authorization: { value: '1' } }))).text();
     await (await stack.post(HAIKU, INPUT, { 'payment-signature': 'x' })).text();
-    await sleep(200);
+    await sleep(600);
     assert.equal((await stack.rows()).length, before);
   });
 
@@ -148,15 +148,17 @@ describe('the row', () => {
       async () => { for (let i = 0; i < 5; i++) await (await stack.post(HAIKU, INPUT, headers)).text(); },
       () => until(async () => (await stack.rows('payer = ?', payer.address)).length),
     );
-    await sleep(200);
+    await sleep(600);
     assert.equal((await stack.rows('payer = ?', payer.address)).length, 1);
     assert.deepEqual([moved.runs, moved.earned], [1, HAIKU_PRICE]);
   });
 });
 
-test('counters and earnings are exact after 20 parallel paid runs', async () => {
-  const payer = await stack.payer();
-  const headers = await Promise.all(Array.from({ length: 20 }, () => stack.signPayment(HAIKU, INPUT, payer)));
+test('counters and earnings are exact after 20 parallel paid runs of four wallets', async () => {
+  // One wallet may have eight unpaid runs under way at once.
+  const payers = [];
+  while (payers.length < 4) payers.push(await stack.payer());
+  const headers = await Promise.all(Array.from({ length: 20 }, (_, i) => stack.signPayment(HAIKU, INPUT, payers[i % 4])));
   const moved = await added(
     () => Promise.all(headers.map(async (h) => { const { done } = await readSse(await stack.post(HAIKU, INPUT, h)); return done.run; })),
     (runs) => Promise.all(runs.map((run) => stack.row(run))),
@@ -164,8 +166,8 @@ test('counters and earnings are exact after 20 parallel paid runs', async () => 
   assert.equal(new Set(moved.result).size, 20);
   const { result, ...sums } = moved;
   assert.deepEqual(sums, { earned: 20n * HAIKU_PRICE, runs: 20, delivered: 20, owner_tests: 0, input_tokens: 20 * 31, output_tokens: 20 * 17 });
-  assert.equal(await stack.balance(payer), 1_000_000n - 20n * HAIKU_PRICE);
-  const rows = await stack.rows('payer = ?', payer.address);
+  for (const payer of payers) assert.equal(await stack.balance(payer), 1_000_000n - 5n * HAIKU_PRICE);
+  const rows = await stack.rows('payer IN (?, ?, ?, ?)', ...payers.map(({ address }) => address));
   assert.equal(new Set(rows.map((r) => r.tx)).size, 20);
 });
 
@@ -196,7 +198,7 @@ test('the row is written after the answer', async () => {
 
 test('a ledger that cannot be written keeps nobody from their answer, and the fault is logged', async () => {
   const payer = await stack.payer();
-  await stack.DB.prepare('ALTER TABLE runs RENAME TO runs_away').run();
+  await stack.DB.prepare("CREATE TRIGGER ledger_away BEFORE INSERT ON runs BEGIN SELECT RAISE(ABORT, 'away'); END").run();
   let run;
   try {
     const { text, done } = await readSse(await stack.payV2(HAIKU, INPUT, {}, payer));
@@ -204,7 +206,7 @@ test('a ledger that cannot be written keeps nobody from their answer, and the fa
     run = done.run;
     await until(() => stack.logs.some(({ level, message }) => level === 'error' && message.includes('ledger')), { what: 'the fault in the log' });
   } finally {
-    await stack.DB.prepare('ALTER TABLE runs_away RENAME TO runs').run();
+    await stack.DB.prepare('DROP TRIGGER ledger_away').run();
   }
   // The row is owed, and written when the run is woken: the alarm does it after 30 seconds.
   assert.deepEqual(await stack.rows('id = ?', run), []);

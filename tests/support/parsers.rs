@@ -5,12 +5,17 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 #![allow(dead_code)] // a fuzz target calls one of them
 
+#[path = "answer.rs"]
+#[allow(clippy::duplicate_mod)] // tests/wire has it, too
+mod answer;
+
+use answer::{end_of_stream, push, push_events, Event, Step};
 use coinslot::testing::json_schema::Schema;
 use coinslot::testing::rules::config::{Config, Issuer, Limits};
 use coinslot::testing::rules::hire::contract;
 use coinslot::testing::rules::hire::deliverables::deliverables;
 use coinslot::testing::rules::hire::output::{is_file_name, is_media_type, FileSpec, OutputType};
-use coinslot::testing::rules::model_answer::{AnswerReader, Step};
+use coinslot::testing::rules::model_answer::AnswerReader;
 use coinslot::testing::rules::owner::{candidates, claims_hold, takes_secret};
 use coinslot::testing::rules::payment::matching::{identify, match_payment, read_payment};
 use coinslot::testing::rules::payment::quote::{quote, Quote};
@@ -22,7 +27,7 @@ use coinslot::testing::rules::template::input::{validate, Body};
 use coinslot::testing::rules::template::{is_parameter_name, render, Parameter, Template, USER_MESSAGE};
 use coinslot::testing::wire::canonical::{canonical, digest, sha256_hex};
 use coinslot::testing::wire::evm::Authorization;
-use coinslot::testing::wire::sse::{Event, Parser, TooLong};
+use coinslot::testing::wire::sse::{Parser, TooLong};
 use coinslot::testing::wire::x402::{decode_header, encode_header, MAX_HEADER};
 use coinslot::testing::wire::{accept, base64, hire, jwt, strict};
 use serde_json::{json, Map, Value};
@@ -388,29 +393,34 @@ pub fn sse_in_pieces(stream: &[u8], cuts: &[usize]) {
 
 fn events_of(pieces: &[&[u8]]) -> (Vec<Event>, Result<(), TooLong>) {
     let (mut parser, mut events) = (Parser::default(), Vec::new());
-    let outcome = pieces.iter().try_for_each(|piece| parser.push(piece, &mut events));
+    let outcome = pieces.iter().try_for_each(|piece| push_events(&mut parser, piece, &mut events));
     (events, outcome)
 }
 
 fn answer_of(pieces: &[&[u8]]) -> (Vec<Step>, String) {
     let mut reading = AnswerReader::default();
-    let mut steps: Vec<Step> = Vec::new();
+    let (mut steps, mut text_begun) = (Vec::<Step>::new(), false);
     for piece in pieces {
         let was_over = reading.is_over();
-        let more = reading.push(piece);
+        let more = push(&mut reading, piece);
         assert!(!was_over || more.is_empty(), "nothing comes after the end");
         for step in more {
+            if step == Step::TextBegins {
+                // Told only where the read ends there, so it depends on the pieces.
+                assert!(!std::mem::replace(&mut text_begun, true) && steps == [Step::Began], "before the first text");
+                continue;
+            }
             match (steps.last_mut(), step) {
                 (Some(Step::Text(so_far)), Step::Text(more)) => so_far.push_str(&more),
                 (_, step) => steps.push(step),
             }
         }
     }
-    steps.extend(reading.end_of_stream());
+    steps.extend(end_of_stream(&mut reading));
     let (last, before) = steps.split_last().unwrap();
     assert!(matches!(last, Step::Whole | Step::Broke(_)), "an answer ends");
-    assert!(before.iter().skip(1).all(|step| matches!(step, Step::Text(_))));
     assert!(before.first().is_none_or(|step| *step == Step::Began), "an answer begins");
+    assert!(before.iter().skip(1).all(|step| matches!(step, Step::Text(_))));
     assert_eq!(reading.has_begun(), !before.is_empty());
     (steps, format!("{:?} {:?}", reading.usage, reading.stop_reason))
 }
@@ -418,6 +428,7 @@ fn answer_of(pieces: &[&[u8]]) -> (Vec<Step>, String) {
 fn stream_of(jitter: &mut Dice) -> Vec<u8> {
     let lines = [
         r#"data: {"type":"message_start","message":{"usage":{"input_tokens":25,"output_tokens":1}}}"#,
+        r#"data: {"type":"content_block_start","content_block":{"type":"text","text":""}}"#,
         r#"data: {"type":"content_block_delta","delta":{"type":"text_delta","text":"Grüße 🦀"}}"#,
         r#"data: {"type":"content_block_delta","delta":{"type":"text_delta","text":""}}"#,
         r#"data: {"type":"content_block_delta","delta":{"type":"thinking_delta"}}"#,
