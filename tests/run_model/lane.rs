@@ -277,28 +277,7 @@ impl Model for Lane {
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
-        macro_rules! kept {
-            ($($promise:ident),*) => {
-                vec![$(Property::<Self>::always($promise, |_, w: &World| w.broken != Some($promise))),*]
-            };
-        }
-        let mut properties = kept![
-            SETTLED_ONCE,
-            SHOWN_PAID,
-            BEGUN_FIRST,
-            SAVED_FIRST,
-            ONE_CALL,
-            NO_ORPHANS,
-            NOT_LOST,
-            SEEN_STAYS,
-            NOT_FOR_NOBODY,
-            BROKEN_UNPAID,
-            LATE_UNPAID,
-            PAID_ENDS,
-            UNPAID_ENDS,
-            ALARMS,
-            ENDS_STORED
-        ];
+        let mut properties = promises::<Self>();
         properties.push(Property::eventually("every story comes to an end", |m: &Lane, w: &World| {
             let mut actions = Vec::new();
             m.actions(w, &mut actions);
@@ -328,6 +307,32 @@ impl Model for Lane {
         }
         properties
     }
+}
+
+/// The promises that hold for each run.
+pub fn promises<M: Model<State: Keeps>>() -> Vec<Property<M>> {
+    macro_rules! kept {
+        ($($promise:ident),*) => {
+            vec![$(Property::<M>::always($promise, |_, w: &M::State| w.keeps($promise))),*]
+        };
+    }
+    kept![
+        SETTLED_ONCE,
+        SHOWN_PAID,
+        BEGUN_FIRST,
+        SAVED_FIRST,
+        ONE_CALL,
+        NO_ORPHANS,
+        NOT_LOST,
+        SEEN_STAYS,
+        NOT_FOR_NOBODY,
+        BROKEN_UNPAID,
+        LATE_UNPAID,
+        PAID_ENDS,
+        UNPAID_ENDS,
+        ALARMS,
+        ENDS_STORED
+    ]
 }
 
 impl Lane {

@@ -160,6 +160,17 @@ pub const ALARMS: &str = "an alarm that is needed gets something done";
 pub const LATE_UNPAID: &str = "no settlement is first asked for after the contract's deadline";
 pub const ENDS_STORED: &str = "a run at its end is stored, and the ledger says the same";
 
+/// A world in which promises can be broken.
+pub trait Keeps {
+    fn keeps(&self, promise: &'static str) -> bool;
+}
+
+impl Keeps for World {
+    fn keeps(&self, promise: &'static str) -> bool {
+        self.broken != Some(promise)
+    }
+}
+
 pub fn receipt() -> Receipt {
     let text = str::to_owned;
     Receipt { transaction: text("0x1"), network: text("eip155:8453"), network_v1: text("base"), payer: text("0x2") }
