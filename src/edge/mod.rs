@@ -4,6 +4,7 @@
 //! An error of ours is a fault. It is logged here, where it occurs, and becomes [`Refusal::Internal`], which tells the
 //! caller nothing about it.
 
+pub(crate) mod body_reader;
 pub(crate) mod body_writer;
 pub(crate) mod cache;
 pub(crate) mod clock;

@@ -22,7 +22,7 @@ impl Session {
         let _guard = DriveGuard(self);
         let mut tasks = Tasks { session: self, running: FuturesUnordered::new() };
         loop {
-            let version = self.updates.version();
+            let version = self.transitions.version();
             while let Some(effect) = self.next_effect() {
                 self.start(effect, &mut tasks);
             }
@@ -32,8 +32,8 @@ impl Session {
             if tasks.running.is_empty() {
                 break;
             }
-            // A task has ended, or something has changed: the loop looks for both from its beginning.
-            select(tasks.running.next(), std::pin::pin!(self.updates.changed_since(version))).await;
+            // A task has ended, or an event has come: the loop looks for both from its beginning. (Text is no event.)
+            select(tasks.running.next(), std::pin::pin!(self.transitions.changed_since(version))).await;
         }
     }
 
@@ -92,6 +92,7 @@ impl Drop for DriveGuard<'_> {
     fn drop(&mut self) {
         self.0.driven.set(false);
         self.0.updates.notify();
+        self.0.transitions.notify();
     }
 }
 

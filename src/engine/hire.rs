@@ -170,6 +170,7 @@ fn save_webhook(session: &Session, webhook: Webhook) {
     session.contract.webhook.replace(Some(webhook));
     session.wake(clock::now());
     session.updates.notify();
+    session.transitions.notify();
 }
 
 /// Sends the webhook once, if it is due. The driver runs what this gives back.

@@ -34,7 +34,7 @@ impl Session {
         self.panic_if_asked().await;
         let mut reader = AnswerReader::default();
         if let Err(error) = self.converse(&mut reader).await {
-            self.handle_steps(&reader, vec![Step::Broke(error)]);
+            self.handle_steps(&reader, [Step::Broke(error)]);
         }
     }
 
@@ -56,16 +56,17 @@ impl Session {
                 false => limits.claude_begin_seconds,
             };
             let end = end.min(clock::now().saturating_add(idle_seconds.saturating_mul(1000)));
-            let steps = match timer.until(end, body.next()).await {
+            match timer.until(end, body.next()).await {
                 None if is_window_over() => return Err(ModelError::WindowOver),
                 None => return Err(ModelError::TimedOut),
-                Some(Ok(Some(bytes))) => reader.push(&bytes),
+                Some(Ok(Some(bytes))) => reader.push(bytes),
                 Some(Ok(None)) | Some(Err(_)) => reader.end_of_stream(),
-            };
-            match self.handle_steps(reader, steps) {
+            }
+            match self.handle_steps(reader, reader.steps()) {
                 Progress::Unfinished => {}
                 Progress::Broken => return Ok(()),
                 Progress::Whole => {
+                    body.finish();
                     hire::deliver(self).await?;
                     self.handle_event(Event::Ended);
                     return Ok(());
@@ -114,7 +115,7 @@ impl Session {
         }
     }
 
-    fn handle_steps(&self, reader: &AnswerReader, steps: Vec<Step>) -> Progress {
+    fn handle_steps<'a>(&self, reader: &AnswerReader, steps: impl IntoIterator<Item = Step<'a>>) -> Progress {
         {
             let mut data = self.data.borrow_mut();
             data.stats.usage = reader.usage;
@@ -123,7 +124,8 @@ impl Session {
         for step in steps {
             match step {
                 Step::Began => self.handle_event(Event::Began),
-                Step::Text(text) => self.append_text(&text),
+                Step::TextBegins => self.handle_event(Event::FirstText),
+                Step::Text(text) => self.append_text(text),
                 Step::Whole => return Progress::Whole,
                 Step::Broke(error) => {
                     let no_text = self.data.borrow().transcript.is_empty();

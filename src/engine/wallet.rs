@@ -4,7 +4,7 @@
 use super::session::{Beginning, Session};
 use crate::edge::clock;
 use crate::edge::notify::Notify;
-use crate::edge::objects::wallet_store::{payment_key, StoredRun, WalletStore};
+use crate::edge::objects::wallet_store::{StoredRun, WalletStore};
 use crate::rules::admission::{admit, Admission, Known, KnownRun, Usage, Which};
 use crate::rules::config::Limits;
 use crate::rules::ids::run_number;
@@ -47,7 +47,8 @@ impl Drop for CallerGuard {
 
 /// What becomes of a request, with the run that the decision is about.
 pub(crate) enum Decision {
-    Begin,
+    /// With the last run of the same name.
+    Begin(Option<Rc<Session>>),
     Join(Rc<Session>),
     Wait(Rc<Session>),
     VerifyFirst,
@@ -124,7 +125,7 @@ impl Wallet {
         {
             return Ok(true);
         }
-        let of_contract = match self.store.run_of_key(&payment_key(payment))? {
+        let of_contract = match self.store.run_of_payment(payment)? {
             Some(number) => self.session(number)?.is_some_and(|session| session.name != name),
             None => false,
         };
@@ -174,7 +175,7 @@ impl Wallet {
         };
         let lost = || Decision::Refuse(Refusal::Internal, None);
         Ok(match admission {
-            Admission::Begin => Decision::Begin,
+            Admission::Begin => Decision::Begin(named.clone()),
             Admission::VerifyFirst => Decision::VerifyFirst,
             Admission::Join(which) => of(which).map_or_else(lost, Decision::Join),
             Admission::Wait(which) => of(which).map_or_else(lost, Decision::Wait),

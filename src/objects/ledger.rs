@@ -9,8 +9,11 @@ use std::rc::Rc;
 use std::time::Duration;
 use worker::{durable_object, Delay, Env, Request, Response, Result, State};
 
-/// For how long rows are gathered. A wallet's object stays awake that long for its row.
-const GATHER: Duration = Duration::from_millis(250);
+/// The shortest and the longest time for which rows are gathered. A wallet's object stays awake that long for its row.
+const GATHER: (u64, u64) = (100, 1_000);
+/// How many milliseconds longer rows are gathered for each row of the last batch: below ten rows a second each is written
+/// soon, and above that, as many of them together as come in a second.
+const GATHER_FOR_ROW: u64 = 100;
 /// The most rows of one transaction.
 const BATCH: usize = 100;
 
@@ -23,6 +26,8 @@ pub struct LedgerObject {
     env: Env,
     waiting: Rc<RefCell<Vec<Waiting>>>,
     is_gathering: Rc<Cell<bool>>,
+    /// How many rows the last batch had.
+    last_batch: Rc<Cell<usize>>,
 }
 
 // Needed with panic=unwind. No borrow is held across a call that can panic.
@@ -31,7 +36,7 @@ impl std::panic::RefUnwindSafe for LedgerObject {}
 
 impl worker::DurableObject for LedgerObject {
     fn new(state: State, env: Env) -> Self {
-        Self { state, env, waiting: Rc::default(), is_gathering: Rc::default() }
+        Self { state, env, waiting: Rc::default(), is_gathering: Rc::default(), last_batch: Rc::default() }
     }
 
     async fn fetch(&self, mut request: Request) -> Result<Response> {
@@ -40,18 +45,22 @@ impl worker::DurableObject for LedgerObject {
         self.waiting.borrow_mut().push((row, sender));
         if !self.is_gathering.replace(true) {
             let gathering = Gathering(self.is_gathering.clone());
-            let (env, waiting) = (self.env.clone(), self.waiting.clone());
+            let (env, waiting, last_batch) = (self.env.clone(), self.waiting.clone(), self.last_batch.clone());
+            let rows = u64::try_from(last_batch.get()).unwrap_or(u64::MAX);
+            let time = rows.saturating_mul(GATHER_FOR_ROW).clamp(GATHER.0, GATHER.1);
             self.state.wait_until(async move {
-                Delay::from(GATHER).await;
+                Delay::from(Duration::from_millis(time)).await;
                 // Rows that come from here on are gathered anew.
                 drop(gathering);
-                write_all(&env, waiting.take()).await;
+                let rows = waiting.take();
+                last_batch.set(rows.len());
+                write_all(&env, rows).await;
             });
         }
         // Without an answer the write has panicked.
         match written.await.unwrap_or(false) {
             true => Response::empty(),
-            false => Response::error("not written", 500),
+            false => Err("D1 has not taken the row".into()),
         }
     }
 }

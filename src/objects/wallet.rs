@@ -146,9 +146,9 @@ impl WalletObject {
         loop {
             let internal = fault::<worker::Error>;
             match wallet.admit(&request, &config.limits).map_err(internal("wallet storage"))? {
-                Decision::Begin => {
-                    hire::number_execution(&wallet, &mut request).map_err(internal("wallet storage"))?;
-                    let session = self.begin(&wallet, request, config)?;
+                Decision::Begin(last) => {
+                    hire::number_execution(last.as_deref(), &mut request);
+                    let session = self.begin(&wallet, request, last.as_deref(), config)?;
                     let caller = self.caller(&session)?;
                     session.handle_event(Event::Presented);
                     self.drive(&wallet, &session);
@@ -173,16 +173,21 @@ impl WalletObject {
     }
 
     /// Begins a run. Nothing is awaited between the admission and here: two callers cannot both begin one.
-    fn begin(&self, wallet: &Rc<Wallet>, request: RunRequest, config: &Config) -> Outcome<Rc<Session>> {
+    fn begin(
+        &self,
+        wallet: &Rc<Wallet>,
+        request: RunRequest,
+        last: Option<&Session>,
+        config: &Config,
+    ) -> Outcome<Rc<Session>> {
         let (limits, now) = (&config.limits, clock::now());
         let prompt = request.rendered_prompt();
-        if prompt.len() > PROMPT_MAX {
+        if prompt.size() > PROMPT_MAX {
             return Err(Refusal::BodyTooLarge { limit: limits.body_bytes }.into());
         }
         let internal = fault::<worker::Error>;
         let release = wallet.release(&request, limits).map_err(internal("wallet storage"))?;
         let terms = request.terms(release, limits, now);
-        let last = wallet.find_named(&request.name).map_err(internal("wallet storage"))?;
         let run = match last {
             // It still owes for text that was shown.
             Some(last) => last.data.borrow().run.next(terms),

@@ -2,6 +2,7 @@
 
 use worker::{Headers, Response, ResponseBody, Result};
 
+const ALLOW_ORIGIN: &str = "access-control-allow-origin";
 const ALLOW_METHODS: &str = "GET, HEAD, POST, PUT, DELETE, OPTIONS";
 /// The official client sends `Access-Control-Expose-Headers` as a request header.
 const ALLOW_HEADERS: &str = "Content-Type, Accept, Authorization, PAYMENT-SIGNATURE, X-PAYMENT, X-Owner-Test, \
@@ -14,7 +15,7 @@ const EXPOSE_HEADERS: &str =
 /// The answer to a preflight request.
 pub(crate) fn preflight() -> Result<Response> {
     let headers = Headers::new();
-    headers.set("access-control-allow-origin", "*")?;
+    headers.set(ALLOW_ORIGIN, "*")?;
     headers.set("access-control-allow-methods", ALLOW_METHODS)?;
     headers.set("access-control-allow-headers", ALLOW_HEADERS)?;
     headers.set("access-control-max-age", "86400")?;
@@ -23,15 +24,25 @@ pub(crate) fn preflight() -> Result<Response> {
 
 /// Lets any page read the response. An answer to `HEAD` loses its body.
 pub(crate) fn allow(response: Response, head: bool) -> Result<Response> {
+    // The wallet's object has set them already. Its response cannot be changed here, and need not be made anew.
+    let is_set = response.headers().has(ALLOW_ORIGIN)?;
+    if !head && (is_set || set_headers(response.headers()).is_ok()) {
+        return Ok(response);
+    }
     let status = response.status_code();
     let headers = Headers::new();
     for (name, value) in response.headers().entries() {
         headers.set(&name, &value)?;
     }
-    headers.set("access-control-allow-origin", "*")?;
-    headers.set("access-control-expose-headers", EXPOSE_HEADERS)?;
-    headers.set("x-content-type-options", "nosniff")?;
+    set_headers(&headers)?;
     let (_, body) = response.into_parts();
     let body = if head { ResponseBody::Empty } else { body };
     Ok(Response::from_body(body)?.with_status(status).with_headers(headers))
+}
+
+/// Sets the headers that let any page read a response.
+pub(crate) fn set_headers(headers: &Headers) -> Result<()> {
+    headers.set(ALLOW_ORIGIN, "*")?;
+    headers.set("access-control-expose-headers", EXPOSE_HEADERS)?;
+    headers.set("x-content-type-options", "nosniff")
 }

@@ -1,7 +1,7 @@
 //! What we offer. One file per resource; this one is the route table and nothing else.
 
 mod claude_key;
-mod cors;
+pub(crate) mod cors;
 mod health;
 mod hire;
 mod paid_run;

@@ -69,6 +69,10 @@ impl RequestContext<'_> {
         if self.request.inner().body().is_none() {
             return Ok(Vec::new());
         }
+        if declared.is_some() {
+            // The runtime reads no more than was declared.
+            return self.request.bytes().await.map_err(fault("body"));
+        }
         let mut stream = self.request.stream().map_err(fault("body"))?;
         let mut bytes = Vec::new();
         while let Some(chunk) = stream.next().await {

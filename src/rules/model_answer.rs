@@ -50,12 +50,15 @@ pub fn key_refusal_of(error: ModelError) -> Refusal {
 }
 
 /// A step in the course of an answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step<'a> {
     /// Claude has sent `message_start`, its first event.
     Began,
+    /// A block of text has begun, whose first text is still to come. Where the same read also has the text, or the end
+    /// of the answer, that is told alone.
+    TextBegins,
     /// The next piece of text.
-    Text(String),
+    Text(&'a str),
     /// `message_stop`: the answer is complete.
     Whole,
     /// The answer has ended and is not complete.
@@ -67,11 +70,23 @@ pub enum Step {
 pub struct AnswerReader {
     parser: sse::Parser,
     began: bool,
+    has_text: bool,
     over: bool,
     /// The tokens so far.
     pub usage: Usage,
     /// Why Claude has stopped, once the stream says so.
     pub stop_reason: Option<StopReason>,
+    last_read: LastRead,
+}
+
+/// The steps of the last read. There is at most one of each kind, and they always come in this order.
+#[derive(Debug, Default)]
+struct LastRead {
+    began: bool,
+    text_begins: bool,
+    /// Its memory is used again by the next read.
+    text: String,
+    end: Option<Step<'static>>,
 }
 
 impl AnswerReader {
@@ -85,55 +100,68 @@ impl AnswerReader {
         self.over
     }
 
+    /// The steps of the last [`Self::push`] or [`Self::end_of_stream`].
+    pub fn steps(&self) -> impl Iterator<Item = Step<'_>> {
+        let LastRead { began, text_begins, text, end } = &self.last_read;
+        let text = (!text.is_empty()).then_some(Step::Text(text));
+        let text_begins = (*text_begins && text.is_none() && end.is_none()).then_some(Step::TextBegins);
+        [began.then_some(Step::Began), text_begins, text, *end].into_iter().flatten()
+    }
+
     /// Reads the next bytes. All text in them becomes one step, however many deltas there are, because streaming costs
     /// CPU time for each step and not for each byte.
-    pub fn push(&mut self, bytes: &[u8]) -> Vec<Step> {
-        let mut steps = Vec::new();
-        let mut events = Vec::new();
-        let parsed = self.parser.push(bytes, &mut events);
-        for event in &events {
+    pub fn push(&mut self, bytes: &[u8]) {
+        self.clear_steps();
+        let mut parser = std::mem::take(&mut self.parser);
+        let parsed = parser.push(bytes, |event| {
             if self.over {
-                return steps;
+                return;
             }
-            match anthropic::read_event(event) {
-                Ok(event) => self.apply(event, &mut steps),
-                Err(_) => self.end(Step::Broke(ModelError::Broken), &mut steps),
+            match anthropic::read_event(event.data) {
+                Ok(event) => self.apply(event),
+                Err(_) => self.end(Step::Broke(ModelError::Broken)),
             }
-        }
+        });
+        self.parser = parser;
         if parsed.is_err() && !self.over {
-            self.end(Step::Broke(ModelError::Broken), &mut steps);
+            self.end(Step::Broke(ModelError::Broken));
         }
-        steps
     }
 
     /// The stream has ended, or the connection has broken.
-    pub fn end_of_stream(&mut self) -> Vec<Step> {
-        let mut steps = Vec::new();
+    pub fn end_of_stream(&mut self) {
+        self.clear_steps();
         if !self.over {
-            self.end(Step::Broke(ModelError::CutOff), &mut steps);
+            self.end(Step::Broke(ModelError::CutOff));
         }
-        steps
     }
 
-    fn apply(&mut self, event: StreamEvent, steps: &mut Vec<Step>) {
+    fn clear_steps(&mut self) {
+        let mut text = std::mem::take(&mut self.last_read.text);
+        text.clear();
+        self.last_read = LastRead { text, ..LastRead::default() };
+    }
+
+    fn apply(&mut self, event: StreamEvent<'_>) {
         match event {
             StreamEvent::Start(usage) => {
                 self.usage.update(usage);
-                if !std::mem::replace(&mut self.began, true) {
-                    steps.push(Step::Began);
-                }
+                self.last_read.began |= !std::mem::replace(&mut self.began, true);
             }
-            StreamEvent::Text(text) if self.began => match steps.last_mut() {
-                Some(Step::Text(so_far)) => so_far.push_str(&text),
-                _ => steps.push(Step::Text(text)),
-            },
+            StreamEvent::TextBlock if self.began => {
+                self.last_read.text_begins |= !std::mem::replace(&mut self.has_text, true);
+            }
+            StreamEvent::Text(text) if self.began => {
+                self.has_text |= !text.is_empty();
+                self.last_read.text.push_str(&text);
+            }
             StreamEvent::Delta(stop_reason, usage) => {
                 self.usage.update(usage);
                 self.stop_reason = stop_reason.or(self.stop_reason.take());
             }
             StreamEvent::Stop if self.began => match self.stop_reason {
-                Some(StopReason::Refusal) => self.end(Step::Broke(ModelError::Declined), steps),
-                _ => self.end(Step::Whole, steps),
+                Some(StopReason::Refusal) => self.end(Step::Broke(ModelError::Declined)),
+                _ => self.end(Step::Whole),
             },
             StreamEvent::Error(kind) => {
                 let error = match kind {
@@ -142,16 +170,16 @@ impl AnswerReader {
                     _ if !self.began => ModelError::Upstream,
                     _ => ModelError::Broken,
                 };
-                self.end(Step::Broke(error), steps);
+                self.end(Step::Broke(error));
             }
             // Text or an end before `message_start`: this is not the Messages API.
-            StreamEvent::Text(_) | StreamEvent::Stop => self.end(Step::Broke(ModelError::Broken), steps),
-            StreamEvent::Other => {}
+            StreamEvent::Text(_) | StreamEvent::Stop => self.end(Step::Broke(ModelError::Broken)),
+            StreamEvent::TextBlock | StreamEvent::Other => {}
         }
     }
 
-    fn end(&mut self, last: Step, steps: &mut Vec<Step>) {
+    fn end(&mut self, last: Step<'static>) {
         self.over = true;
-        steps.push(last);
+        self.last_read.end = Some(last);
     }
 }

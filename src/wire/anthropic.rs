@@ -3,8 +3,8 @@
 //! Reference: Messages API (`POST /v1/messages`), "Streaming messages" and "Errors". Unknown types of events and deltas
 //! are ignored, as the reference asks of clients.
 
-use super::sse;
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 
 /// The body of `POST /v1/messages`. The answer is always streamed, because only a stream shows whether it is whole.
 #[derive(Debug, Serialize)]
@@ -84,17 +84,19 @@ impl Usage {
 
 /// One event of the stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum StreamEvent {
+pub enum StreamEvent<'a> {
     /// `message_start`: Claude has begun.
     Start(UsageUpdate),
-    Text(String),
+    /// `content_block_start` of a block of text.
+    TextBlock,
+    Text(Cow<'a, str>),
     /// `message_delta`: the stop reason, and the usage so far.
     Delta(Option<StopReason>, UsageUpdate),
     /// `message_stop`: the answer is whole.
     Stop,
     /// `error`, after which the stream ends.
     Error(ErrorType),
-    /// `ping`, block boundaries, thinking, citations, and every unknown event.
+    /// `ping`, other blocks and their ends, thinking, citations, and every unknown event.
     Other,
 }
 
@@ -196,39 +198,82 @@ pub fn loggable_request_id(text: &str) -> &str {
 #[error("an event of Claude's stream is malformed")]
 pub struct MalformedEvent;
 
-/// Reads one event of the stream, by the type inside its data, as the official SDKs do.
-pub fn read_event(event: &sse::Event) -> Result<StreamEvent, MalformedEvent> {
-    let wire: WireEvent = serde_json::from_str(&event.data).map_err(|_| MalformedEvent)?;
-    Ok(match wire {
-        WireEvent::MessageStart { message } => StreamEvent::Start(message.usage),
-        WireEvent::ContentBlockDelta { delta: BlockDelta::TextDelta { text } } => StreamEvent::Text(text),
-        WireEvent::MessageDelta { delta, usage } => StreamEvent::Delta(delta.stop_reason.map(StopReason::from), usage),
-        WireEvent::MessageStop => StreamEvent::Stop,
-        WireEvent::Error { error } => StreamEvent::Error(error.kind),
-        WireEvent::ContentBlockDelta { .. } | WireEvent::Other => StreamEvent::Other,
+/// Reads the data of one event of the stream, by the type inside it, as the official SDKs do.
+pub fn read_event(data: &str) -> Result<StreamEvent<'_>, MalformedEvent> {
+    // Nearly all events are deltas, so these are read first, in one pass and without a copy. Whatever does not have
+    // their form is read by its type.
+    if let Ok(BlockDeltaEvent { kind: EventType::ContentBlockDelta, delta }) = parse(data) {
+        return match (delta.kind, delta.text) {
+            (DeltaType::TextDelta, Some(Text(text))) => Ok(StreamEvent::Text(text)),
+            (DeltaType::TextDelta, None) => Err(MalformedEvent),
+            (DeltaType::Other, _) => Ok(StreamEvent::Other),
+        };
+    }
+    let Tagged { kind } = parse(data)?;
+    Ok(match kind {
+        EventType::MessageStart => StreamEvent::Start(parse::<StartEvent>(data)?.message.usage),
+        EventType::ContentBlockStart => match parse(data) {
+            Ok(BlockStartEvent { content_block: Tagged { kind: BlockType::Text } }) => StreamEvent::TextBlock,
+            _ => StreamEvent::Other,
+        },
+        // A delta of another type may have a member `text` of any kind.
+        EventType::ContentBlockDelta => match parse::<UnknownDeltaEvent>(data)?.delta.kind {
+            DeltaType::TextDelta => return Err(MalformedEvent),
+            DeltaType::Other => StreamEvent::Other,
+        },
+        EventType::MessageDelta => {
+            let MessageDeltaEvent { delta, usage } = parse(data)?;
+            StreamEvent::Delta(delta.stop_reason, usage)
+        }
+        EventType::MessageStop => StreamEvent::Stop,
+        EventType::Error => StreamEvent::Error(parse::<ErrorBody>(data)?.error.kind),
+        EventType::Other => StreamEvent::Other,
     })
 }
 
+fn parse<'a, T: Deserialize<'a>>(data: &'a str) -> Result<T, MalformedEvent> {
+    serde_json::from_str(data).map_err(|_| MalformedEvent)
+}
+
+/// An object of which only the type matters.
 #[derive(Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
-enum WireEvent {
-    MessageStart {
-        message: WireMessage,
-    },
-    ContentBlockDelta {
-        delta: BlockDelta,
-    },
-    MessageDelta {
-        delta: MessageDelta,
-        #[serde(default)]
-        usage: UsageUpdate,
-    },
+struct Tagged<T> {
+    #[serde(rename = "type")]
+    kind: T,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum EventType {
+    MessageStart,
+    ContentBlockStart,
+    ContentBlockDelta,
+    MessageDelta,
     MessageStop,
-    Error {
-        error: ErrorDetail,
-    },
+    Error,
     #[serde(other)]
     Other,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum DeltaType {
+    TextDelta,
+    #[serde(other)]
+    Other,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum BlockType {
+    Text,
+    #[serde(other)]
+    Other,
+}
+
+#[derive(Deserialize)]
+struct StartEvent {
+    message: WireMessage,
 }
 
 #[derive(Deserialize)]
@@ -238,17 +283,44 @@ struct WireMessage {
 }
 
 #[derive(Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
-enum BlockDelta {
-    TextDelta {
-        text: String,
-    },
-    #[serde(other)]
-    Other,
+struct BlockStartEvent {
+    content_block: Tagged<BlockType>,
+}
+
+#[derive(Deserialize)]
+struct BlockDeltaEvent<'a> {
+    #[serde(rename = "type")]
+    kind: EventType,
+    #[serde(borrow)]
+    delta: BlockDelta<'a>,
+}
+
+#[derive(Deserialize)]
+struct BlockDelta<'a> {
+    #[serde(rename = "type")]
+    kind: DeltaType,
+    #[serde(borrow)]
+    text: Option<Text<'a>>,
+}
+
+/// A text that is borrowed where it has no escapes. (serde borrows no `Cow` that stands inside an `Option`.)
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+#[derive(Deserialize)]
+struct UnknownDeltaEvent {
+    delta: Tagged<DeltaType>,
+}
+
+#[derive(Deserialize)]
+struct MessageDeltaEvent {
+    delta: MessageDelta,
+    #[serde(default)]
+    usage: UsageUpdate,
 }
 
 #[derive(Deserialize)]
 struct MessageDelta {
     #[serde(default)]
-    stop_reason: Option<String>,
+    stop_reason: Option<StopReason>,
 }

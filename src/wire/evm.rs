@@ -2,7 +2,11 @@
 //! (x402 `scheme_exact_evm`, phase 2). Permit2 payloads are not read, because we never offer Permit2.
 
 use crate::wire::amount::Amount;
-use k256::ecdsa::{RecoveryId, Signature, VerifyingKey};
+use k256::ecdsa::{Signature, VerifyingKey};
+use k256::elliptic_curve::ops::{Invert, LinearCombination, Reduce};
+use k256::elliptic_curve::point::DecompressPoint;
+use k256::elliptic_curve::PrimeField;
+use k256::{AffinePoint, ProjectivePoint, Scalar, U256};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sha3::{Digest, Keccak256};
@@ -268,8 +272,22 @@ pub(super) fn recover(digest: &Word, signature: &[u8; 65]) -> Option<Address> {
         _ => return None,
     };
     let signature = Signature::from_slice(rs).ok().filter(|s| s.normalize_s().is_none())?;
-    let key = VerifyingKey::recover_from_prehash(digest, &signature, RecoveryId::from_byte(parity)?).ok()?;
-    address_of(&key)
+    address_of(&recover_key(digest, &signature, parity)?)
+}
+
+/// The key that has made the signature (SEC 1, 4.1.6), where the y coordinate of the signature's point has this parity.
+///
+/// `VerifyingKey::recover_from_prehash` does the same, and then verifies the signature with the key that it has found.
+/// That takes as long again and cannot fail: the point is the one that `r` is the x coordinate of.
+fn recover_key(digest: &Word, signature: &Signature, parity: u8) -> Option<VerifyingKey> {
+    let (r, s) = signature.split_scalars();
+    let z = <Scalar as Reduce<U256>>::reduce_bytes(&(*digest).into());
+    let point = Option::<AffinePoint>::from(AffinePoint::decompress(&r.to_repr(), parity.into()))?;
+    let inverse = *r.invert();
+    let (of_generator, of_point) = (-(inverse * z), inverse * *s);
+    let (generator, point) = (ProjectivePoint::GENERATOR, ProjectivePoint::from(point));
+    let key = ProjectivePoint::lincomb(&generator, &of_generator, &point, &of_point);
+    VerifyingKey::from_affine(key.to_affine()).ok()
 }
 
 /// The address of a public key.
@@ -282,6 +300,66 @@ pub(super) fn address_of(key: &VerifyingKey) -> Option<Address> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use k256::ecdsa::{RecoveryId, SigningKey};
+
+    /// `recover`, with the library's own recovery of the key.
+    fn recover_and_verify(digest: &Word, signature: &[u8; 65]) -> Option<Address> {
+        let (rs, v) = signature.split_at(64);
+        let id = RecoveryId::from_byte(v[0].checked_sub(27).unwrap_or(v[0])).filter(|id| !id.is_x_reduced())?;
+        let signature = Signature::from_slice(rs).ok().filter(|s| s.normalize_s().is_none())?;
+        address_of(&VerifyingKey::recover_from_prehash(digest, &signature, id).ok()?)
+    }
+
+    #[test]
+    fn the_key_of_a_signature_is_the_one_that_the_library_recovers_and_verifies() {
+        let word = |what: &str, n: u32| keccak(format!("{what} {n}").as_bytes());
+        for n in 0..100 {
+            let digest = word("message", n);
+            let key = SigningKey::from_slice(&word("key", n)).unwrap();
+            let (signature, id) = key.sign_prehash_recoverable(&digest).unwrap();
+            let mut bytes = [0; 65];
+            bytes[..64].copy_from_slice(&signature.to_bytes());
+            bytes[64] = 27 + id.to_byte();
+            assert_eq!(recover(&digest, &bytes), address_of(key.verifying_key()));
+            assert_eq!(recover(&digest, &bytes), recover_and_verify(&digest, &bytes));
+            // Another message, and a signature that nobody has made: half of these have a key all the same.
+            assert_eq!(recover(&word("other", n), &bytes), recover_and_verify(&word("other", n), &bytes));
+            bytes[..32].copy_from_slice(&word("r", n));
+            bytes[32] &= 0x3f; // a low `s`
+            assert_eq!(recover(&digest, &bytes), recover_and_verify(&digest, &bytes));
+        }
+    }
+
+    /// The bounds of `r`, `s` and the digest: zero, one, the order of the curve and its neighbours, and all bits.
+    #[test]
+    fn a_signature_at_the_bounds_has_the_key_that_the_library_recovers_or_none() {
+        let order = "fffffffffffffffffffffffffffffffebaaedce6af48a03bbfd25e8cd0364141";
+        let half = "7fffffffffffffffffffffffffffffff5d576e7357a4501ddfe92f46681b20a0";
+        let neighbours = |text: &str| {
+            let last = u8::from_str_radix(&text[62..], 16).unwrap();
+            [last - 1, last, last + 1].map(|last| format!("{}{last:02x}", &text[..62]))
+        };
+        let mut words: Vec<String> = [order, half].into_iter().flat_map(neighbours).collect();
+        words.extend([
+            "00".repeat(32),
+            format!("{}01", "00".repeat(31)),
+            format!("{}02", "00".repeat(31)),
+            "ff".repeat(32),
+        ]);
+        let words: Vec<Word> = words.iter().map(|text| hex::decode(text).unwrap().try_into().unwrap()).collect();
+        let mut recovered = 0;
+        for digest in &words {
+            for (r, s) in words.iter().flat_map(|r| words.iter().map(move |s| (r, s))) {
+                for v in [0, 1, 27, 28] {
+                    let bytes: [u8; 65] = [&r[..], &s[..], &[v]].concat().try_into().unwrap();
+                    let key = recover(digest, &bytes);
+                    assert_eq!(key, recover_and_verify(digest, &bytes), "{bytes:?}");
+                    recovered += usize::from(key.is_some());
+                }
+            }
+        }
+        assert!(recovered > 100, "{recovered}");
+    }
 
     /// The examples of EIP-55, "Test Cases".
     #[test]

@@ -78,6 +78,39 @@ fn within_limits_what_is_left_out_is_the_default() {
     assert_eq!(lay(json!({"anthropic": {"baseUrl": "https://a.example"}})).unwrap().anthropic.version, "2023-06-01");
 }
 
+/// What a stranger with one wallet costs the creator at the most, and an owner the operator.
+#[test]
+fn a_wallet_has_eight_unpaid_runs_at_once_and_twenty_in_a_day_and_an_owner_two_hundred_tests() {
+    let Limits { unpaid_per_wallet, unpaid_per_wallet_day, owner_tests_per_day, .. } = Config::built_in().limits;
+    assert_eq!((unpaid_per_wallet, unpaid_per_wallet_day, owner_tests_per_day), (8, 20, 200));
+    let of_document = json!({"unpaidPerWallet": 1, "unpaidPerWalletDay": 2, "ownerTestsPerDay": 3});
+    let expected =
+        Limits { unpaid_per_wallet: 1, unpaid_per_wallet_day: 2, owner_tests_per_day: 3, ..Limits::default() };
+    assert_eq!(lay(json!({"limits": of_document})).unwrap().limits, expected);
+}
+
+/// The window that a payment needs still, where answers usually take so many milliseconds.
+#[test]
+fn a_document_needs_a_window_as_long_as_its_answers_usually_take_and_three_quarters_of_the_terms_at_most() {
+    let limits =
+        Limits { claude_begin_seconds: 30, settle_margin_seconds: 6, max_timeout_seconds: 300, ..Limits::default() };
+    assert_eq!(limits.window_needed(), 36);
+    for (usual, window) in [
+        (None, 36),
+        (Some(0), 36),
+        (Some(30_000), 36),
+        (Some(30_001), 37),
+        (Some(60_000), 66),
+        (Some(219_000), 225),
+        (Some(219_001), 225),
+        (Some(u64::MAX), 225),
+    ] {
+        assert_eq!(limits.window_needed_for(usual), window, "{usual:?}");
+    }
+    let short = Limits { max_timeout_seconds: 40, ..limits };
+    assert_eq!(short.window_needed_for(Some(60_000)), 36, "a payment by our own terms is good");
+}
+
 /// The money back, the node to ask, and what callers must send: nothing of it unless the operator says so.
 #[test]
 fn what_the_operator_must_ask_for_is_off() {
@@ -147,6 +180,10 @@ fn what_is_not_of_the_form_is_refused() {
         r#"{"limits":{"paidAttempts":256}}"#,
         r#"{"limits":{"startAttempts":256}}"#,
         r#"{"limits":{"outstandingPerPayer":-1}}"#,
+        r#"{"limits":{"unpaidExecutionsPerPayer":20}}"#,
+        r#"{"limits":{"inVainPerPayer":20}}"#,
+        r#"{"limits":{"unpaidPerWallet":-1}}"#,
+        r#"{"limits":{"unpaidPerWalletDay":4294967296}}"#,
         r#"{"requirePaymentIdentifier":"yes"}"#,
         r#"{"refundPolicy":{}}"#,
     ] {
@@ -212,6 +249,8 @@ fn every_bad_value_is_refused_by_name() {
         (limit("settleMarginSeconds", 270), "limits: maxTimeoutSeconds must exceed"),
         (limit("bodyBytes", 0), "limits: bodyBytes"),
         (limit("bodyBytes", (16 << 20) + 1), "limits: bodyBytes"),
+        (limit("unpaidPerWallet", 0), "limits: unpaidPerWallet is 0"),
+        (limit("unpaidPerWalletDay", 0), "limits: unpaidPerWalletDay"),
         (limit("startAttempts", 0), "limits: startAttempts"),
         (limit("paidAttempts", 0), "limits: paidAttempts"),
         (limit("cacheSeconds", 61), "limits: cacheSeconds"),
@@ -238,6 +277,9 @@ fn values_at_their_bounds_are_taken() {
         json!({"limits": {"bodyBytes": 16 << 20, "paidAttempts": 255}}),
         json!({"limits": {"bodyBytes": 1, "verifySeconds": 1, "cacheSeconds": 0}}),
         json!({"limits": {"cacheSeconds": 60}}),
+        json!({"limits": {"unpaidPerWallet": 1, "unpaidPerWalletDay": 1, "ownerTestsPerDay": 0}}),
+        json!({"limits": {"unpaidPerWallet": 9, "unpaidPerWalletDay": 5}}),
+        json!({"limits": {"unpaidPerWallet": u32::MAX, "unpaidPerWalletDay": u32::MAX}}),
         json!({"models": [{"id": "m", "maxOutput": 1, "retiredOn": "2028-12-31"}]}),
         json!({"jwt": {"issuers": [{"issuer": "i", "audience": "a", "jwksUrl": "https://id.example/jwks"}]}}),
         json!({"jwt": {"issuers": [{"issuer": "i", "audience": "a", "jwks": {"keys": []}}]}}),

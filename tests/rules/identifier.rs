@@ -1,7 +1,9 @@
-//! Identifiers: of payments, as callers send them and as they are claimed; and of runs.
+//! Identifiers: of payments, as callers send them and as they are kept; and of objects, runs and tasks.
 
-use coinslot::testing::rules::ids::{object_of, run_id};
-use coinslot::testing::rules::payment::identifier::{of_extensions, of_header, Claim};
+use coinslot::testing::rules::ids::{
+    is_hex_128, object_of, object_of_task, owner_object, run_id, run_number, task_id, wallet_object,
+};
+use coinslot::testing::rules::payment::identifier::{of_extensions, of_header, IdempotencyKey};
 use coinslot::testing::rules::payment::Payment;
 use coinslot::testing::rules::refusal::Refusal;
 use coinslot::testing::wire::amount::Amount;
@@ -112,67 +114,102 @@ fn the_two_kinds_of_identifiers_never_meet() {
     assert_ne!(header(&format!("payment-identifier:{id}")), extension(json!(id)));
 }
 
-fn claim(payment: &Payment) -> Claim {
-    Claim::new("idempotency-key:k", "digest", payment)
+fn digest_of(header: Option<&str>, extension: Option<&str>) -> Option<String> {
+    IdempotencyKey::new(header, extension, "request").map(|key| key.key)
 }
 
+/// A client that signs another payment for the same intention sends the same header, and may draw another identifier.
 #[test]
-fn a_claim_is_for_one_identifier_one_request_under_its_terms_and_one_payment() {
-    let first = claim(&payment());
-    assert_eq!(first, claim(&payment()));
-    assert_eq!(first.object, HEX);
-    let other = Claim::new("idempotency-key:l", "digest", &payment());
-    assert_eq!((&other.request, &other.object), (&first.request, &first.object));
-    assert_ne!(other.identifier, first.identifier);
-    let address = Address::from([7; 20]);
-    for (what, other) in [
-        ("request", Claim::new("idempotency-key:k", "other", &payment())),
-        ("network", claim(&Payment { network: "eip155:8453".to_owned(), ..payment() })),
-        ("asset", claim(&Payment { asset: address, ..payment() })),
-        ("amount", claim(&Payment { amount: Amount(10_001), ..payment() })),
-        ("payTo", claim(&Payment { pay_to: address, ..payment() })),
-    ] {
-        assert_eq!(other.identifier, first.identifier, "{what}");
-        assert_ne!(other.request, first.request, "{what}");
-    }
-    let (nonce, name) = ("0x01".to_owned(), "another".to_owned());
-    let again = claim(&Payment { nonce, name, valid_before: 0, proof: String::new(), ..payment() });
-    assert_eq!(
-        (&again.identifier, &again.request),
-        (&first.identifier, &first.request),
-        "another payment for the same"
-    );
-    assert_ne!(again.object, first.object);
+fn of_two_identifiers_the_header_is_the_key_and_without_any_there_is_none() {
+    let of_header = digest_of(Some("idempotency-key:k"), None);
+    assert_eq!(digest_of(Some("idempotency-key:k"), Some("payment-identifier:other")), of_header);
+    let of_extension = digest_of(None, Some("payment-identifier:other"));
+    assert!(of_header.is_some() && of_extension.is_some() && of_header != of_extension);
+    assert_eq!(IdempotencyKey::new(None, None, "request"), None);
+}
+
+/// Which payment it comes with, and at what price, is not part of it: another payment is to find the same run.
+#[test]
+fn a_key_is_of_one_identifier_and_one_request() {
+    let key = |id: &str, request: &str| IdempotencyKey::new(Some(id), None, request).unwrap();
+    let first = key("idempotency-key:k", "request");
+    assert_eq!(first, key("idempotency-key:k", "request"));
+    assert_eq!(first.request, "request");
+    let other_id = key("idempotency-key:l", "request");
+    assert!(other_id.key != first.key && other_id.request == first.request);
+    let other_request = key("idempotency-key:k", "other");
+    assert!(other_request.key == first.key && other_request.request != first.request);
 }
 
 /// What is kept tells nobody what the caller has sent.
 #[test]
-fn a_claim_keeps_digests_only() {
-    let stored = serde_json::to_string(&Claim::new("idempotency-key:SECRET", "DIGEST", &payment())).unwrap();
-    assert!(!stored.contains("SECRET") && !stored.contains("DIGEST"), "{stored}");
+fn a_key_keeps_a_digest_of_the_identifier_only() {
+    let stored = serde_json::to_string(&IdempotencyKey::new(Some("idempotency-key:SECRET"), None, "digest")).unwrap();
+    assert!(!stored.contains("SECRET"), "{stored}");
+}
+
+// Objects, and the ids of runs and tasks that lead to them.
+
+#[test]
+fn a_wallet_has_one_object_for_all_chains_of_a_namespace() {
+    let (wallet, other) = (payment().payer, payment().pay_to);
+    let object = wallet_object("eip155:8453", wallet);
+    assert_eq!(wallet_object("eip155:84532", wallet), object);
+    assert_ne!(wallet_object("eip155:8453", other), object);
+    assert_ne!(wallet_object("solana:8453", wallet), object);
+    assert!(is_hex_128(&object) && !object.contains(&wallet.to_string()[2..10].to_lowercase()), "{object}");
+    assert_eq!(payment().object(), wallet_object("eip155:84532", wallet));
+    let on_another_chain = Payment { network: "eip155:8453".to_owned(), nonce: "0x01".to_owned(), ..payment() };
+    assert_eq!(on_another_chain.object(), object);
 }
 
 #[test]
-fn a_runs_id_leads_to_its_object_and_to_no_other() {
-    let (other, test) = ("f".repeat(32), format!("test_{HEX}"));
-    for object in [HEX, &*other, &*test] {
-        let id = run_id(object, HEX);
-        assert_eq!(object_of(&id), Some(object), "{id}");
+fn a_creators_tests_have_an_object_that_no_wallet_has() {
+    let object = owner_object("ada");
+    assert!(is_hex_128(&object) && object != owner_object("bob"));
+    let wallet = payment().payer;
+    assert_ne!(owner_object(&wallet.to_string()), wallet_object("eip155:8453", wallet));
+}
+
+#[test]
+fn a_runs_id_leads_to_its_object_and_to_its_number_there() {
+    let other = "f".repeat(32);
+    for object in [HEX, &*other] {
+        for number in [0, 1, 255, 0xffff_ffff] {
+            let id = run_id(object, number, HEX);
+            assert_eq!((object_of(&id), run_number(&id)), (Some(object), Some(number)), "{id}");
+            assert_eq!(id.len(), "run_".len() + 65);
+        }
     }
-    let ids: BTreeSet<String> = [HEX, &*other].iter().flat_map(|a| [run_id(a, HEX), run_id(HEX, a)]).collect();
+    assert_eq!(run_id(HEX, 10, &other), format!("run_{HEX}_0000000a{}", "f".repeat(24)));
+    let ids: BTreeSet<String> = [HEX, &*other].iter().flat_map(|a| [run_id(a, 1, HEX), run_id(HEX, 1, a)]).collect();
     assert_eq!(ids.len(), 3);
+}
+
+/// An object would have to begin four thousand million runs. The id of the next one leads to no run.
+#[test]
+fn a_number_that_an_id_has_no_room_for_leads_nowhere() {
+    assert_eq!(object_of(&run_id(HEX, 1 << 32, HEX)), None);
+}
+
+#[test]
+fn a_tasks_id_leads_to_its_seekers_object() {
+    let object = wallet_object("eip155:8453", payment().payer);
+    let id = task_id(&object, HEX);
+    assert_eq!((object_of_task(&id), &*id), (Some(&*object), &*format!("task_{object}_{HEX}")));
+    assert_eq!((object_of(&id), object_of_task(&run_id(&object, 1, HEX))), (None, None), "a task is no run");
+    for other in ["", "task_", &id.replace("task_", "run_"), &id[..id.len() - 1], &id.to_uppercase(), "task_../../x_y"]
+    {
+        assert_eq!(object_of_task(other), None, "{other}");
+    }
 }
 
 #[test]
 fn garbage_is_no_runs_id() {
     let (upper, short, long) = (HEX.to_ascii_uppercase(), &HEX[1..], format!("{HEX}0"));
     let wrong = [&*upper, short, &*long, "", "g123456789abcdef0123456789abcdef", "é1234567890abcdef0123456789abcd"];
-    for part in wrong {
-        for id in [run_id(part, HEX), run_id(HEX, part), run_id(&format!("test_{part}"), HEX)] {
-            assert_eq!(object_of(&id), None, "{id}");
-        }
-    }
-    for id in [
+    let of_parts = wrong.iter().flat_map(|part| [format!("run_{part}_{HEX}"), format!("run_{HEX}_{part}")]);
+    let others = [
         String::new(),
         "run_".to_owned(),
         format!("run_{HEX}"),
@@ -181,14 +218,15 @@ fn garbage_is_no_runs_id() {
         format!("run_{HEX}_{HEX}_"),
         format!("run_{HEX}_{HEX}_{HEX}"),
         format!("run__{HEX}"),
-        format!("run_test_{HEX}"),
-        format!("run_test_test_{HEX}_{HEX}"),
-        format!("run_toast_{HEX}_{HEX}"),
+        format!("run__{HEX}_{HEX}"),
+        format!("run_test_{HEX}_{HEX}"),
+        format!("run_hire_{HEX}_{HEX}"),
         format!(" run_{HEX}_{HEX}"),
         format!("run_{HEX}_{HEX}\n"),
         format!("run_../{HEX}_{HEX}"),
-    ] {
-        assert_eq!(object_of(&id), None, "{id:?}");
+    ];
+    for id in of_parts.chain(others) {
+        assert_eq!((object_of(&id), run_number(&id)), (None, None), "{id:?}");
     }
 }
 
@@ -197,12 +235,12 @@ proptest! {
 
     #[test]
     fn every_id_that_is_made_is_read_and_every_id_that_is_read_is_one_that_is_made(
-        object in "(test_)?[0-9a-f]{32}", random in "[0-9a-f]{32}", text in "(run_)?(test_)?[0-9a-fg_]{28,70}",
+        object in "[0-9a-f]{32}", number in any::<u32>(), random in "[0-9a-f]{32}", text in "(run_)?[0-9a-f]{31,33}_[0-9a-fg]{31,33}",
     ) {
-        let id = run_id(&object, &random);
-        prop_assert_eq!(object_of(&id), Some(&*object));
-        if let Some(object) = object_of(&text) {
-            prop_assert_eq!(run_id(object, text.rsplit('_').next().unwrap()), text);
+        let id = run_id(&object, u64::from(number), &random);
+        prop_assert_eq!((object_of(&id), run_number(&id)), (Some(&*object), Some(u64::from(number))));
+        if let (Some(object), Some(number)) = (object_of(&text), run_number(&text)) {
+            prop_assert_eq!(run_id(object, number, &text[text.len() - 24..]), text);
         }
     }
 

@@ -30,6 +30,7 @@ fn template(parameters: Vec<Parameter>, allow_user_message: bool) -> Template {
         published: true,
         release: Release::Settled,
         runs: 0,
+        usual_ms: None,
     }
 }
 

@@ -1,6 +1,6 @@
 //! Quotes, and payments held against them: every field that differs is refused, and what names a run.
 
-use coinslot::testing::rules::config::{Config, Eip712Domain, Limits, Network};
+use coinslot::testing::rules::config::{Config, Eip712Domain, Network};
 use coinslot::testing::rules::payment::matching::{
     check_payment, check_signature, identify, match_payment, read_payment, PaymentCheck,
 };
@@ -23,6 +23,8 @@ pub const PAYER: &str = "0x857b06519E91e3A54538791bDbb0E22373e36b66";
 pub const BASE: &str = "eip155:8453";
 pub const SEPOLIA: &str = "eip155:84532";
 const NOW: u64 = 1_740_672_100;
+/// For how many seconds a payment has to be valid still.
+const WINDOW: u64 = 36;
 const PERMIT2: &str = include_str!("../golden/x402_exact_evm_permit2.json");
 
 pub fn template(wallets: &[(&str, &str)]) -> Template {
@@ -51,6 +53,7 @@ pub fn template(wallets: &[(&str, &str)]) -> Template {
         published: true,
         release: Release::Settled,
         runs: 0,
+        usual_ms: None,
     }
 }
 
@@ -92,7 +95,7 @@ fn payload() -> Value {
 
 fn present_at(payment: &Value, now: u64) -> Result<Payment, Refusal> {
     let presented = read_payment(Some(&encode_header(payment)), None)?.unwrap();
-    match_payment(&presented, &both(), &Limits::default(), now)
+    match_payment(&presented, &both(), WINDOW, now)
 }
 
 fn present(payment: &Value) -> Result<Payment, Refusal> {
@@ -227,7 +230,7 @@ fn no_header_is_no_payment_and_the_v2_header_goes_first() {
     assert!(read_payment(None, None).unwrap().is_none());
     let good = encode_header(&payment());
     let v1 = encode_header(&payment_v1("base-sepolia"));
-    let read = |a, b| match_payment(&read_payment(a, b).unwrap().unwrap(), &both(), &Limits::default(), NOW).unwrap();
+    let read = |a, b| match_payment(&read_payment(a, b).unwrap().unwrap(), &both(), WINDOW, NOW).unwrap();
     assert_eq!(read(Some(&good), Some("nonsense")).x402_version, 2);
     assert_eq!(read(None, Some(&v1)).x402_version, 1);
     assert_eq!(read(Some(&v1), None).x402_version, 1, "the payment's own version counts, not the header's");
@@ -324,18 +327,32 @@ fn what_was_signed_counts_and_not_what_was_echoed() {
 
 #[test]
 fn the_time_window_is_checked_to_the_second() {
-    let margin = Limits::default().settle_margin_seconds + Limits::default().claude_begin_seconds;
     let window = |after: u64, before: u64| {
         let payment = with(payment(), "/payload/authorization/validAfter", json!(after.to_string()));
         present(&with(payment, "/payload/authorization/validBefore", json!(before.to_string()))).map(drop)
     };
     assert_eq!(window(NOW, NOW + 300), Ok(()));
     assert_eq!(window(NOW + 1, NOW + 300), Err(Refusal::PaymentNotYetValid));
-    assert_eq!(window(0, NOW + margin + 1), Ok(()));
-    assert_eq!(window(0, NOW + margin), Err(Refusal::PaymentExpired));
+    assert_eq!(window(0, NOW + WINDOW + 1), Ok(()));
+    assert_eq!(window(0, NOW + WINDOW), Err(Refusal::PaymentExpired));
     assert_eq!(window(0, NOW - 1), Err(Refusal::PaymentExpired));
-    assert_eq!(window(0, u64::MAX), Ok(()));
     assert_eq!(present_at(&payment(), u64::MAX).map(drop), Err(Refusal::PaymentExpired), "no overflow");
+}
+
+/// Each presentation of an authorization may cost the creator an answer that comes to nothing.
+#[test]
+fn an_authorization_is_not_valid_for_longer_than_the_terms_ask_and_a_minute() {
+    let until = |before: u64| {
+        let path = "/payload/authorization/validBefore";
+        [payment(), payment_v1("base-sepolia")].map(|p| present(&with(p, path, json!(before.to_string()))).map(drop))
+    };
+    let longest = NOW + both().offers()[1].v2.max_timeout_seconds + 60;
+    assert_eq!(longest, NOW + 360);
+    assert_eq!(until(longest), [Ok(()), Ok(())]);
+    for before in [longest + 1, u64::MAX] {
+        let refused = || Err(mismatch("authorization.validBefore"));
+        assert_eq!(until(before), [refused(), refused()], "{before}");
+    }
 }
 
 #[test]
@@ -418,7 +435,7 @@ fn another_token_on_the_same_network_names_another_run() {
     let config = Config { networks: vec![other], ..Config::built_in() };
     let quote = quote(&template(&[(SEPOLIA, WALLET)]), &config, URL).unwrap();
     let presented = read_payment(Some(&encode_header(&payment_v1("base-sepolia"))), None).unwrap().unwrap();
-    let payment = match_payment(&presented, &quote, &Limits::default(), NOW).unwrap();
+    let payment = match_payment(&presented, &quote, WINDOW, NOW).unwrap();
     assert_ne!(payment.name, name(&payment_v1("base-sepolia")));
 }
 
@@ -444,7 +461,7 @@ fn the_order_of_the_members_changes_neither_the_name_nor_the_proof() {
         let accepted = serde_json::to_string(&both().offers()[1].v2).unwrap();
         let text = format!(r#"{{"payload":{payload},"accepted":{accepted},"x402Version":2}}"#);
         let presented = read_payment(Some(&base64::encode(text.as_bytes())), None).unwrap().unwrap();
-        match_payment(&presented, &both(), &Limits::default(), NOW).unwrap()
+        match_payment(&presented, &both(), WINDOW, NOW).unwrap()
     };
     let (signature, nonce) = (format!("0x{}", "1b".repeat(65)), format!("0x{}", "ab".repeat(32)));
     let forward = format!(
@@ -465,7 +482,7 @@ fn a_payment_that_no_longer_matches_is_still_named_the_same() {
     let presented = read_payment(Some(&encode_header(&payment())), None).unwrap().unwrap();
     let dearer = Template { price: "0.02".parse().unwrap(), ..template(&[(BASE, WALLET), (SEPOLIA, PAYER)]) };
     let quote = make(&dearer).unwrap();
-    assert!(match_payment(&presented, &quote, &Limits::default(), u64::MAX).is_err());
+    assert!(match_payment(&presented, &quote, WINDOW, u64::MAX).is_err());
     let named = identify(&presented, &quote).unwrap();
     assert_eq!((named.name, named.proof), (before.name, before.proof));
     assert!(identify(&presented, &make(&template(&[(BASE, WALLET)])).unwrap()).is_none(), "no offer, no name");
@@ -502,7 +519,7 @@ fn check(payment: &Value) -> Result<(), Refusal> {
 fn by_key(payment: &Value) -> bool {
     let mut presented = read_payment(Some(&encode_header(payment)), None).unwrap().unwrap();
     drop(check_signature(&mut presented, &both()));
-    let matched = match_payment(&presented, &both(), &Limits::default(), NOW).unwrap();
+    let matched = match_payment(&presented, &both(), WINDOW, NOW).unwrap();
     assert_eq!(identify(&presented, &both()), Some(matched.clone()));
     matched.by_key
 }
@@ -521,7 +538,7 @@ fn a_payment_that_its_payer_has_signed_passes_in_both_versions() {
 fn a_payment_matches_is_forged_or_differs_with_or_without_a_name() {
     let against = |payment: &Value, quote: &Quote, now| {
         let mut presented = read_payment(Some(&encode_header(payment)), None).unwrap().unwrap();
-        check_payment(&mut presented, quote, &Limits::default(), now)
+        check_payment(&mut presented, quote, WINDOW, now)
     };
     let signed = &signed()[0];
     let PaymentCheck::Matches(matched) = against(signed, &both(), NOW) else { panic!("it matches") };

@@ -71,7 +71,8 @@ fn row(refusal: &Refusal) -> Row {
         Refusal::SeekerMismatch => never("SEEKER_MISMATCH"),
         Refusal::ContractInputDiffers => never("CONTRACT_INPUT_DIFFERS"),
         Refusal::RetriesExhausted => never("RETRIES_EXHAUSTED"),
-        Refusal::TooManyUnpaidExecutions => after("TOO_MANY_UNPAID_EXECUTIONS", 3600),
+        Refusal::TooManyUnpaidRuns { retry_after } => after("TOO_MANY_UNPAID_RUNS", *retry_after),
+        Refusal::TooManyOwnerTests { retry_after } => after("TOO_MANY_OWNER_TESTS", *retry_after),
         Refusal::ContractEnded => never("CONTRACT_ENDED"),
         Refusal::PaymentReused => never("PAYMENT_REUSED"),
         Refusal::PaymentInvalid { .. } => never("PAYMENT_INVALID"),
@@ -89,6 +90,7 @@ fn row(refusal: &Refusal) -> Row {
             ModelError::Upstream => after("CLAUDE_ERROR", 5),
             ModelError::Unreachable => after("CLAUDE_UNREACHABLE", 5),
             ModelError::TimedOut => after("CLAUDE_TIMEOUT", 5),
+            ModelError::WindowOver => never("PAYMENT_WINDOW_OVER"),
             ModelError::Broken => after("CLAUDE_STREAM_ERROR", 1),
             ModelError::CutOff => after("CLAUDE_CUT_OFF", 1),
             ModelError::Declined => never("CLAUDE_REFUSED"),
@@ -175,7 +177,8 @@ pub fn all() -> Vec<Refusal> {
         Refusal::SeekerMismatch,
         Refusal::ContractInputDiffers,
         Refusal::RetriesExhausted,
-        Refusal::TooManyUnpaidExecutions,
+        Refusal::TooManyUnpaidRuns { retry_after: 2 },
+        Refusal::TooManyOwnerTests { retry_after: 3600 },
         Refusal::ContractEnded,
         Refusal::PaymentReused,
         Refusal::PaymentInvalid { reason: reason() },
@@ -196,6 +199,7 @@ pub fn all() -> Vec<Refusal> {
             C::Upstream,
             C::Unreachable,
             C::TimedOut,
+            C::WindowOver,
             C::Broken,
             C::CutOff,
             C::Declined,
@@ -277,11 +281,14 @@ fn a_refusal_before_the_money_moved_says_that_nothing_was_charged_or_asks_for_no
         Refusal::KeyMissing,
         Refusal::KeyDisabled,
         Refusal::ModelUnavailable,
+        Refusal::TooManyUnpaidRuns { retry_after: 2 },
     ] {
         assert!(refusal.message().contains("Nothing was charged"), "{refusal:?}");
     }
     // The payment may have bought something else; whether it has is not this answer's to say.
-    for refusal in [Refusal::SettlementUnknown, Refusal::PaymentReused, Refusal::IdentifierReused] {
+    // After a fault of ours nobody has looked.
+    let unknown = [Refusal::SettlementUnknown, Refusal::PaymentReused, Refusal::IdentifierReused, Refusal::Internal];
+    for refusal in unknown {
         assert!(!refusal.knows_charge() && !refusal.message().contains("charged"), "{refusal:?}");
     }
     assert!(Refusal::Refundable.knows_charge() && Refusal::Claude(ModelError::CutOff).knows_charge());
@@ -290,7 +297,13 @@ fn a_refusal_before_the_money_moved_says_that_nothing_was_charged_or_asks_for_no
     for refusal in [Refusal::SettlementUnknown, Refusal::Interrupted, Refusal::Refundable].into_iter().chain(spent) {
         assert!(!refusal.message().to_lowercase().contains("nothing was charged"), "{refusal:?}");
     }
-    for refusal in [Refusal::SettlementUnknown, Refusal::Interrupted, Refusal::FacilitatorUnavailable] {
+    let to_be_presented_again = [
+        Refusal::SettlementUnknown,
+        Refusal::Interrupted,
+        Refusal::FacilitatorUnavailable,
+        Refusal::TooManyUnpaidRuns { retry_after: 2 },
+    ];
+    for refusal in to_be_presented_again {
         assert!(refusal.message().contains("the same payment again"), "nobody should sign twice: {refusal:?}");
     }
 }
@@ -316,6 +329,7 @@ fn an_error_that_passes_is_waited_for_and_any_other_is_not() {
             C::Overloaded | C::Upstream | C::Unreachable | C::Broken | C::CutOff | C::NotStored => Some(2_000),
             C::OutputMismatch { repair: true } => Some(0),
             C::OutputMismatch { repair: false } | C::DeadlineMissed | C::Truncated => None,
+            C::WindowOver => None,
             C::RateLimited { retry_after: Some(7) } => Some(7_000),
             C::RateLimited { .. } => None,
             C::KeyInvalid | C::Permission | C::Billing | C::ModelRetired | C::TooLong | C::Rejected => None,

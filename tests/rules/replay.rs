@@ -1,13 +1,13 @@
 //! What a follower of a run is sent: from which position, which bytes, and how it ends.
 
-use super::sample::{begun, contract, payment, receipt, request, RUN_ID, TASK_ID};
-use coinslot::testing::rules::record::replay::{next_chunk, start, Chunk, ReadPosition, Snapshot, Start, Viewer};
+use super::sample::{begun, payment, receipt, request, RUN_ID};
+use coinslot::testing::rules::record::replay::{next_chunk, start, Chunk, ReadPosition, Snapshot, Start};
 use coinslot::testing::rules::record::run_record::{RunRecord, RunStats};
 use coinslot::testing::rules::record::run_request::{Representation, RunRequest};
 use coinslot::testing::rules::record::transcript::Transcript;
 use coinslot::testing::rules::refusal::{ModelError, Refusal};
 use coinslot::testing::rules::run::{Ending, Event, Moment, Release, Run, State};
-use coinslot::testing::wire::sse::Parser;
+use coinslot::testing::wire::sse::{self, Parser};
 use serde_json::{json, Value};
 
 fn settled() -> Vec<Event> {
@@ -44,7 +44,7 @@ impl Sample {
 
     fn snapshot(&self) -> Snapshot<'_> {
         let Self { run, record, stats, transcript } = self;
-        Snapshot { run, record: Some(record), stats, transcript }
+        Snapshot { run, record, stats, transcript }
     }
 
     fn start(&self, last_event_id: Option<u64>) -> ReadPosition {
@@ -63,10 +63,11 @@ impl Sample {
 fn read(chunk: &Chunk) -> Vec<(Option<u64>, Value)> {
     let text = String::from_utf8(chunk.bytes.clone()).unwrap();
     let event = |block: &str| {
-        let mut events = Vec::new();
-        Parser::default().push(format!("{block}\n\n").as_bytes(), &mut events).unwrap();
+        let mut json = Value::Null;
+        let on_event = |event: sse::Event<'_>| json = serde_json::from_str(event.data).unwrap();
+        Parser::default().push(format!("{block}\n\n").as_bytes(), on_event).unwrap();
         let id = block.lines().find_map(|line| line.strip_prefix("id: ")).map(|id| id.parse().unwrap());
-        (id, serde_json::from_str(&events[0].data).unwrap())
+        (id, json)
     };
     text.split_terminator("\n\n").map(event).collect()
 }
@@ -78,35 +79,6 @@ fn text(id: u64, content: &str) -> (Option<u64>, Value) {
 fn error(refusal: &Refusal, charged: Option<bool>) -> Value {
     let message = refusal.message_when(charged == Some(true));
     json!({"type": "error", "code": refusal.code(), "message": message, "charged": charged, "run": RUN_ID})
-}
-
-// Who may see it.
-
-#[test]
-fn a_run_is_shown_to_who_presented_it_holds_its_id_or_its_task_and_to_nobody_else() {
-    let presented = |proof: &str, digest: &str| Viewer::Presenter(request(Some(payment(proof)), digest).identity());
-    let (_, record) = begun(request(Some(payment("p")), "d"), &[]);
-    assert!(presented("p", "d").may_see(Some(&record)));
-    assert!(!presented("q", "d").may_see(Some(&record)));
-    assert!(!presented("p", "other").may_see(Some(&record)));
-    assert!(Viewer::Holder(RUN_ID.to_owned()).may_see(Some(&record)));
-    assert!(!Viewer::Holder("run_9".to_owned()).may_see(Some(&record)));
-    assert!(!Viewer::Seeker(TASK_ID.to_owned()).may_see(Some(&record)), "it executes no contract");
-    let with_contract = RunRequest { contract_context: Some(contract(1, 1)), ..request(Some(payment("p")), "d") };
-    let (_, executed) = begun(with_contract, &[]);
-    assert!(Viewer::Seeker(TASK_ID.to_owned()).may_see(Some(&executed)));
-    assert!(!Viewer::Seeker("task_9".to_owned()).may_see(Some(&executed)));
-    for viewer in [presented("p", "d"), Viewer::Holder(RUN_ID.to_owned()), Viewer::Seeker(TASK_ID.to_owned())] {
-        assert!(!viewer.may_see(None), "there is no run");
-    }
-}
-
-#[test]
-fn who_presented_a_payment_hears_that_it_was_used_where_another_run_takes_the_place_of_theirs() {
-    let presenter = Viewer::Presenter(request(None, "d").identity());
-    assert_eq!(presenter.replaced(), Refusal::PaymentReused);
-    assert_eq!(Viewer::Holder(String::new()).replaced(), Refusal::NotFound);
-    assert_eq!(Viewer::Seeker(String::new()).replaced(), Refusal::NotFound);
 }
 
 // How it begins.

@@ -2,6 +2,7 @@
 //! byte for byte here, for people read the members in this order.
 
 use crate::identifier::payment;
+use crate::sample::free_terms;
 use coinslot::testing::rules::record::events;
 use coinslot::testing::rules::record::receipt::{rejected_headers, settled_headers};
 use coinslot::testing::rules::record::run_record::{RunRecord, RunStats};
@@ -40,13 +41,14 @@ fn record() -> RunRecord {
         max_tokens: 100,
         payment: Some(payment()),
         digest: "d".to_owned(),
+        key: None,
         started_at: 1_740_672_000_000,
         contract_context: None,
     }
 }
 
 fn run_after(events: impl IntoIterator<Item = Event>) -> Run {
-    let mut run = Run::new(Terms { policy: Policy::OnStart, valid_until: u64::MAX, ..Terms::free() });
+    let mut run = Run::new(Terms { policy: Policy::OnStart, valid_until: u64::MAX, ..free_terms() });
     events.into_iter().for_each(|event| drop(run.handle(event, Moment { now: 0, jitter: 0 })));
     run
 }
@@ -57,7 +59,9 @@ fn settled() -> [Event; 5] {
 
 #[test]
 fn an_event_begins_with_its_type() {
-    assert_eq!(events::text("\"Grüße\"\n🦀"), r#"{"type":"text","content":"\"Grüße\"\n🦀"}"#);
+    let mut text = Vec::new();
+    events::append_text(&mut text, "\"Grüße\"\n🦀");
+    assert_eq!(String::from_utf8(text).unwrap(), r#"{"type":"text","content":"\"Grüße\"\n🦀"}"#);
     assert_eq!(events::restart(Some(RUN)), format!(r#"{{"type":"restart","run":"{RUN}"}}"#));
     let declined = Refusal::Claude(ModelError::Declined);
     let message = "Claude declined to answer this input. Nothing was charged.";

@@ -6,7 +6,7 @@ use coinslot::testing::rules::hire::output::{FileSpec, OutputType};
 use coinslot::testing::rules::payment::Payment;
 use coinslot::testing::rules::record::run_record::RunRecord;
 use coinslot::testing::rules::record::run_request::{Representation, RunRequest};
-use coinslot::testing::rules::run::{Event, Millis, Moment, Receipt, Release, Run};
+use coinslot::testing::rules::run::{Event, Millis, Moment, Policy, Receipt, Release, Run, Terms};
 use coinslot::testing::rules::secret::Secret;
 use coinslot::testing::rules::template::input::Input;
 use coinslot::testing::wire::amount::Amount;
@@ -48,13 +48,30 @@ pub fn request(payment: Option<Payment>, digest: &str) -> RunRequest {
         prompt: Secret::new("THE SECRET PROMPT".to_owned()),
         input: Input::default(),
         payment,
-        object: "ab".repeat(16),
+        object: "cd".repeat(16),
+        name: "ab".repeat(16),
+        key: None,
+        verified_by: None,
         digest: digest.to_owned(),
         representation: Representation::Stream,
         release: Release::Settled,
         begin_refusal: None,
         contract_context: None,
         answer_by: NOW,
+    }
+}
+
+/// The terms of an owner's test.
+pub const fn free_terms() -> Terms {
+    Terms {
+        policy: Policy::Free,
+        release: Release::Settled,
+        start_attempts: 1,
+        paid_attempts: 0,
+        valid_until: 0,
+        detached: false,
+        due_by: None,
+        kept_until: None,
     }
 }
 

@@ -42,7 +42,7 @@ const table = [
   ['a 200 that is not the Messages API', () => [Buffer.from(`data: {"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"${THEIRS}"}}\n\n`)], 502, 'CLAUDE_STREAM_ERROR', true],
   ['an HTML page with 200', () => [Buffer.from(`<html>${THEIRS}</html>`)], 502, 'CLAUDE_CUT_OFF', true],
   ['a break at once after message_start', () => [start(), cut], 502, 'CLAUDE_CUT_OFF', true],
-  ['an error event at once after message_start', () => [start(), open(), errorEvent('api_error', THEIRS)], 502, 'CLAUDE_STREAM_ERROR', true],
+  ['an error event at once after message_start', () => [encode(start(), open(), errorEvent('api_error', THEIRS))], 502, 'CLAUDE_STREAM_ERROR', true],
   ['a refusal at once', () => [Buffer.concat([encode(start(), open(), delta(THEIRS), shut(), end({ stop_reason: 'refusal' }), stop)])], 422, 'CLAUDE_REFUSED', null],
   ['a refusal without a word', () => [start(), end({ stop_reason: 'refusal' }), stop], 422, 'CLAUDE_REFUSED', null],
 ];

@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { drop } from '../../dev/facilitator.mjs';
-import { cut, delta, hang, open, say, start } from '../support/claude.mjs';
+import { cut, delta, encode, hang, open, say, start } from '../support/claude.mjs';
 import { WHOLE, asked, payer, payerStack, settles, stack } from '../support/file_stack.mjs';
 import { HAIKU_PRICE, INPUT, NETWORK, decodeReceipt, gate, readSse, sleep, sse, until } from '../support/stack.mjs';
 
@@ -244,7 +244,7 @@ describe('outstandingPerPayer 1', () => {
   });
 
   test('a place is free again where Claude failed before anything was shown', async () => {
-    stack.claude.script = () => [start(), open(), { type: 'error', error: { type: 'invalid_request_error', message: 'x' } }];
+    stack.claude.script = () => [encode(start(), open(), { type: 'error', error: { type: 'invalid_request_error', message: 'x' } })];
     const failed = await buy({ headers: {} });
     await failed.text();
     stack.claude.script = () => say('Hello', ', ', 'world');

@@ -5,12 +5,17 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 #![allow(dead_code)] // a fuzz target calls one of them
 
+#[path = "answer.rs"]
+#[allow(clippy::duplicate_mod)] // tests/wire has it, too
+mod answer;
+
+use answer::{end_of_stream, push, push_events, Event, Step};
 use coinslot::testing::json_schema::Schema;
 use coinslot::testing::rules::config::{Config, Issuer, Limits};
 use coinslot::testing::rules::hire::contract;
 use coinslot::testing::rules::hire::deliverables::deliverables;
 use coinslot::testing::rules::hire::output::{is_file_name, is_media_type, FileSpec, OutputType};
-use coinslot::testing::rules::model_answer::{AnswerReader, Step};
+use coinslot::testing::rules::model_answer::AnswerReader;
 use coinslot::testing::rules::owner::{candidates, claims_hold, takes_secret};
 use coinslot::testing::rules::payment::matching::{identify, match_payment, read_payment};
 use coinslot::testing::rules::payment::quote::{quote, Quote};
@@ -22,7 +27,7 @@ use coinslot::testing::rules::template::input::{validate, Body};
 use coinslot::testing::rules::template::{is_parameter_name, render, Parameter, Template, USER_MESSAGE};
 use coinslot::testing::wire::canonical::{canonical, digest, sha256_hex};
 use coinslot::testing::wire::evm::Authorization;
-use coinslot::testing::wire::sse::{Event, Parser, TooLong};
+use coinslot::testing::wire::sse::{Parser, TooLong};
 use coinslot::testing::wire::x402::{decode_header, encode_header, MAX_HEADER};
 use coinslot::testing::wire::{accept, base64, hire, jwt, strict};
 use serde_json::{json, Map, Value};
@@ -35,6 +40,8 @@ const PAYER: &str = "0x857b06519E91e3A54538791bDbb0E22373e36b66";
 const BASE: &str = "eip155:8453";
 const SEPOLIA: &str = "eip155:84532";
 const NOW: u64 = 1_740_672_100;
+/// For how many seconds a payment has to be valid still.
+const WINDOW: u64 = 36;
 const ANSWER: &str = include_str!("../golden/anthropic_basic.sse");
 const CONFIG: &str = r#"{"revision":"r1","paused":false,"facilitators":[{"url":"https://x402.example/f"}],"networks":
     [{"id":"eip155:8453","v1":"base","asset":"0x833589fCD6eDb6E08f4c7C32D4f71b54bdA02913","decimals":6,
@@ -119,6 +126,7 @@ fn template_of(parameters: Vec<Parameter>, allow_user_message: bool, networks: &
         published: true,
         release: Release::Settled,
         runs: 0,
+        usual_ms: None,
     }
 }
 
@@ -164,7 +172,7 @@ fn present(v2: Option<&str>, v1: Option<&str>) -> Option<Payment> {
     };
     let sent: Value = decode_header(v2.or(v1).unwrap()).unwrap();
     let named = identify(&presented, &QUOTE);
-    match match_payment(&presented, &QUOTE, &Limits::default(), NOW) {
+    match match_payment(&presented, &QUOTE, WINDOW, NOW) {
         Ok(payment) => {
             assert_eq!(named.as_ref(), Some(&payment), "what matches is also named");
             assert_on_our_terms(&payment, &sent);
@@ -189,7 +197,8 @@ fn assert_on_our_terms(payment: &Payment, sent: &Value) {
         other => u128::from(other.as_u64().unwrap()),
     };
     assert!(seconds("validAfter") <= u128::from(NOW), "already valid");
-    assert!(seconds("validBefore") > u128::from(NOW + 36), "valid for long enough");
+    assert!(seconds("validBefore") > u128::from(NOW + WINDOW), "valid for long enough");
+    assert!(seconds("validBefore") <= u128::from(NOW + 300 + 60), "and not for much longer");
     let accepted = &sent["accepted"];
     let terms = match sent["x402Version"].as_u64() {
         Some(2) => {
@@ -296,7 +305,10 @@ fn value(jitter: &mut Dice) -> Value {
 const NEAR: [(&str, &[&str]); 9] = [
     ("/payload/authorization/to", &[PAYER, "0x209693bc6afc0c5328ba36faf03c514ef312287c", "0x"]),
     ("/payload/authorization/value", &["9999", "10001", "010000", "0", "10000.0"]),
-    ("/payload/authorization/validBefore", &["1740672136", "1740672137", "18446744073709551616"]),
+    (
+        "/payload/authorization/validBefore",
+        &["1740672136", "1740672137", "1740672460", "1740672461", "18446744073709551616"],
+    ),
     ("/payload/authorization/validAfter", &["1740672100", "1740672101", "18446744073709551616"]),
     ("/accepted/amount", &["9999", "10001", "010000"]),
     ("/accepted/network", &[BASE, SEPOLIA, "base"]),
@@ -381,29 +393,34 @@ pub fn sse_in_pieces(stream: &[u8], cuts: &[usize]) {
 
 fn events_of(pieces: &[&[u8]]) -> (Vec<Event>, Result<(), TooLong>) {
     let (mut parser, mut events) = (Parser::default(), Vec::new());
-    let outcome = pieces.iter().try_for_each(|piece| parser.push(piece, &mut events));
+    let outcome = pieces.iter().try_for_each(|piece| push_events(&mut parser, piece, &mut events));
     (events, outcome)
 }
 
 fn answer_of(pieces: &[&[u8]]) -> (Vec<Step>, String) {
     let mut reading = AnswerReader::default();
-    let mut steps: Vec<Step> = Vec::new();
+    let (mut steps, mut text_begun) = (Vec::<Step>::new(), false);
     for piece in pieces {
         let was_over = reading.is_over();
-        let more = reading.push(piece);
+        let more = push(&mut reading, piece);
         assert!(!was_over || more.is_empty(), "nothing comes after the end");
         for step in more {
+            if step == Step::TextBegins {
+                // Told only where the read ends there, so it depends on the pieces.
+                assert!(!std::mem::replace(&mut text_begun, true) && steps == [Step::Began], "before the first text");
+                continue;
+            }
             match (steps.last_mut(), step) {
                 (Some(Step::Text(so_far)), Step::Text(more)) => so_far.push_str(&more),
                 (_, step) => steps.push(step),
             }
         }
     }
-    steps.extend(reading.end_of_stream());
+    steps.extend(end_of_stream(&mut reading));
     let (last, before) = steps.split_last().unwrap();
     assert!(matches!(last, Step::Whole | Step::Broke(_)), "an answer ends");
-    assert!(before.iter().skip(1).all(|step| matches!(step, Step::Text(_))));
     assert!(before.first().is_none_or(|step| *step == Step::Began), "an answer begins");
+    assert!(before.iter().skip(1).all(|step| matches!(step, Step::Text(_))));
     assert_eq!(reading.has_begun(), !before.is_empty());
     (steps, format!("{:?} {:?}", reading.usage, reading.stop_reason))
 }
@@ -411,6 +428,7 @@ fn answer_of(pieces: &[&[u8]]) -> (Vec<Step>, String) {
 fn stream_of(jitter: &mut Dice) -> Vec<u8> {
     let lines = [
         r#"data: {"type":"message_start","message":{"usage":{"input_tokens":25,"output_tokens":1}}}"#,
+        r#"data: {"type":"content_block_start","content_block":{"type":"text","text":""}}"#,
         r#"data: {"type":"content_block_delta","delta":{"type":"text_delta","text":"Grüße 🦀"}}"#,
         r#"data: {"type":"content_block_delta","delta":{"type":"text_delta","text":""}}"#,
         r#"data: {"type":"content_block_delta","delta":{"type":"thinking_delta"}}"#,

@@ -24,6 +24,7 @@ import { CHAIN_ID, NETWORK, USDC, networksVar, startChain } from '../../dev/chai
 import { startFacilitator } from '../../dev/facilitator.mjs';
 import { creators, fakeClaudeKey, hireVar, migrationsSql, ownerToken, resourceOf, seedSql, storeSigningKey, templates } from '../../dev/seed.mjs';
 import { startClaude } from './claude.mjs';
+import { counted } from './counting.mjs';
 
 const require = createRequire(import.meta.url);
 process.env.WRANGLER_LOG ??= 'error'; // it would say that it has read .dev.vars
@@ -161,9 +162,10 @@ const runtimes = () => started.filter((child) => isRunning(child) && basename(ch
  *               cached: tests change templates and keys directly
  *  `blockTime`  seconds, or `'auto'`: a block for each transaction
  *  `modules`    another bundle than build/
+ *  `counting`   true: tests/support/counting.mjs counts what the Worker asks of the runtime
  *  `elsewhere`  true: another front Worker with the same storage and the same objects, at `stack.elsewhere`
  */
-export async function startStack({ script, config, vars = {}, blockTime = 'auto', modules, elsewhere = false } = {}) {
+export async function startStack({ script, config, vars = {}, blockTime = 'auto', modules, elsewhere = false, counting = false } = {}) {
   const folder = mkdtempSync(join(tmpdir(), 'coinslot-stack-'));
   const closers = [() => rmSync(folder, { recursive: true, force: true })];
   const close = async () => {
@@ -173,7 +175,8 @@ export async function startStack({ script, config, vars = {}, blockTime = 'auto'
     if (failures.length) throw failures[0];
   };
   try {
-    const bundle = modules ?? (await build());
+    const built = modules ?? (await build());
+    const bundle = counting ? counted(built) : built;
     const [chain, claude] = await Promise.all([startChain({ blockTime }), startClaude(script)]);
     closers.push(() => chain.close(), () => claude.close());
     const facilitator = await startFacilitator({ rpcUrl: chain.url });

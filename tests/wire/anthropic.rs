@@ -1,14 +1,16 @@
 //! Anthropic's Messages API on the wire: the documentation's own examples (`tests/golden/SOURCES.md`),
 //! and which failure is which.
 
-use coinslot::testing::rules::model_answer::{key_refusal_of, model_error_of, AnswerReader, Step};
+use crate::answer::{end_of_stream, push, Step};
+use coinslot::testing::rules::model_answer::{key_refusal_of, model_error_of, AnswerReader};
 use coinslot::testing::rules::refusal::{ModelError, Refusal};
 use coinslot::testing::wire::anthropic::{
     loggable_request_id, read_event, ErrorBody, ErrorType, MalformedEvent, Message, MessagesRequest, StopReason,
     StreamEvent, Usage, UsageUpdate,
 };
-use coinslot::testing::wire::sse::{Event, Parser};
+use coinslot::testing::wire::sse::Parser;
 use serde_json::{json, Value};
+use std::borrow::Cow;
 
 const BASIC: &str = include_str!("../golden/anthropic_basic.sse");
 const THINKING: &str = include_str!("../golden/anthropic_thinking.sse");
@@ -16,32 +18,48 @@ const TOOL_USE: &str = include_str!("../golden/anthropic_tool_use.sse");
 const WEB_SEARCH_END: &str = include_str!("../golden/anthropic_web_search_end.sse");
 const ERROR_EVENT: &str = include_str!("../golden/anthropic_error_event.sse");
 
-fn events(stream: &str) -> Vec<Result<StreamEvent, MalformedEvent>> {
-    let mut events = Vec::new();
-    Parser::default().push(stream.as_bytes(), &mut events).unwrap();
-    events.iter().map(read_event).collect()
+/// What was read of an event, with a text of its own.
+type Read = Result<StreamEvent<'static>, MalformedEvent>;
+
+fn read(data: &str) -> Read {
+    read_event(data).map(|event| match event {
+        StreamEvent::Text(text) => StreamEvent::Text(text.into_owned().into()),
+        StreamEvent::Start(usage) => StreamEvent::Start(usage),
+        StreamEvent::TextBlock => StreamEvent::TextBlock,
+        StreamEvent::Delta(reason, usage) => StreamEvent::Delta(reason, usage),
+        StreamEvent::Stop => StreamEvent::Stop,
+        StreamEvent::Error(kind) => StreamEvent::Error(kind),
+        StreamEvent::Other => StreamEvent::Other,
+    })
 }
 
-fn event(data: Value) -> Result<StreamEvent, MalformedEvent> {
-    read_event(&Event { name: "message".to_owned(), data: data.to_string() })
+fn events(stream: &str) -> Vec<Read> {
+    let mut events = Vec::new();
+    Parser::default().push(stream.as_bytes(), |event| events.push(read(event.data))).unwrap();
+    events
+}
+
+fn event(data: Value) -> Read {
+    read(&data.to_string())
 }
 
 fn usage(json: Value) -> UsageUpdate {
     serde_json::from_value(json).unwrap()
 }
 
-fn text(text: &str) -> Result<StreamEvent, MalformedEvent> {
-    Ok(StreamEvent::Text(text.to_owned()))
+fn text(text: &str) -> Read {
+    Ok(StreamEvent::Text(text.to_owned().into()))
 }
 
-const OTHER: Result<StreamEvent, MalformedEvent> = Ok(StreamEvent::Other);
+const OTHER: Read = Ok(StreamEvent::Other);
+const TEXT_BLOCK: Read = Ok(StreamEvent::TextBlock);
 
 /// Streaming, "Basic streaming request"
 #[test]
 fn the_basic_stream_is_read() {
     let expected = vec![
         Ok(StreamEvent::Start(usage(json!({"input_tokens": 25, "output_tokens": 1})))),
-        OTHER,
+        TEXT_BLOCK,
         OTHER,
         text("Hello"),
         text("!"),
@@ -63,7 +81,7 @@ fn thinking_and_signatures_are_passed_over() {
         OTHER,
         OTHER,
         OTHER,
-        OTHER,
+        TEXT_BLOCK,
         text("27 * 453 = 12,231"),
         OTHER,
         Ok(StreamEvent::Delta(Some(StopReason::EndTurn), none)),
@@ -108,11 +126,51 @@ fn unknown_events_and_deltas_are_tolerated() {
     assert_eq!(event(none), Ok(StreamEvent::Delta(None, UsageUpdate::default())));
 }
 
+/// Streaming, "Content block delta types": a text without escapes is not copied.
+#[test]
+fn a_text_is_borrowed_from_the_event_wherever_its_members_stand() {
+    for data in [
+        r#"{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"Grüße"}}"#,
+        r#"{ "delta": { "text": "Grüße", "type": "text_delta", "x": [{}] }, "index": 1e9, "type": "content_block_delta" }"#,
+    ] {
+        let Ok(StreamEvent::Text(Cow::Borrowed("Grüße"))) = read_event(data) else { panic!("{data}") };
+    }
+    let escaped = r#"{"type":"content_block_delta","delta":{"type":"text_delta","text":"a\n\u00fc \ud83e\udd80"}}"#;
+    assert_eq!(read(escaped), text("a\nü 🦀"));
+    let escaped = r#"{"type":"content_block\u005fdelta","delta":{"type":"text\u005fdelta","text":"x"}}"#;
+    assert_eq!(read(escaped), text("x"));
+}
+
+/// A new type of delta may have a member `text` of any kind; a delta of text may not.
+#[test]
+fn what_is_odd_in_a_delta_counts_only_where_it_is_text() {
+    let delta = |delta: Value| event(json!({"type": "content_block_delta", "delta": delta}));
+    assert_eq!(delta(json!({"type": "hologram_delta", "text": {"a": 1}})), OTHER);
+    assert_eq!(delta(json!({"type": "hologram_delta", "text": null})), OTHER);
+    assert_eq!(delta(json!({"type": "text_delta", "text": null})), Err(MalformedEvent));
+    assert_eq!(delta(json!({"text": "x"})), Err(MalformedEvent));
+    assert_eq!(delta(json!("text_delta")), Err(MalformedEvent));
+    assert_eq!(event(json!({"type": "message_pause", "delta": {"type": "text_delta", "text": "x"}})), OTHER);
+}
+
+/// Streaming, "Event types": only a block of text says that there will be text.
+#[test]
+fn the_start_of_a_text_block_is_told_from_all_other_blocks() {
+    let start = |block: Value| event(json!({"type": "content_block_start", "index": 0, "content_block": block}));
+    assert_eq!(start(json!({"type": "text", "text": ""})), TEXT_BLOCK);
+    assert_eq!(start(json!({"type": "text", "text": "", "citations": []})), TEXT_BLOCK);
+    for other in
+        [json!({"type": "thinking", "text": "x"}), json!({"type": "hologram"}), json!({}), json!("text"), json!(null)]
+    {
+        assert_eq!(start(other.clone()), OTHER, "{other}");
+    }
+    assert_eq!(event(json!({"type": "content_block_start"})), OTHER);
+}
+
 /// The name of the SSE event is not what counts, as in the official SDKs.
 #[test]
 fn the_type_inside_the_data_counts() {
-    let event = Event { name: "ping".to_owned(), data: r#"{"type":"message_stop"}"#.to_owned() };
-    assert_eq!(read_event(&event), Ok(StreamEvent::Stop));
+    assert_eq!(events("event: ping\ndata: {\"type\":\"message_stop\"}\n\n"), [Ok(StreamEvent::Stop)]);
 }
 
 #[test]
@@ -130,8 +188,7 @@ fn an_event_of_a_known_type_with_other_data_is_malformed() {
     ] {
         assert_eq!(event(data.clone()), Err(MalformedEvent), "{data}");
     }
-    let torn = Event { name: "message".to_owned(), data: r#"{"type":"message_st"#.to_owned() };
-    assert_eq!(read_event(&torn), Err(MalformedEvent));
+    assert_eq!(read(r#"{"type":"message_st"#), Err(MalformedEvent));
 }
 
 fn usage_after(stream: &str) -> Usage {
@@ -323,8 +380,8 @@ fn only_a_request_id_of_anthropics_form_is_logged() {
 
 fn steps(stream: &str) -> Vec<Step> {
     let mut reading = AnswerReader::default();
-    let mut steps = reading.push(stream.as_bytes());
-    steps.extend(reading.end_of_stream());
+    let mut steps = push(&mut reading, stream.as_bytes());
+    steps.extend(end_of_stream(&mut reading));
     steps
 }
 

@@ -1,9 +1,11 @@
 //! Server-Sent Events in any pieces: the same events, and the same answer, under every split.
 
-use coinslot::testing::rules::model_answer::{AnswerReader, Step};
+use crate::answer::{end_of_stream, push, push_events, Event, Step};
+use coinslot::testing::rules::model_answer::AnswerReader;
 use coinslot::testing::rules::refusal::ModelError;
 use coinslot::testing::wire::anthropic::StopReason;
-use coinslot::testing::wire::sse::{write, write_unnumbered, Event, Parser, TooLong, MAX_EVENT};
+use coinslot::testing::wire::sse;
+use coinslot::testing::wire::sse::{write, write_unnumbered, Parser, TooLong, MAX_EVENT};
 use proptest::prelude::*;
 
 const BASIC: &str = include_str!("../golden/anthropic_basic.sse");
@@ -21,7 +23,7 @@ fn transcript() -> String {
 fn events_of(pieces: &[&[u8]]) -> Vec<Event> {
     let (mut parser, mut events) = (Parser::default(), Vec::new());
     for piece in pieces {
-        parser.push(piece, &mut events).unwrap();
+        push_events(&mut parser, piece, &mut events).unwrap();
     }
     events
 }
@@ -34,17 +36,19 @@ fn event(name: &str, data: &str) -> Event {
     Event { name: name.to_owned(), data: data.to_owned() }
 }
 
-/// The steps of an answer that comes in these pieces, neighbouring text joined, and the reading.
+/// The steps of an answer that comes in these pieces, neighbouring text joined, and the reading. That text begins is
+/// left out, because it is told only where the read ends there.
 fn steps_of(pieces: &[&[u8]]) -> (Vec<Step>, AnswerReader) {
     let mut reading = AnswerReader::default();
     let mut steps: Vec<Step> = Vec::new();
-    for step in pieces.iter().flat_map(|piece| reading.push(piece)).collect::<Vec<_>>() {
+    let read: Vec<Step> = pieces.iter().flat_map(|piece| push(&mut reading, piece)).collect();
+    for step in read.into_iter().filter(|step| *step != Step::TextBegins) {
         match (steps.last_mut(), step) {
             (Some(Step::Text(so_far)), Step::Text(more)) => so_far.push_str(&more),
             (_, step) => steps.push(step),
         }
     }
-    steps.extend(reading.end_of_stream());
+    steps.extend(end_of_stream(&mut reading));
     (steps, reading)
 }
 
@@ -252,17 +256,17 @@ fn an_event_that_does_not_count_has_no_id() {
 #[test]
 fn a_line_beyond_the_limit_is_refused_in_one_piece_and_in_many() {
     let long = vec![b'a'; MAX_EVENT + 1];
-    assert_eq!(Parser::default().push(&long, &mut Vec::new()), Err(TooLong));
-    let (mut parser, mut events) = (Parser::default(), Vec::new());
-    let refused = (0..).take(2000).find(|_| parser.push(&[b'a'; 1024], &mut events).is_err());
+    assert_eq!(Parser::default().push(&long, |_| {}), Err(TooLong));
+    let mut parser = Parser::default();
+    let refused = (0..).take(2000).find(|_| parser.push(&[b'a'; 1024], |_| {}).is_err());
     assert_eq!(refused, Some(1024), "the piece that goes beyond");
 }
 
 #[test]
 fn an_event_of_many_lines_beyond_the_limit_is_refused() {
-    let (mut parser, mut events) = (Parser::default(), Vec::new());
+    let mut parser = Parser::default();
     let line = format!("data: {}\n", "a".repeat(1000));
-    let refused = (0..).take(2000).find(|_| parser.push(line.as_bytes(), &mut events).is_err());
+    let refused = (0..).take(2000).find(|_| parser.push(line.as_bytes(), |_| {}).is_err());
     assert!(refused.is_some_and(|n| (1040..1050).contains(&n)), "{refused:?}");
 }
 
@@ -271,7 +275,7 @@ fn an_event_just_below_the_limit_is_read_and_the_count_starts_anew_with_the_next
     let (mut parser, mut events) = (Parser::default(), Vec::new());
     let line = format!("data: {}\n\n", "a".repeat(MAX_EVENT - 10));
     for _ in 0..3 {
-        parser.push(line.as_bytes(), &mut events).unwrap();
+        push_events(&mut parser, line.as_bytes(), &mut events).unwrap();
     }
     assert_eq!(events.len(), 3);
 }
@@ -314,11 +318,11 @@ fn an_end_without_message_stop_is_cut_off_wherever_it_comes() {
 #[test]
 fn the_end_of_the_stream_is_told_once_and_not_after_a_whole_answer() {
     let mut reading = AnswerReader::default();
-    assert_eq!(reading.end_of_stream(), [Step::Broke(ModelError::CutOff)]);
-    assert_eq!(reading.end_of_stream(), []);
+    assert_eq!(end_of_stream(&mut reading), [Step::Broke(ModelError::CutOff)]);
+    assert_eq!(end_of_stream(&mut reading), []);
     let mut reading = AnswerReader::default();
     reading.push(BASIC.as_bytes());
-    assert_eq!(reading.end_of_stream(), []);
+    assert_eq!(end_of_stream(&mut reading), []);
 }
 
 #[test]
@@ -383,12 +387,52 @@ fn a_second_message_start_is_not_a_second_beginning() {
     assert_eq!(steps(&stream), [Step::Began, text("a"), Step::Whole]);
 }
 
+/// Settlement may begin before the first text is there.
+#[test]
+fn that_text_begins_is_a_step_once_and_only_before_the_first_text() {
+    let block = |kind: &str| {
+        format!("data: {{\"type\":\"content_block_start\",\"index\":0,\"content_block\":{{\"type\":\"{kind}\"}}}}\n\n")
+    };
+    let (head, thinking, begins, a) = (head(), block("thinking"), block("text"), text_delta("a"));
+    let read = |reads: &[&str]| {
+        let mut reading = AnswerReader::default();
+        reads.iter().map(|read| push(&mut reading, read.as_bytes())).collect::<Vec<_>>()
+    };
+    let none = Vec::new;
+    assert_eq!(
+        read(&[&head, &thinking, &begins, &a, &begins]),
+        [vec![Step::Began], none(), vec![Step::TextBegins], vec![text("a")], none()]
+    );
+    assert_eq!(read(&[&format!("{head}{begins}"), &a]), [vec![Step::Began, Step::TextBegins], vec![text("a")]]);
+    assert_eq!(read(&[&head, &a, &begins]), [vec![Step::Began], vec![text("a")], none()], "there is text already");
+    assert_eq!(read(&[&head, &text_delta(""), &begins]), [vec![Step::Began], none(), vec![Step::TextBegins]]);
+    assert_eq!(read(&[&begins, &head, &a]), [none(), vec![Step::Began], vec![text("a")]], "before the beginning");
+    // One read: the text is the step, and an answer that has ended without any must not look as if there will be some.
+    assert_eq!(read(&[&format!("{head}{begins}{a}{STOP}")]), [[Step::Began, text("a"), Step::Whole]]);
+    assert_eq!(read(&[&format!("{head}{begins}{ERROR}")]), [[Step::Began, Step::Broke(ModelError::Broken)]]);
+    assert_eq!(read(&[&format!("{head}{begins}{STOP}")]), [[Step::Began, Step::Whole]]);
+}
+
+/// An event that lies in one read is not copied.
+#[test]
+fn the_data_of_an_event_is_borrowed_from_its_read() {
+    let stream = format!("{}{}", text_delta("a"), text_delta("b"));
+    let bytes = stream.as_bytes().as_ptr_range();
+    let mut read = 0;
+    let on_event = |event: sse::Event<'_>| {
+        read += 1;
+        assert!(bytes.contains(&event.data.as_ptr()), "{}", event.data);
+    };
+    Parser::default().push(stream.as_bytes(), on_event).unwrap();
+    assert_eq!(read, 2);
+}
+
 /// The number of wake-ups is what streaming costs.
 #[test]
 fn the_text_of_one_read_is_one_step() {
     let mut reading = AnswerReader::default();
     let read = format!("{}{}{}", head(), text_delta("a"), text_delta("b"));
-    assert_eq!(reading.push(read.as_bytes()), [Step::Began, text("ab")]);
+    assert_eq!(push(&mut reading, read.as_bytes()), [Step::Began, text("ab")]);
     let ping = "data: {\"type\":\"ping\"}\n\n";
-    assert_eq!(reading.push(format!("{}{ping}{}", text_delta("c"), text_delta("d")).as_bytes()), [text("cd")]);
+    assert_eq!(push(&mut reading, format!("{}{ping}{}", text_delta("c"), text_delta("d")).as_bytes()), [text("cd")]);
 }

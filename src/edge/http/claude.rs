@@ -1,6 +1,7 @@
 //! Calls to Claude: one for each answer, whose body is read chunk by chunk, and one that checks a key.
 
 use super::{AbortOnDrop, CallError};
+use crate::edge::body_reader::BodyReader;
 use crate::edge::http;
 use crate::edge::kv::claude_keys;
 use crate::edge::{clock, fault};
@@ -12,20 +13,16 @@ use crate::rules::record::run_request::RenderedPrompt;
 use crate::rules::refusal::{ModelError, Refusal};
 use crate::rules::secret::Secret;
 use crate::wire::anthropic::{loggable_request_id, ErrorBody};
-use js_sys::{ArrayBuffer, Reflect, Uint8Array};
 use std::time::Duration;
-use wasm_bindgen::{JsCast, JsValue};
-use wasm_bindgen_futures::JsFuture;
-use web_sys::{ReadableStreamByobReader, ReadableStreamGetReaderOptions, ReadableStreamReaderMode};
+use wasm_bindgen::JsValue;
 use worker::{Env, Headers, Method, Response, ResponseBody};
 
-/// The most bytes that one read returns.
-const CHUNK: u32 = 32 * 1024;
+/// How long the end of a body is waited for, after the last event.
+const END_LIMIT: Duration = Duration::from_secs(1);
 
 /// The body of an answer whose head has arrived.
 pub(crate) struct Body {
-    reader: ReadableStreamByobReader,
-    buffer: Option<ArrayBuffer>,
+    reader: BodyReader,
     /// `None`: the whole body has been read.
     call: Option<AbortOnDrop>,
 }
@@ -112,25 +109,26 @@ fn open_body(response: Response, call: AbortOnDrop) -> Result<Body, ModelError> 
     let ResponseBody::Stream(stream) = response.body() else {
         return Err(ModelError::CutOff);
     };
-    let options = ReadableStreamGetReaderOptions::new();
-    options.set_mode(ReadableStreamReaderMode::Byob);
-    Ok(Body { reader: stream.get_reader_with_options(&options).unchecked_into(), buffer: None, call: Some(call) })
+    Ok(Body { reader: BodyReader::new(stream), call: Some(call) })
 }
 
 impl Body {
     /// The next bytes; `Ok(None)` at the end of the body. An error means that the connection broke.
-    pub(crate) async fn next(&mut self) -> Result<Option<Vec<u8>>, JsValue> {
-        // Each read hands the buffer to the runtime, and gets it back with the bytes.
-        let buffer = self.buffer.take().unwrap_or_else(|| ArrayBuffer::new(CHUNK));
-        let view = Uint8Array::new(&buffer);
-        let answer = JsFuture::from(self.reader.read_with_array_buffer_view(&view)).await?;
-        if Reflect::get(&answer, &"done".into())?.is_truthy() {
+    pub(crate) async fn next(&mut self) -> Result<Option<&[u8]>, JsValue> {
+        let bytes = self.reader.next().await?;
+        if bytes.is_none() {
             self.call.take().into_iter().for_each(AbortOnDrop::complete);
-            return Ok(None);
         }
-        let chunk: Uint8Array = Reflect::get(&answer, &"value".into())?.dyn_into()?;
-        let bytes = chunk.to_vec();
-        self.buffer = Some(chunk.buffer());
-        Ok(Some(bytes))
+        Ok(bytes)
+    }
+
+    /// Reads on after the last event, up to the end of the body, so that the connection can be used again.
+    pub(crate) fn finish(self) {
+        let Self { reader, call } = self;
+        wasm_bindgen_futures::spawn_local(async move {
+            if clock::within(END_LIMIT, reader.until_end()).await.is_some() {
+                call.into_iter().for_each(AbortOnDrop::complete);
+            }
+        });
     }
 }

@@ -93,6 +93,8 @@ pub(crate) struct WalletStore {
     sql: SqlStorage,
     storage: Rc<Storage>,
     has_tables: Cell<bool>,
+    /// Some payments are used by contracts. Few wallets have any.
+    has_contract_payments: Cell<bool>,
     /// The rows of `counted`, oldest first.
     counted: RefCell<Vec<Counted>>,
     /// When the alarm is set to.
@@ -111,8 +113,16 @@ impl WalletStore {
             true => sql.exec("SELECT at, name, shown FROM counted ORDER BY at", None)?.to_array()?,
             false => Vec::new(),
         };
-        let (has_tables, counted, alarm_at) = (Cell::new(has_tables), RefCell::new(counted), Cell::new(None));
-        Ok(Self { sql, storage, has_tables, counted, alarm_at })
+        let contract_payments = "SELECT count(*) AS value FROM keys WHERE key >= 'payment|' AND key < 'payment}'";
+        let has_contract_payments = has_tables && sql.exec(contract_payments, None)?.one::<ValueRow<u32>>()?.value > 0;
+        Ok(Self {
+            sql,
+            storage,
+            has_tables: Cell::new(has_tables),
+            has_contract_payments: Cell::new(has_contract_payments),
+            counted: RefCell::new(counted),
+            alarm_at: Cell::new(None),
+        })
     }
 
     fn create_tables(&self) -> Result<()> {
@@ -150,6 +160,14 @@ impl WalletStore {
     pub(crate) fn run_of_key(&self, key: &str) -> Result<Option<u64>> {
         let rows = self.select::<ValueRow<u64>>("SELECT run AS value FROM keys WHERE key = ?", vec![key.into()])?;
         Ok(rows.first().map(|row| row.value))
+    }
+
+    /// The number of the run for which a contract's payment was used.
+    pub(crate) fn run_of_payment(&self, payment: &str) -> Result<Option<u64>> {
+        match self.has_contract_payments.get() {
+            true => self.run_of_key(&payment_key(payment)),
+            false => Ok(None),
+        }
     }
 
     /// The number that the next run gets, as far as storage knows.
@@ -202,6 +220,7 @@ impl WalletStore {
         self.sql.exec(insert, values)?;
         let key = new.record.key.as_ref().map(|key| key.key.clone());
         let payment = new.record.payment.as_ref().filter(|_| new.record.contract_context.is_some());
+        self.has_contract_payments.set(self.has_contract_payments.get() || payment.is_some());
         for key in key.into_iter().chain(payment.map(|payment| payment_key(&payment.name))) {
             self.sql.exec("INSERT OR REPLACE INTO keys (key, run) VALUES (?, ?)", vec![key.into(), integer(number)])?;
         }
@@ -315,6 +334,7 @@ impl WalletStore {
     /// Deletes everything, and the object with it.
     pub(crate) async fn delete_all(&self) -> Result<()> {
         self.has_tables.set(false);
+        self.has_contract_payments.set(false);
         self.counted.borrow_mut().clear();
         self.alarm_at.set(None);
         self.storage.delete_all().await
@@ -350,7 +370,7 @@ impl WalletStore {
 }
 
 /// The key of a payment that a contract was executed with: no other run may begin with it.
-pub(crate) fn payment_key(payment: &str) -> String {
+fn payment_key(payment: &str) -> String {
     format!("payment|{payment}")
 }
 

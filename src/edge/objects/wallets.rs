@@ -1,6 +1,7 @@
 //! The wallet objects' protocol, both sides of it: how a route calls the object of a wallet, and how the object reads
 //! the call and answers it.
 
+use crate::edge::body_reader::BodyReader;
 use crate::edge::body_writer;
 use crate::edge::fault;
 use crate::rules::hire::task::TaskReport;
@@ -9,12 +10,12 @@ use crate::rules::ids::object_of_task;
 use crate::rules::record::run_request::RunRequest;
 use crate::rules::refusal::Refusal;
 use futures::future::{self, Either, LocalBoxFuture};
-use futures::{FutureExt, StreamExt};
+use futures::FutureExt;
 use js_sys::{Function, Promise};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use wasm_bindgen_futures::JsFuture;
-use worker::{Env, Method, Request, RequestInit, Response, Result, Stub};
+use worker::{Env, Error, Method, Request, RequestInit, Response, Result, Stub};
 
 /// The binding of the objects' namespace.
 const NAMESPACE: &str = "WALLETS";
@@ -193,17 +194,18 @@ pub(crate) async fn read_request(request: Request) -> Result<(ObjectRequest, Loc
 }
 
 /// Reads what [`present`] sends: a line of JSON, in a body that ends when the caller is gone.
-async fn read_presented(mut request: Request) -> Result<(ObjectRequest, LocalBoxFuture<'static, ()>)> {
-    let mut body = request.stream()?;
+async fn read_presented(request: Request) -> Result<(ObjectRequest, LocalBoxFuture<'static, ()>)> {
+    let body = request.inner().body().ok_or("a request without a body")?;
+    let mut body = BodyReader::new(&body);
     let mut line = Vec::new();
     while line.last() != Some(&b'\n') {
-        match body.next().await {
-            Some(bytes) => line.extend(bytes?),
+        match body.next().await.map_err(Error::from)? {
+            Some(bytes) => line.extend(bytes),
             None => break,
         }
     }
-    let disconnected = async move { while let Some(Ok(_)) = body.next().await {} };
-    Ok((ObjectRequest::Present(Box::new(parse(&line)?)), disconnected.boxed_local()))
+    let presented = ObjectRequest::Present(Box::new(parse(&line)?));
+    Ok((presented, body.until_end().boxed_local()))
 }
 
 /// Through serde_json: JavaScript's numbers would round what is above 2^53.

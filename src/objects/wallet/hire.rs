@@ -6,7 +6,7 @@ use crate::edge::d1::ledger;
 use crate::edge::kv::config;
 use crate::edge::objects::wallets;
 use crate::edge::{clock, fault};
-use crate::engine::{hire, Session, Wallet};
+use crate::engine::{hire, Session};
 use crate::rules::admission::{next_execution, reusable_payment, KnownRun};
 use crate::rules::config::Config;
 use crate::rules::record::receipt::settled_headers;
@@ -53,14 +53,12 @@ fn reuse_payment(object: &WalletObject, request: &mut RunRequest, config: &Confi
 }
 
 /// Gives an execution of a contract its number.
-pub(super) fn number_execution(wallet: &Wallet, request: &mut RunRequest) -> worker::Result<()> {
-    let Some(contract) = &mut request.contract_context else { return Ok(()) };
-    let last = wallet.find_named(&request.name)?;
-    contract.execution = match &last {
+pub(super) fn number_execution(last: Option<&Session>, request: &mut RunRequest) {
+    let Some(contract) = &mut request.contract_context else { return };
+    contract.execution = match last {
         Some(last) => next_execution(Some(KnownRun { run: &last.data.borrow().run, record: &last.record })),
         None => 1,
     };
-    Ok(())
 }
 
 // Queries about tasks.

@@ -7,6 +7,7 @@ use crate::edge::fault;
 use crate::edge::objects::wallets;
 use crate::edge::objects::wallets::Refused;
 use crate::engine::{CallerGuard, RunData, Session};
+use crate::routes::cors;
 use crate::rules::ids::run_path;
 use crate::rules::record::receipt::{rejected_headers, settled_headers};
 use crate::rules::record::replay;
@@ -121,6 +122,7 @@ fn headers(session: &Session, content_type: &str) -> Result<Headers> {
     let headers = Headers::new();
     headers.set("content-type", content_type)?;
     headers.set("cache-control", "private, no-store")?;
+    cors::set_headers(&headers)?;
     headers.set("x-run-id", &session.record.run_id)?;
     headers.set("content-location", &run_path(&session.record.run_id))?;
     if data.run.terms().policy == Policy::Free {

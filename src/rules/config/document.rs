@@ -131,6 +131,9 @@ impl Limits {
         )?;
         check((1..=16 << 20).contains(&self.body_bytes), "limits: bodyBytes is 1 to 16 MiB")?;
         check((1..=1 << 20).contains(&self.prompt_bytes), "limits: promptBytes is 1 to 1 MiB")?;
+        // What is under way counts against the day too, so the smaller of the two binds.
+        check(self.unpaid_per_wallet >= 1, "limits: unpaidPerWallet is 0")?;
+        check(self.unpaid_per_wallet_day >= 1, "limits: unpaidPerWalletDay is 0")?;
         check(self.start_attempts >= 1, "limits: startAttempts is 0")?;
         check(self.paid_attempts >= 1, "limits: paidAttempts is 0")?;
         check(self.cache_seconds <= 60, "limits: cacheSeconds is 0 to 60")

@@ -17,9 +17,10 @@ enum Event<'a> {
     Restart { run: Option<&'a str> },
 }
 
-/// The next piece of the answer.
-pub fn text(content: &str) -> String {
-    json_text(&Event::Text { content })
+/// Appends the next piece of the answer.
+pub fn append_text(out: &mut Vec<u8>, content: &str) {
+    // As in `json_text`, this cannot fail.
+    let _ = serde_json::to_writer(out, &Event::Text { content });
 }
 
 /// The answer is whole.

@@ -91,10 +91,8 @@ pub fn next_chunk(snapshot: Snapshot<'_>, position: &mut ReadPosition) -> Chunk 
         // The answer is being written anew, and this follower has read part of the old one.
         Some(events::error(&Refusal::Interrupted, run_id, charged))
     } else {
-        let (text, next) = transcript.events(position.pieces);
-        bytes.extend(text);
-        position.pieces = next;
-        match run.ending().filter(|_| next >= transcript.len()) {
+        position.pieces = transcript.write_events(position.pieces, &mut bytes);
+        match run.ending().filter(|_| position.pieces >= transcript.len()) {
             Some(Ending::Done) => Some(record.done_event(stats, run.receipt())),
             Some(Ending::Error(refusal)) => Some(events::error(&refusal, run_id, charged)),
             None => None,

@@ -72,7 +72,7 @@ pub struct RenderedPrompt {
 
 impl RenderedPrompt {
     /// Its length in bytes, without the schema of its format.
-    pub fn len(&self) -> usize {
+    pub fn size(&self) -> usize {
         self.system.reveal().len().saturating_add(self.user.reveal().len())
     }
 }

@@ -5,7 +5,7 @@
 use super::events;
 use crate::wire::sse;
 
-/// Above this many bytes, [`Transcript::events`] stops and leaves the rest to the next call.
+/// Above this many bytes, [`Transcript::write_events`] stops and leaves the rest to the next call.
 const BATCH: usize = 64 * 1024;
 
 /// The distance between the ids of two editions. No answer has this many pieces.
@@ -82,18 +82,18 @@ impl Transcript {
         })
     }
 
-    /// The pieces from `position` on as events, with the position after them.
-    pub fn events(&self, position: usize) -> (Vec<u8>, usize) {
-        let mut out = Vec::new();
+    /// Appends the pieces from `position` on as events, and returns the position after them.
+    pub fn write_events(&self, position: usize, out: &mut Vec<u8>) -> usize {
+        let limit = out.len().saturating_add(BATCH);
         let mut next = position;
         for piece in self.pieces(position) {
             next += 1;
-            sse::write(&mut out, self.event_id(next), &events::text(piece));
-            if out.len() > BATCH {
+            sse::write_data(out, self.event_id(next), |out| events::append_text(out, piece));
+            if out.len() > limit {
                 break;
             }
         }
-        (out, next)
+        next
     }
 
     /// The `id:` of the event at `position`. In the first edition it is the position itself.

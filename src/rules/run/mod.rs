@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 pub use vocabulary::*;
 
 mod queries;
+mod settlement;
 mod vocabulary;
 
 use vocabulary::{after_restart, back_off, cancelling_model_call};
@@ -335,12 +336,6 @@ impl Run {
         effects.to_vec()
     }
 
-    /// Asks a facilitator to settle, once that is stored.
-    fn settle(&mut self, answer: Answer) -> Vec<Effect> {
-        self.settles = self.settles.saturating_add(1);
-        self.to(answering(true, answer), &[Effect::Save, Effect::Settle])
-    }
-
     /// The effects of a run that is not paid. Only one that goes on without its callers has to be found again after a
     /// restart; of any other, nothing is stored before money moves.
     fn saved_if_detached(&self, effects: &[Effect]) -> Vec<Effect> {
@@ -383,49 +378,6 @@ impl Run {
     fn uncount_waiting_call(&mut self) {
         let waiting = u8::from(self.backing_off.take().is_some());
         self.attempts = self.attempts.saturating_sub(waiting);
-    }
-
-    /// The money has moved.
-    fn settled(&mut self, receipt: Receipt, answer: Answer, moment: Moment) -> Vec<Effect> {
-        self.receipt = Some(receipt);
-        self.attempts = 1;
-        self.due = None;
-        self.unpaid_text_shown = false;
-        match (answer, self.terms.release) {
-            // The receipt is stored with the next text. After a restart before that, the payment is found again.
-            (Answer::Writing, _) => self.to(State::Streaming, &[]),
-            (Answer::Whole, _) => self.rest(State::Delivered, moment),
-            // Nothing was released yet, so a new edition can replace the incomplete one.
-            (Answer::Broken(error), Release::Settled) => self.ask_again(error, Some(1), moment),
-            (Answer::Broken(error), Release::Verified) => self.interrupt(error, moment),
-        }
-    }
-
-    /// The money has not moved, and never will.
-    fn never(&mut self, reason: Option<String>, moment: Moment) -> Vec<Effect> {
-        self.unpaid(Refusal::SettlementRejected { reason }, moment)
-    }
-
-    /// Ends without a payment, and stops Claude.
-    fn unpaid(&mut self, refusal: Refusal, moment: Moment) -> Vec<Effect> {
-        self.unpaid_text_shown |= self.is_outstanding();
-        cancelling_model_call(self.rest(State::Refused(refusal), moment))
-    }
-
-    /// It is not known whether the money has moved, so the alarm looks for evidence after a wait.
-    fn unknown(&mut self, answer: Answer, moment: Moment) -> Vec<Effect> {
-        let first = self.due.is_none();
-        let rounds = self.rounds;
-        let over = moment.now > self.terms.valid_until.saturating_add(EVIDENCE_LAG);
-        let wait = if over { RECONCILE_WAIT_LATE } else { back_off(BACK_OFF, rounds, RECONCILE_WAIT_MAX, moment) };
-        let state = State::SettlementUnknown { looking: false, answer };
-        let effects = match first {
-            true => self.rest(state, moment),
-            false => self.to(state, &[Effect::Save]),
-        };
-        self.rounds = rounds.saturating_add(1);
-        self.due = Some(moment.now.saturating_add(wait));
-        effects
     }
 
     fn may_ask_again(&self, error: ModelError) -> bool {

@@ -81,6 +81,7 @@ fn capability(handle: &str, slug: &str) -> Capability {
             published: true,
             release: Release::Settled,
             runs: 0,
+            usual_ms: None,
         },
         handle: handle.to_owned(),
         slug: slug.to_owned(),

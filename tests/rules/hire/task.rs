@@ -7,7 +7,6 @@ use coinslot::testing::rules::hire::context::ContractContext;
 use coinslot::testing::rules::hire::deliverables::Deliverable;
 use coinslot::testing::rules::hire::output::OutputType;
 use coinslot::testing::rules::hire::task::{task_report, RefusalDocument, TaskFacts, TaskReport};
-use coinslot::testing::rules::ids::{object_of_contract, object_of_task, task_id};
 use coinslot::testing::rules::refusal::{ContractError, InputError, ModelError, Refusal};
 use coinslot::testing::rules::run::{Event, Policy, Run};
 use coinslot::testing::wire::anthropic::{StopReason, Usage};
@@ -296,16 +295,4 @@ fn a_refusal_is_a_failed_document_that_names_its_contract() {
     let passing = document_of(&Refusal::SigningKeyMissing, "");
     assert_eq!(members(&passing["error"]), ["code", "message", "retryable"]);
     assert_eq!(passing["error"]["retryable"], true);
-}
-
-#[test]
-fn a_tasks_id_leads_to_its_contracts_object() {
-    let random = "0123456789abcdef0123456789abcdef";
-    let id = task_id("ctr_xyz789", random);
-    assert_eq!(object_of_task(&id), Some(object_of_contract("ctr_xyz789")));
-    assert_ne!(object_of_contract("ctr_xyz789"), object_of_contract("ctr_xyz780"));
-    for other in ["", "task_", &id.replace("task_", "run_"), &id[..id.len() - 1], &id.to_uppercase(), "task_../../x_y"]
-    {
-        assert_eq!(object_of_task(other), None, "{other}");
-    }
 }
