@@ -91,6 +91,7 @@ try {
     result[name] = await measures[name](bench);
     console.error(`${name}: ${((Date.now() - measureBegun) / 1000).toFixed(0)} s`);
   }
+  result.ledger = await (machines.find(({ name }) => name !== 'hono') ?? machines[0]).ledger();
   result.errors = Object.fromEntries(machines.map((m) => [m.name, m.logs.filter((line) => !line.startsWith('config: ')).slice(0, 5)]));
 } finally {
   for (const machine of machines) await machine.close();

@@ -152,7 +152,7 @@ export async function start(name, stubs, { warm = 20 } = {}) {
     const { pid } = runtimes()[before];
     const machine = { name, url, pid, logs, close, readyAfter, cpu: () => cpuOf(pid), rss: () => rssOf(pid) };
     await seed(machine, await mf.getBindings('coinslot'), stubs, vault);
-    machine.rowCount = async () => (await (await mf.getBindings('coinslot')).DB.prepare('SELECT count(*) AS n FROM runs').first()).n;
+    machine.ledger = async () => measureLedger((await mf.getBindings('coinslot')).DB);
     machine.beforeFirst = machine.cpu();
     const first = await call(url);
     machine.firstCall = { ms: first.end, cpu: machine.cpu() - machine.beforeFirst };
@@ -178,6 +178,20 @@ async function seed({ name, url }, { DB, KV }, stubs, vault) {
   }
   await configureOurs(url, KV, stubs);
   await storeClaudeKey(url, await ownerToken(ada.id, JWT_SECRET), key);
+}
+
+const COPIES = 500;
+
+/** What one more row of the ledger is for D1: rows that it counts, bytes, and milliseconds in a batch. */
+async function measureLedger(DB) {
+  const rows = (await DB.prepare('SELECT count(*) AS n FROM runs').first()).n;
+  const copy = DB.prepare(`INSERT INTO runs SELECT 'run_' || hex(randomblob(16)), template_id, creator_id, owner_test, payer, network, asset, amount, tx, status,
+    code, model, stop_reason, input_tokens, output_tokens, started_at + (random() % 1000000), duration_ms FROM runs WHERE tx IS NOT NULL LIMIT 1`);
+  const [{ meta: before }] = await DB.batch([copy]);
+  const answers = await DB.batch(Array.from({ length: COPIES }, () => copy));
+  const { size_after: size } = answers.at(-1).meta;
+  const ms = answers.reduce((sum, { meta }) => sum + meta.duration, 0);
+  return { rows, rowsWritten: before.rows_written, bytes: (size - before.size_after) / COPIES, ms: ms / COPIES };
 }
 
 let capsAreKnown = true;

@@ -1,13 +1,16 @@
 // What .dev/bench.json says, as tables and as comparisons with what issue 10 asks for. The terminal and the page show the same.
 
-const number = (value, digits = 2) => (value === null || value === undefined ? '–' : value.toFixed(value >= 100 ? 0 : value >= 20 ? 1 : digits));
+const number = (value, digits = 2) => {
+  if (value === null || value === undefined) return '–';
+  return Number.isInteger(value) ? String(value) : value.toFixed(value >= 100 ? 0 : value >= 20 ? 1 : digits);
+};
 const MIB = 2 ** 20;
 
 /** A line for each thing measured: `[what, unit, { contender: value }]`. */
 function lines(result) {
   const { cpu, paced, throughput, latency, long, rss, streams, start } = result;
   const member = (values, name) => Object.fromEntries(Object.entries(values).map(([who, value]) => [who, value?.[name]]));
-  const { idle, rssRuns, unpaid, longDeltas } = result.sizes;
+  const { idle, rssRuns, longDeltas } = result.sizes;
   const mib = (values) => Object.fromEntries(Object.entries(values).map(([who, bytes]) => [who, bytes / MIB]));
   const all = [];
   const add = (what, unit, values) => all.push({ what, unit, values });
@@ -20,11 +23,17 @@ function lines(result) {
     add('CPU per paid run, 1 ms a delta', 'ms', paced['1ms']);
     add('the same, 20 ms a delta', 'ms', paced['20ms']);
   }
-  if (result[402]) add(unpaid ? 'CPU per unpaid request (402)' : '', 'ms', result[402]);
-  if (throughput) add('runs a second, 32 at once', '1/s', throughput);
+  if (result[402]) add('CPU per unpaid request (402)', 'ms', result[402]);
+  if (throughput) {
+    add('runs a second, 32 at once, 100 wallets', '1/s', throughput.hundred);
+    add('the same, one wallet', '1/s', throughput.one);
+  }
   if (latency) {
     add('first byte', 'ms', member(latency, 'first'));
     add('end', 'ms', member(latency, 'end'));
+    const early = latency['ours, verified'];
+    if (early) add('first byte, `verified`', 'ms', { ours: early.first });
+    if (early) add('end, `verified`', 'ms', { ours: early.end });
   }
   if (long) {
     add(`CPU of one stream of ${longDeltas} deltas`, 'ms', long.cpu);
@@ -41,6 +50,7 @@ function lines(result) {
     for (const [pattern, what] of [['fifty', '50 wallets'], ['one', 'one wallet']]) {
       add(`${result.sizes.streams} streams at once, ${what}: end, median`, 'ms', member(streams[pattern], 'median'));
       add('the same, the worst', 'ms', member(streams[pattern], 'worst'));
+      add('the same, refused or broken', '', member(streams[pattern], 'failed'));
       add('the same, CPU per stream', 'ms', member(streams[pattern], 'cpu'));
     }
   }
@@ -90,7 +100,7 @@ export function comparisons(result) {
   ratioTo('CPU per run at once, a new wallet each time', cpu?.new, 'hono', 1.5);
   ratioTo('CPU per run, 1 ms a delta', paced?.['1ms'], 'plain', 1.3);
   ratioTo('CPU per 402', result[402], 'plain', 1);
-  if (has(throughput)) atLeast('runs a second, 32 at once, of hono', throughput.ours / throughput.hono, 1);
+  if (has(throughput?.hundred)) atLeast('runs a second, 32 at once, of hono', throughput.hundred.ours / throughput.hundred.hono, 1);
   if (latency?.ours) {
     const { expected } = latency;
     const over = (what, value, limit) => atMost(`${what}: ms beyond ${limit}`, value - limit, 15, 1);
@@ -133,5 +143,9 @@ export function terminal(result) {
   if (asked.rows.length) parts.push('', text(asked));
   const failed = Object.entries(result.errors ?? {}).filter(([, lines]) => lines.length);
   for (const [name, [line]] of failed) parts.push(`${name} has logged an error: ${line.slice(0, 300)}`);
+  const { ideal, ...patterns } = result.streams ?? {};
+  for (const values of Object.values(patterns)) {
+    for (const [name, { failed, failure }] of Object.entries(values)) if (failed) parts.push(`${failed} streams of ${name} have failed: ${failure.slice(0, 300)}`);
+  }
   return parts.join('\n');
 }

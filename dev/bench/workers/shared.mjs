@@ -16,7 +16,8 @@ function kept(load) {
 /** The config document in KV. */
 export const readConfig = kept((env) => env.KV.get('config', 'json'));
 
-export const findTemplate = kept(async (env, path) => {
+/** The template at `/@handle/slug`, read anew. */
+export async function readTemplate(env, path) {
   const [, handle, slug] = /^\/@([^/]+)\/([^/]+)$/.exec(path) ?? [];
   const row = await env.DB.prepare(
     `SELECT t.id, t.creator_id, c.wallets, t.name, t.description, t.model, t.prompt, t.parameters, t.max_tokens, t.price
@@ -25,16 +26,20 @@ export const findTemplate = kept(async (env, path) => {
     .bind(handle, slug)
     .first();
   return row && { ...row, wallets: JSON.parse(row.wallets), parameters: JSON.parse(row.parameters) };
-});
+}
 
-const readEnvelope = kept((env, creator) => env.KV.get(`claude-key/${creator}`, 'json'));
+export const findTemplate = kept(readTemplate);
+
+/** The creator's key as KV holds it, read anew. */
+export const readEnvelope = (env, creator) => env.KV.get(`claude-key/${creator}`, 'json');
+const findEnvelope = kept(readEnvelope);
 
 const fromBase64 = (text) => Uint8Array.from(atob(text.replaceAll('-', '+').replaceAll('_', '/')), (c) => c.charCodeAt(0));
 let master;
 
 /** The creator's Claude key, opened for this run alone. */
-export async function openKey(env, creator) {
-  const { envelope } = await readEnvelope(env, creator);
+export async function openKey(env, creator, find = findEnvelope) {
+  const { envelope } = await find(env, creator);
   master ??= await crypto.subtle.importKey('raw', fromBase64(env.VAULT_KEYS.split(':')[1]), 'AES-GCM', false, ['decrypt']);
   const [, , iv, sealed] = envelope.split('.');
   const additionalData = new TextEncoder().encode(creator);
@@ -118,7 +123,7 @@ export function challenge(url, template, offers, config) {
 }
 
 const encodeHeader = (value) => btoa(String.fromCharCode(...new TextEncoder().encode(JSON.stringify(value))));
-const decodeHeader = (text) => JSON.parse(new TextDecoder().decode(fromBase64(text)));
+export const decodeHeader = (text) => JSON.parse(new TextDecoder().decode(fromBase64(text)));
 
 /** Reads the payment and compares it with the terms. The signature is left to the facilitator. */
 export function readPayment(header, offers) {
