@@ -1,5 +1,6 @@
 // What is measured. Each measure takes the bench and returns `{ name: value }` of the contenders, or one such object for
 // each case. Rounds alternate between the contenders, and a value is the median of its rounds.
+import { isDeepStrictEqual } from 'node:util';
 import { answerOf } from './stubs.mjs';
 import { call, inParallel, median, newWallets, quantile, run, signPayments, sleep } from './client.mjs';
 import { EARLY, bundleSize, start } from './stack.mjs';
@@ -192,7 +193,7 @@ export const measures = {
     const values = Object.fromEntries(names.map((name) => [name, []]));
     for (let round = 0; round < sizes.starts; round++) {
       for (const name of names) {
-        const machine = await start(name, stubs, { warm: 1, cold: true });
+        const machine = await start(name, stubs, { warm: 1 });
         values[name].push({ ...machine.firstCall, ready: machine.readyAfter });
         await machine.close();
       }
@@ -211,8 +212,9 @@ export const measures = {
 export async function checkAndWarm({ machines, stubs, sizes, terms, wallets }) {
   await stubs.plan();
   for (const machine of machines) {
-    const offers = JSON.stringify(machine.terms.accepts);
-    if (offers !== JSON.stringify(terms.accepts)) throw new Error(`${machine.name} asks for other terms: ${offers}`);
+    if (!isDeepStrictEqual(machine.terms.accepts, terms.accepts)) {
+      throw new Error(`${machine.name} asks for other terms: ${JSON.stringify(machine.terms.accepts)}`);
+    }
     const payments = await signPayments(terms, wallets, sizes.warm + 1);
     const { body } = await run(machine.url, payments.pop(), { keep: 'all' });
     if (textOf(body) !== answerOf(200)) throw new Error(`${machine.name} sends another text: ${textOf(body).slice(0, 200)}`);
