@@ -50,6 +50,11 @@ impl RequestContext<'_> {
         self.url().split_once('?').map_or_else(String::new, |(_, query)| query.to_owned())
     }
 
+    /// The address of the caller, as Cloudflare has it.
+    pub(crate) fn address(&self) -> Result<Option<String>, Refusal> {
+        self.header("cf-connecting-ip")
+    }
+
     /// The id of the last event that the caller has read.
     pub(crate) fn last_event_id(&self) -> Result<Option<u64>, Refusal> {
         Ok(self.header("last-event-id")?.and_then(|id| id.trim().parse().ok()))

@@ -1,6 +1,7 @@
 // The runtime is killed with SIGKILL while runs are under way, each at a moment of its own, and started
-// again. Whatever was lost, the payment buys its answer once. (A new runtime rings the objects' alarms
-// without being asked for anything, at their times; what is overdue rings at once.)
+// again; three of them are of one wallet. Whatever was lost, the payment buys its answer once, and so does another
+// payment under the same Idempotency-Key. (A new runtime calls the objects' alarms without being asked for anything, at
+// their times; what is overdue at once.)
 //   CRASHES=50        how many runs
 //   SEED=1a2b3c4d     the same moments as another time
 //   EXCLUDE=a,b       without these points
@@ -9,11 +10,13 @@ import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { drop } from '../../dev/facilitator.mjs';
 import { delta, end, head, open, ping, shut, start, stop } from '../support/claude.mjs';
-import { chance, comeBack, isWhole, kindsOf, pieces, rest, retold, seed, sum, transfers, wallets } from '../support/soak.mjs';
-import { HAIKU, HAIKU_PRICE, ada, decodeHeader, gate, sleep, startStack, until } from '../support/stack.mjs';
+import { booksOf, chance, comeBack, intention, isWhole, kindsOf, pieces, rest, retold, seed, sum, transfers, wallets } from '../support/soak.mjs';
+import { HAIKU_PRICE, ada, gate, sleep, startStack, until } from '../support/stack.mjs';
 
 const CRASHES = Number(process.env.CRASHES ?? 6);
 const AT_ONCE = 6; // runs that one kill hits
+const OF_ONE_WALLET = 3;
+const FUNDS = 2n * BigInt(OF_ONE_WALLET) * HAIKU_PRICE;
 const PIECES = 6;
 // Alarms come every 20 seconds while a run is under way, and 30 after a row that could not be written.
 const REST_SECONDS = Number(process.env.REST ?? 120);
@@ -34,10 +37,10 @@ const POINTS = {
 const points = kindsOf(POINTS);
 
 let stack;
-let ours = new Map(); // runs by topic and by nonce
+const ours = new Map(); // runs by index and by nonce
 before(async () => {
   stack = await startStack();
-  stack.claude.script = (request) => [...ours.values()].find((run) => request.raw.includes(run.topic)).claude();
+  stack.claude.script = (request) => ours.get(Number(/topic \S+-(\d+)\./.exec(request.raw)[1])).claude();
   const runOf = (call) => ours.get(call.body.paymentPayload.payload.authorization.nonce);
   stack.facilitator.onVerify = (call, next) => runOf(call).verify(next);
   stack.facilitator.onSettle = (call, next) => runOf(call).settle(next);
@@ -58,6 +61,10 @@ async function plan(index, payer) {
     /** What a facilitator that was held before it did anything does once its caller is dead: settle, settle late, nothing. */
     then: by.pick([0, 1500, undefined]),
     topic: `topic ${seed}-${index}.`,
+    /** With a key, its caller signs another payment when they come back. */
+    key: by.coin() ? `key ${seed}-${index}` : undefined,
+    nonces: new Set(),
+    told: [],
     editions: 0,
     let: gate(),
     here: gate(),
@@ -95,17 +102,16 @@ async function plan(index, payer) {
     ];
   };
   const input = { topic: run.topic };
-  const headers = { accept: json ? 'application/json' : 'text/event-stream', ...(await stack.signPayment(HAIKU, input, payer)) };
-  run.payment = { path: HAIKU, input, headers };
-  run.nonce = decodeHeader(headers['payment-signature']).payload.authorization.nonce;
-  run.name = `run ${index} (${json ? 'JSON' : 'stream'}, ${POINTS[run.point]}, let go ${run.lead} ms before, facilitator ${run.then ?? 'stops'})`;
+  ours.set(index, run);
+  const sees = (nonce) => void (run.nonces.add(nonce), ours.set(nonce, run));
+  Object.assign(run, await intention(stack, payer, input, { accept: json ? 'application/json' : 'text/event-stream' }, run.key, sees));
+  run.name = `run ${index} (${json ? 'JSON' : 'stream'}, ${POINTS[run.point]}, let go ${run.lead} ms before, facilitator ${run.then ?? 'stops'}${run.key ? ', signs anew' : ''})`;
   return run;
 }
 
 /** Sets the runs out, waits until each is where it is to be, and kills the runtime under them. */
 async function killAmid(runs) {
-  ours = new Map(runs.flatMap((run) => [[run.topic, run], [run.nonce, run]]));
-  const callers = runs.map((run) => comeBack(stack, run.payment, { seconds: 0 }));
+  const callers = runs.map(async (run) => void run.told.push(...(await comeBack(stack, run.first, { seconds: 0 }))));
   await Promise.all(runs.map((run) => run.here.opened));
   const moment = Date.now() + 200;
   await Promise.all([
@@ -131,8 +137,7 @@ async function killAmidRecovery(payers, wait) {
 
 /** What is wrong with a run that has been presented again. */
 async function complaints(run, told, paidBefore) {
-  const rows = await stack.rows('payer = ? COLLATE NOCASE', run.payer.address);
-  const paid = await transfers(stack, { from: run.payer.address });
+  const { paid, rows } = booksOf(run, await transfers(stack, { from: run.payer.address }), await stack.rows('payer = ? COLLATE NOCASE', run.payer.address));
   const booked = rows.filter((row) => row.tx !== null);
   const last = told.at(-1);
   const wrong = [
@@ -140,7 +145,6 @@ async function complaints(run, told, paidBefore) {
     [last.whole && !isWhole(last.text, run.topic, run.editions, PIECES), `the text is not one whole edition: ${last.text}`],
     [paidBefore && told.some(({ status }) => status === 402), `a 402 although it is paid: ${retold(told)}`],
     [paid.length !== 1, `${paid.length} transfers`],
-    [(await stack.balance(run.payer)) !== HAIKU_PRICE, 'the payer was not charged once'],
     [booked.length !== 1, `${booked.length} rows with a transaction, of ${rows.map((row) => row.status)}`],
     [booked.some((row) => row.status !== 'delivered'), `the row is ${booked.map((row) => `${row.status} ${row.code}`)}`],
     [booked.some((row) => row.tx !== paid[0]?.tx), "the row's transaction is not the chain's"],
@@ -151,22 +155,29 @@ async function complaints(run, told, paidBefore) {
 describe(`kill -9 (SEED=${seed} CRASHES=${CRASHES})`, () => {
   for (let first = 0; first < CRASHES; first += AT_ONCE) {
     const count = Math.min(AT_ONCE, CRASHES - first);
-    test(`amid runs ${first} to ${first + count - 1}: each is finished without anybody's asking, and the same payment gets it, charged once`, async () => {
-      const payers = await wallets(stack, count, 2n * HAIKU_PRICE);
-      const runs = await Promise.all(payers.map((payer, i) => plan(first + i, payer)));
+    test(`amid runs ${first} to ${first + count - 1}: each is finished without anybody's asking, and its caller gets it, charged once`, async () => {
+      const payers = await wallets(stack, Math.ceil(count / OF_ONE_WALLET), FUNDS);
+      const runs = await Promise.all(Array.from({ length: count }, (_, i) => plan(first + i, payers[Math.floor(i / OF_ONE_WALLET)])));
       const by = chance(seed, 'again', first);
       const again = by.coin() ? by.between(0, 100) : undefined;
       await killAmid(runs);
       if (again !== undefined) await killAmidRecovery(payers, again);
       const wrong = (await rest(stack, ada, payers, REST_SECONDS)).map((what) => `not at rest after ${REST_SECONDS} s: ${what}`);
-      const paidBefore = new Set((await transfers(stack, { to: ada.address })).map(({ from }) => from));
+      const paidBefore = new Set((await transfers(stack, { to: ada.address })).map(({ nonce }) => nonce));
       await Promise.all(
         runs.map(async (run) => {
-          const told = await comeBack(stack, run.payment, { seconds: BACK_SECONDS });
-          await until(async () => (await stack.rows('payer = ? COLLATE NOCASE AND tx IS NOT NULL', run.payer.address)).length).catch(() => {});
-          wrong.push(...(await complaints(run, told, paidBefore.has(run.payer.address))));
+          const wasPaid = [...run.nonces].some((nonce) => paidBefore.has(nonce));
+          const told = await comeBack(stack, run.again, { seconds: BACK_SECONDS });
+          run.told.push(...told);
+          await stack.row(told.at(-1).run, ({ tx }) => tx !== null).catch(() => {});
+          wrong.push(...(await complaints(run, told, wasPaid)));
         }),
       );
+      for (const payer of payers) {
+        const runsOf = runs.filter((run) => run.payer === payer).length;
+        const charged = (FUNDS - (await stack.balance(payer))) / HAIKU_PRICE;
+        if (Number(charged) !== runsOf) wrong.push(`a wallet with ${runsOf} runs was charged ${charged} times`);
+      }
       assert.deepEqual(wrong, [], [...runs.map((run) => run.name), `killed again: ${again === undefined ? 'no' : `${again} ms into the recovery`}`].join('\n'));
     });
   }

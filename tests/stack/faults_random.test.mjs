@@ -1,5 +1,6 @@
-// Many runs at once, each with one fault by chance: in the facilitator, in Claude, or in how its caller
-// behaves. Whatever happens, the chain and the ledger agree, and who paid has the text or is owed a refund.
+// Many runs at once, each with one fault by chance: in the facilitator, in Claude, or in how its caller behaves. Three
+// of them at a time are of one wallet. Whatever happens, the chain and the ledger agree, and who paid has the text or is
+// owed a refund.
 //   RUNS=1000               how many
 //   SEED=1a2b3c4d           the same faults as another time
 //   ONLY=17                 one run of them, alone
@@ -10,17 +11,18 @@ import { after, before, test } from 'node:test';
 import { encodeFunctionData, parseAbi } from 'viem';
 import { drop, reply } from '../../dev/facilitator.mjs';
 import { apiError, cut, errorEvent, hang, head, open, start, stop } from '../support/claude.mjs';
-import { chance, comeBack, inLanes, isWhole, kindsOf, present, rest, retold, seed, sum, transfers, wallets, write } from '../support/soak.mjs';
-import { HAIKU, HAIKU_PRICE, USDC, ada, decodeHeader, sleep, sse, startStack } from '../support/stack.mjs';
+import { booksOf, chance, comeBack, inLanes, intention, isWhole, kindsOf, present, rest, retold, seed, sum, transfers, wallets, write } from '../support/soak.mjs';
+import { HAIKU, HAIKU_PRICE, USDC, ada, sleep, sse, startStack } from '../support/stack.mjs';
 
 const RUNS = Number(process.env.RUNS ?? 60);
 const ONLY = process.env.ONLY === undefined ? undefined : Number(process.env.ONLY);
-const LANES = 8;
+const LANES = 3; // wallets at a time
+const OF_ONE_WALLET = 3; // runs that live at the same time
 const VISIT_SECONDS = 25; // how long a caller comes back
 const REST_SECONDS = Number(process.env.REST ?? 120);
 const LIMITS = { verifySeconds: 2, settleSeconds: 2, claudeBeginSeconds: 3, claudeIdleSeconds: 2, maxTimeoutSeconds: 60 };
 const ELSEWHERE = '0x00000000000000000000000000000000000e15e0';
-const WHOLE = 2n * HAIKU_PRICE;
+const FUNDS = 2n * BigInt(OF_ONE_WALLET) * HAIKU_PRICE;
 
 let stack;
 const ours = new Map(); // runs by index and by nonce
@@ -43,7 +45,7 @@ const idempotent = () => {
 async function emptyTheWallet(run) {
   const { rpc } = stack.chain;
   const transfer = parseAbi(['function transfer(address to, uint256 amount)']);
-  const data = encodeFunctionData({ abi: transfer, args: [ELSEWHERE, WHOLE] });
+  const data = encodeFunctionData({ abi: transfer, args: [ELSEWHERE, FUNDS] });
   await rpc('anvil_setBalance', run.payer.address, '0xde0b6b3a7640000');
   await rpc('anvil_impersonateAccount', run.payer.address);
   await stack.chain.receipt(await rpc('eth_sendTransaction', { from: run.payer.address, to: USDC, data }));
@@ -58,29 +60,29 @@ const refuses = (status, headers) => () => apiError(status, { headers });
 // How a caller behaves before they come back as everybody does.
 const leavingAfter = (least, most) => async (run) => {
   const leaving = AbortSignal.timeout(run.by.between(least, most));
-  const response = await stack.post(HAIKU, run.payment.input, run.payment.headers, { signal: leaving }).catch(() => {});
+  const response = await stack.post(HAIKU, run.first.input, run.first.headers, { signal: leaving }).catch(() => {});
   await response?.text().catch(() => {});
 };
 const leavesMidway = async (run) => {
   if (run.json) return leavingAfter(50, 400)(run);
-  const events = sse(await stack.post(HAIKU, run.payment.input, run.payment.headers));
+  const events = sse(await stack.post(HAIKU, run.first.input, run.first.headers));
   await events.next();
   await events.return();
 };
-const oncePresented = (run) => present(stack, run.payment);
+const oncePresented = async (run) => void run.told.push(await present(stack, run.first));
 const threeAtOnce = async (run) => {
-  const all = await Promise.all([1, 2, 3].map(() => present(stack, run.payment)));
+  const all = await Promise.all([run.first, run.again, run.again].map((payment) => present(stack, payment)));
   const texts = new Set(all.map(({ text }) => text));
   if (texts.size !== 1 || !all.every(({ whole }) => whole)) run.wrong.push(`three at once: ${all.map((one) => retold([one]))}`);
 };
 const withAnotherInput = async (run) => {
-  const first = await stack.post(HAIKU, run.payment.input, run.payment.headers);
-  const other = await present(stack, { ...run.payment, input: { topic: `${run.topic} And another.` } });
+  const first = await stack.post(HAIKU, run.first.input, run.first.headers);
+  const other = await present(stack, { ...run.first, input: { topic: `${run.topic} And another.` } });
   if (other.status !== 409 || other.text) run.wrong.push(`another input: ${retold([other])}`);
   await first.text();
 };
 
-// Each fault once: `ends` is how the run ends when its caller comes back.
+// Each fault once: `ends` is how the run ends when its caller comes back. One that ruins its wallet has it alone.
 const FAULTS = {
   'none': {},
   'verify-drop': { verify: () => [() => drop] },
@@ -99,7 +101,7 @@ const FAULTS = {
   'settle-late': { settle: () => [async (call, next) => { await sleep(2500); return next(); }] },
   'settle-lies': { settle: () => [done(lies)] },
   'settle-twice': { settle: idempotent },
-  'settle-no-funds': { settle: (run) => [async (call, next) => { await emptyTheWallet(run); return next(); }], ends: 'refused' },
+  'settle-no-funds': { settle: (run) => [async (call, next) => { await emptyTheWallet(run); return next(); }], ends: 'refused', ruins: true },
   'claude-429': { claude: refuses(429, { 'retry-after': '1' }) },
   'claude-500': { claude: refuses(500) },
   'claude-529': { claude: refuses(529) },
@@ -119,11 +121,22 @@ const FAULTS = {
 };
 const kinds = kindsOf(FAULTS);
 
+const kindOf = (index) => chance(seed, 'fault', index).pick(kinds);
+
+/** The runs of each wallet. */
+function ofWallets(indices) {
+  const alone = indices.filter((index) => FAULTS[kindOf(index)].ruins);
+  const others = indices.filter((index) => !alone.includes(index));
+  const groups = alone.map((index) => [index]);
+  while (others.length) groups.push(others.splice(0, OF_ONE_WALLET));
+  return groups;
+}
+
 async function plan(index, payer) {
   const by = chance(seed, 'fault', index);
   const kind = by.pick(kinds);
   const fault = FAULTS[kind];
-  const run = { index, kind, payer, by, json: by.coin(), count: by.between(2, 6), every: by.pick([0, 10, 40]), topic: `topic ${seed}-${index}.`, editions: 0, wrong: [] };
+  const run = { index, kind, payer, by, json: by.coin(), count: by.between(2, 6), every: by.pick([0, 10, 40]), topic: `topic ${seed}-${index}.`, editions: 0, wrong: [], nonces: new Set(), told: [] };
   Object.assign(run, {
     ends: fault.ends ?? 'delivered',
     verify: fault.verify?.(run) ?? [],
@@ -135,27 +148,28 @@ async function plan(index, payer) {
     },
   });
   const input = { topic: run.topic };
-  const headers = { accept: run.json ? 'application/json' : 'text/event-stream', ...(await stack.signPayment(HAIKU, input, payer)) };
-  run.payment = { path: HAIKU, input, headers };
+  // With a key, the caller signs another payment when they come back.
+  const key = by.coin() ? `key ${seed}-${index}` : undefined;
+  run.way = `${run.json ? 'JSON' : 'stream'}${key ? ', signs anew' : ''}`;
   ours.set(index, run);
-  ours.set(decodeHeader(headers['payment-signature']).payload.authorization.nonce, run);
-  return run;
+  const sees = (nonce) => void (run.nonces.add(nonce), ours.set(nonce, run));
+  return Object.assign(run, await intention(stack, payer, input, { accept: run.json ? 'application/json' : 'text/event-stream' }, key, sees));
 }
 
 /** One run: its fault, and its caller until the end. */
 async function live(run) {
   try {
-    await FAULTS[run.kind].caller?.(run);
-    run.told = await comeBack(stack, run.payment, { seconds: VISIT_SECONDS });
+    const { caller } = FAULTS[run.kind];
+    await caller?.(run);
+    run.told.push(...(await comeBack(stack, run.again, { seconds: VISIT_SECONDS, first: caller ? run.again : run.first })));
   } catch (error) {
-    run.told = [];
     run.wrong.push(error.stack);
   }
 }
 
 /** Who was neither served nor refused may have their text once everything is at rest. */
 async function comeLater(run) {
-  if (!run.told.some(({ whole, status }) => whole || status === 402)) run.told.push(await present(stack, run.payment));
+  if (!run.told.some(({ whole, status }) => whole || status === 402)) run.told.push(await present(stack, run.again));
 }
 
 /** How the run ended, by the books: `{ end, amount }`; what is wrong is added to `run.wrong`. */
@@ -193,20 +207,23 @@ const tally = (words) => {
 test(`${ONLY === undefined ? `${RUNS} runs` : `run ${ONLY}`}, each with a fault by chance (SEED=${seed}): the chain, the ledger and the callers agree`, async () => {
   const begun = Date.now();
   const indices = ONLY === undefined ? Array.from({ length: RUNS }, (_, i) => i) : [ONLY];
-  const payers = await wallets(stack, indices.length, WHOLE);
+  const groups = ofWallets(indices);
+  const payers = await wallets(stack, groups.length, FUNDS);
   const runs = [];
-  await inLanes(LANES, indices.entries(), async ([i, index]) => {
-    const run = await plan(index, payers[i]);
-    runs.push(run);
-    await live(run);
+  await inLanes(LANES, groups.entries(), async ([i, group]) => {
+    const planned = await Promise.all(group.map((index) => plan(index, payers[i])));
+    runs.push(...planned);
+    await Promise.all(planned.map(live));
   });
   const wanting = await rest(stack, ada, payers, REST_SECONDS);
   await inLanes(LANES, runs, comeLater);
   wanting.push(...(wanting.length ? [] : await rest(stack, ada, payers, REST_SECONDS)));
 
   const [rows, paid] = await Promise.all([stack.rows(), transfers(stack, { to: ada.address })]);
-  const of = (list, field, run) => list.filter((one) => one[field].toLowerCase() === run.payer.address.toLowerCase());
-  const ends = runs.map((run) => judge(run, of(rows, 'payer', run), of(paid, 'from', run)));
+  const ends = runs.map((run) => {
+    const books = booksOf(run, paid, rows);
+    return judge(run, books.rows, books.paid);
+  });
   const booked = rows.filter((row) => row.tx !== null);
   const sums = {
     onChain: sum(paid.map(({ value }) => value)),
@@ -220,7 +237,7 @@ test(`${ONLY === undefined ? `${RUNS} runs` : `run ${ONLY}`}, each with a fault 
     `SEED=${seed}: ${runs.length} runs in ${Math.round((Date.now() - begun) / 1000)} s; ${tally(ends.map(({ end }) => end))}; ` +
       `settled ${Number(sums.onChain) / 1e6} USDC; faults: ${tally(runs.map(({ kind }) => kind))}${bad.length ? `; failed: ${tally(bad.map(({ kind }) => kind))}` : ''}`,
   );
-  const replay = (run) => `run ${run.index} (${run.kind}, ${run.json ? 'JSON' : 'stream'}; SEED=${seed} ONLY=${run.index}): ${run.wrong.join('; ')}; told ${retold(run.told)}`;
+  const replay = (run) => `run ${run.index} (${run.kind}, ${run.way}; SEED=${seed} ONLY=${run.index}): ${run.wrong.join('; ')}; told ${retold(run.told)}`;
   assert.deepEqual([...bad.map(replay), ...wanting.map((what) => `not at rest: ${what}`)], []);
   const expected = sum(ends.map(({ amount }) => amount));
   assert.deepEqual(sums, { onChain: expected, inLedger: expected, ended: expected, earned: expected, held: expected });

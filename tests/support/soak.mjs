@@ -3,9 +3,10 @@
 import { createHash, randomBytes } from 'node:crypto';
 import { parseAbiItem } from 'viem';
 import { say } from './claude.mjs';
-import { USDC, readSse, sleep } from './stack.mjs';
+import { HAIKU, USDC, decodeHeader, readSse, sleep } from './stack.mjs';
 
 const TRANSFER = parseAbiItem('event Transfer(address indexed from, address indexed to, uint256 value)');
+const USED = parseAbiItem('event AuthorizationUsed(address indexed authorizer, bytes32 indexed nonce)');
 
 /** The seed of this run of a test: `SEED=` repeats another's. */
 export const seed = process.env.SEED ?? randomBytes(4).toString('hex');
@@ -50,12 +51,27 @@ export const write = (topic, edition, count, every) => say(...pieces(topic, edit
 // Callers.
 
 /**
- * Presents a payment and reads to the end: `{ status, text, whole, code, charged, body }`. Status 0: the
+ * The payments of one intention: `first`, to be presented as often as one likes, and `again`, as a client comes back
+ * that has an Idempotency-Key (where `key` is given) and signs another payment at each try, or presents the first one.
+ * `sees(nonce)` is called for each payment that is signed.
+ */
+export async function intention(stack, payer, input, headers, key, sees) {
+  const sign = async () => {
+    const signed = await stack.signPayment(HAIKU, input, payer);
+    sees(decodeHeader(signed['payment-signature']).payload.authorization.nonce);
+    return { ...headers, ...(key && { 'idempotency-key': key }), ...signed };
+  };
+  const first = { path: HAIKU, input, headers: await sign() };
+  return { first, again: key ? { path: HAIKU, input, sign } : first };
+}
+
+/**
+ * Presents a payment and reads to the end: `{ status, text, whole, code, charged, run, body }`. Status 0: the
  * connection broke.
  */
-export async function present(stack, { path, input, headers }) {
+export async function present(stack, { path, input, headers, sign }) {
   try {
-    return await read(await stack.post(path, input, headers));
+    return await read(await stack.post(path, input, sign ? await sign() : headers));
   } catch (error) {
     return { status: 0, text: '', whole: false, code: error.cause?.code ?? error.message };
   }
@@ -63,25 +79,26 @@ export async function present(stack, { path, input, headers }) {
 
 async function read(response) {
   const { status } = response;
+  const run = response.headers.get('x-run-id') ?? undefined;
   if (response.headers.get('content-type')?.startsWith('text/event-stream')) {
     const { text, done, error } = await readSse(response);
-    return { status, text, whole: Boolean(done), code: error?.code, charged: error?.charged };
+    return { status, text, whole: Boolean(done), code: error?.code, charged: error?.charged, run };
   }
   const body = await response.text();
   const json = JSON.parse(body);
-  if (status === 200) return { status, text: json.output, whole: true };
+  if (status === 200) return { status, text: json.output, whole: true, run };
   // A 402 is v1's terms, with the code beside them.
   const { code, charged } = typeof json.error === 'object' ? json.error : json;
-  return { status, text: '', whole: false, code, charged, body };
+  return { status, text: '', whole: false, code, charged, run, body };
 }
 
 const mayComeBack = ({ status, whole, code, charged }) =>
   !whole && code !== 'RUN_REFUNDABLE' && (status === 0 || status === 429 || status >= 500 || (status === 200 && charged));
 
-/** Presents the same payment, and the same again while that may help: what was said each time. */
-export async function comeBack(stack, payment, { seconds }) {
+/** Presents a payment (at first: `first`), and again while that may help: what was said each time. */
+export async function comeBack(stack, payment, { seconds, first = payment }) {
   const end = Date.now() + seconds * 1000;
-  const told = [await present(stack, payment)];
+  const told = [await present(stack, first)];
   for (let pause = 150; mayComeBack(told.at(-1)) && Date.now() + pause < end; pause = Math.min(2 * pause, 2000)) {
     await sleep(pause);
     told.push(await present(stack, payment));
@@ -98,10 +115,20 @@ export function retold(told) {
 
 // The books.
 
-/** Transfers of USDC from payers, as the chain logged them: `{ from, to, value, tx }`. */
+/** Transfers of USDC from payers, as the chain logged them: `{ from, to, value, tx, nonce }`, the nonce where one was signed. */
 export async function transfers(stack, args) {
-  const logs = await stack.chain.client.getLogs({ address: USDC, event: TRANSFER, args, fromBlock: 0n, toBlock: 'latest' });
-  return logs.map((log) => ({ ...log.args, tx: log.transactionHash }));
+  const logs = (event, of) => stack.chain.client.getLogs({ address: USDC, event, args: of, fromBlock: 0n, toBlock: 'latest' });
+  const [moved, used] = await Promise.all([logs(TRANSFER, args), logs(USED, args.from && { authorizer: args.from })]);
+  const nonces = new Map(used.map((log) => [log.transactionHash, log.args.nonce]));
+  return moved.map((log) => ({ ...log.args, tx: log.transactionHash, nonce: nonces.get(log.transactionHash) }));
+}
+
+/** What the books have of a run: its payments' transfers, and the ledger's rows of those and of the ids that it was told. */
+export function booksOf({ nonces, told }, allTransfers, allRows) {
+  const paid = allTransfers.filter(({ nonce }) => nonces.has(nonce));
+  const hashes = new Set(paid.map(({ tx }) => tx));
+  const ids = new Set(told.map(({ run }) => run));
+  return { paid, rows: allRows.filter(({ id, tx }) => ids.has(id) || hashes.has(tx)) };
 }
 
 export const sum = (amounts) => amounts.reduce((all, amount) => all + BigInt(amount), 0n);
