@@ -1,5 +1,5 @@
 # Every target sets up what it needs first; a second `make setup` takes a moment.
-.PHONY: setup build release dev pay hire check test soak fuzz clean
+.PHONY: setup build release dev pay hire check test soak bench fuzz clean
 HOST = @. dev/host.sh;
 # For `make dev` and the tests: an edit is built in seconds. `wrangler deploy` and `make release` build for release.
 COINSLOT_PROFILE ?= development
@@ -26,5 +26,9 @@ fuzz:             # every parser of what strangers send, SECONDS_EACH (600) for 
 	@dev/fuzz.sh $(TARGETS)
 soak: build       # breaks the real stack on purpose, at length: 1,000 runs with a fault each, 50 kills
 	$(HOST) set -e; RUNS=$${RUNS:-1000} node --test tests/stack/faults_random.test.mjs; CRASHES=$${CRASHES:-50} node --test tests/stack/crash.test.mjs
+# Needs the machine for itself. ARGS: --quick, --full, --only cpu,402, --write (dev/bench/bench.mjs has them all).
+bench: setup      # what a run costs, beside hand-written Workers: about 10 minutes, after the release build
+	@COINSLOT_PROFILE=release COINSLOT_BUILD_DIR=build/bench dev/build.sh
+	$(HOST) exec node dev/bench/bench.mjs $(ARGS)
 clean:            # leaves what set-up has fetched; `git clean -xdf` takes that too
 	rm -rf build target .wrangler/tmp

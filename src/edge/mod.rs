@@ -15,6 +15,7 @@ pub(crate) mod jwt;
 pub(crate) mod kv;
 pub(crate) mod notify;
 pub(crate) mod objects;
+pub(crate) mod rate_limit;
 pub(crate) mod vault;
 
 use crate::rules::refusal::Refusal;

@@ -13,10 +13,10 @@ use futures::future::join;
 use std::rc::Rc;
 
 /// What a facilitator is asked with.
-struct PaymentContext {
+struct PaymentContext<'a> {
     /// As it is now: it may have changed since the run began.
     config: Rc<Config>,
-    payment: Payment,
+    payment: &'a Payment,
     /// The facilitator that was asked last, by its URL. It is the first to be asked next.
     last_facilitator: Option<String>,
 }
@@ -42,7 +42,7 @@ impl Session {
         let Some(PaymentContext { config, payment, .. }) = self.payment_context().await else {
             return Event::VerifyRefused(Refusal::Internal);
         };
-        let (event, facilitator) = facilitator::verify(&config, &payment).await;
+        let (event, facilitator) = facilitator::verify(&config, payment).await;
         self.note_facilitator(facilitator);
         event
     }
@@ -50,10 +50,10 @@ impl Session {
     pub(super) async fn settle(&self) {
         let event = match self.payment_context().await {
             Some(PaymentContext { config, payment, last_facilitator }) => {
-                let (event, facilitator) = facilitator::settle(&config, &payment, last_facilitator.as_deref()).await;
+                let (event, facilitator) = facilitator::settle(&config, payment, last_facilitator.as_deref()).await;
                 self.note_facilitator(facilitator);
                 match needs_chain(&event) {
-                    true => checked_on_chain(event, self.on_chain(&config, &payment).await),
+                    true => checked_on_chain(event, self.on_chain(&config, payment).await),
                     false => event,
                 }
             }
@@ -65,12 +65,10 @@ impl Session {
     /// Finds out what became of a settlement: on the chain and, where no node can say, from the facilitators.
     pub(super) async fn reconcile(&self) {
         let evidence = match self.payment_context().await {
-            Some(PaymentContext { config, payment, last_facilitator }) => {
-                match self.on_chain(&config, &payment).await {
-                    Some(evidence) => evidence,
-                    None => facilitator::find_evidence(&config, &payment, last_facilitator.as_deref()).await,
-                }
-            }
+            Some(PaymentContext { config, payment, last_facilitator }) => match self.on_chain(&config, payment).await {
+                Some(evidence) => evidence,
+                None => facilitator::find_evidence(&config, payment, last_facilitator.as_deref()).await,
+            },
             None => Evidence::Nothing,
         };
         self.handle_event(Event::Reconciled(evidence));
@@ -86,14 +84,14 @@ impl Session {
         let PaymentContext { config, payment, last_facilitator } = context;
         let reason = error.map_or(Refusal::Refundable, Refusal::Claude).code();
         let (transaction, last_facilitator) = (&receipt.transaction, last_facilitator.as_deref());
-        if facilitator::report(&self.env, &config, &payment, last_facilitator, transaction, reason).await {
+        if facilitator::report(&self.env, &config, payment, last_facilitator, transaction, reason).await {
             self.handle_event(Event::Reported);
         }
     }
 
-    async fn payment_context(&self) -> Option<PaymentContext> {
+    async fn payment_context(&self) -> Option<PaymentContext<'_>> {
         let config = config::load(&self.env).await.ok()?;
-        let payment = self.record.payment.clone()?;
+        let payment = self.record.payment.as_ref()?;
         let last_facilitator = self.data.borrow().stats.facilitator.clone();
         Some(PaymentContext { config, payment, last_facilitator })
     }

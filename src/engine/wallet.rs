@@ -96,20 +96,25 @@ impl Wallet {
         Ok(self.session(number)?.filter(|session| session.record.run_id == run_id))
     }
 
-    /// The last run of this name.
+    /// The last run of this name. One that came to nothing may still be in memory, because its ledger row is due, when
+    /// a later one has ended already and is in storage only.
     pub(crate) fn find_named(&self, name: &str) -> Result<Option<Rc<Session>>> {
         let in_memory = self.sessions.borrow().values().rev().find(|session| session.name == name).cloned();
-        match in_memory {
-            Some(session) => Ok(Some(session)),
-            None => Ok(self.store.run_named(name)?.map(|stored| self.restore(stored))),
+        if in_memory.as_ref().is_some_and(|session| !session.data.borrow().run.is_replaceable()) {
+            return Ok(in_memory);
         }
+        Ok(match (in_memory, self.store.run_named(name)?) {
+            (Some(session), Some(stored)) if stored.number <= session.number => Some(session),
+            (session, stored) => stored.map(|stored| self.restore(stored)).or(session),
+        })
     }
 
-    /// The last run that has taken a key.
+    /// The last run that has taken a key, which may be in storage only, as in [`Self::find_named`].
     fn find_keyed(&self, key: &str) -> Result<Option<Rc<Session>>> {
         let has_key = |session: &&Rc<Session>| session.record.key.as_ref().is_some_and(|held| held.key == key);
         let in_memory = self.sessions.borrow().values().rev().find(has_key).cloned();
         match (in_memory, self.store.run_of_key(key)?) {
+            (Some(session), Some(number)) if number > session.number => self.session(number),
             (Some(session), _) => Ok(Some(session)),
             (None, Some(number)) => self.session(number),
             (None, None) => Ok(None),

@@ -16,6 +16,7 @@ const fn status(refusal: &Refusal) -> u16 {
     match refusal {
         Refusal::NotFound => 404,
         Refusal::MethodNotAllowed { .. } => 405,
+        Refusal::RateLimited => 429,
         Refusal::Paused => 503,
         Refusal::BodyTooLarge { .. } => 413,
         Refusal::ContractIdMissing => 400,

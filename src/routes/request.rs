@@ -1,5 +1,6 @@
 //! What routes need of a request: its headers, its URL, its body, and who sent it.
 
+use crate::edge::body_reader::BodyReader;
 use crate::edge::{fault, jwt};
 use crate::rules::config::Config;
 use crate::rules::payment::matching;
@@ -10,7 +11,6 @@ use crate::wire::accept::prefers_json;
 use crate::wire::prefer;
 use crate::wire::prefer::Prefer;
 use crate::wire::strict;
-use futures::StreamExt;
 use serde_json::Value;
 use worker::{Env, Request};
 
@@ -50,6 +50,11 @@ impl RequestContext<'_> {
         self.url().split_once('?').map_or_else(String::new, |(_, query)| query.to_owned())
     }
 
+    /// The address of the caller, as Cloudflare has it.
+    pub(crate) fn address(&self) -> Result<Option<String>, Refusal> {
+        self.header("cf-connecting-ip")
+    }
+
     /// The id of the last event that the caller has read.
     pub(crate) fn last_event_id(&self) -> Result<Option<u64>, Refusal> {
         Ok(self.header("last-event-id")?.and_then(|id| id.trim().parse().ok()))
@@ -66,17 +71,15 @@ impl RequestContext<'_> {
         if declared.is_some_and(|length| length > limit) {
             return Err(Refusal::BodyTooLarge { limit });
         }
-        if self.request.inner().body().is_none() {
-            return Ok(Vec::new());
-        }
+        let Some(body) = self.request.inner().body() else { return Ok(Vec::new()) };
         if declared.is_some() {
             // The runtime reads no more than was declared.
             return self.request.bytes().await.map_err(fault("body"));
         }
-        let mut stream = self.request.stream().map_err(fault("body"))?;
+        let mut body = BodyReader::new(&body);
         let mut bytes = Vec::new();
-        while let Some(chunk) = stream.next().await {
-            bytes.extend(chunk.map_err(fault("body"))?);
+        while let Some(chunk) = body.next().await.map_err(|error| fault("body")(worker::Error::from(error)))? {
+            bytes.extend(chunk);
             if bytes.len() > limit {
                 return Err(Refusal::BodyTooLarge { limit });
             }

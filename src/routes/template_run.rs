@@ -11,6 +11,9 @@ use crate::edge::d1::templates;
 use crate::edge::fault;
 use crate::edge::kv::config;
 use crate::edge::objects::wallets;
+use crate::edge::objects::wallets::Answer as RunAnswer;
+use crate::edge::rate_limit;
+use crate::edge::rate_limit::Kind;
 use crate::routes::paid_run::{check_payment, check_readiness, send};
 use crate::rules::config::Config;
 use crate::rules::ids::owner_object;
@@ -31,6 +34,7 @@ use worker::Response;
 /// Runs the template, for a payer or for its owner.
 pub(crate) async fn create(context: RequestContext<'_>, user: &str, slug: &str) -> Reply {
     let head = RequestHead::read(&context)?;
+    check_rate(&context, &head).await?;
     let template = templates::recent(context.env, user, slug, config::last_cache_time());
     let (config, template) = try_join(config::load(context.env), template).await?;
     let template = template.ok_or(Refusal::NotFound)?;
@@ -60,8 +64,14 @@ async fn run(mut context: RequestContext<'_>, config: &Config, head: &RequestHea
         input.as_ref().map_err(Refusal::clone)?;
     }
     let ready = check_readiness(&context, config, template).await;
-    // Of a wrong input and a payment that cannot be read, the caller hears of the input.
-    let presented = head.read_payment().map_err(|refusal| input.as_ref().err().cloned().unwrap_or(refusal))?;
+    let presented = match head.read_payment() {
+        Ok(presented) => presented,
+        // Of a wrong input and a payment that cannot be read, the caller hears of the input.
+        Err(refusal) => {
+            count_invalid_payment(&context).await?;
+            return Err(input.err().unwrap_or(refusal));
+        }
+    };
     if presented.is_none() {
         ready.clone()?;
     }
@@ -80,8 +90,10 @@ async fn run(mut context: RequestContext<'_>, config: &Config, head: &RequestHea
     {
         // A forged payment costs nobody anything: no object, and no call of the facilitator. (Only the facilitator can
         // tell a contract wallet's signature from a forged one.)
-        (PaymentCheck::Forged(_) | PaymentCheck::Differs(_, None), Some(wrong_input)) => return Err(wrong_input),
-        (PaymentCheck::Forged(refusal) | PaymentCheck::Differs(refusal, None), None) => return challenge(&refusal),
+        (PaymentCheck::Forged(refusal) | PaymentCheck::Differs(refusal, None), wrong_input) => {
+            count_invalid_payment(&context).await?;
+            return wrong_input.map_or_else(|| challenge(&refusal), Err);
+        }
         (PaymentCheck::Matches(payment), _) if !template.published => (payment, Some(Refusal::NotFound)),
         (PaymentCheck::Matches(payment), wrong_input) => (payment, wrong_input.or(ready.err())),
         (PaymentCheck::Differs(refusal, Some(payment)), wrong_input) => (payment, Some(wrong_input.unwrap_or(refusal))),
@@ -106,11 +118,43 @@ async fn run(mut context: RequestContext<'_>, config: &Config, head: &RequestHea
         representation: head.representation,
         begin_refusal,
     };
-    let answer = match send(&context, config, RunRequest::new(template, config, caller)).await {
-        Err(refusal) if problem::asks_for_payment(&refusal) => return challenge(&refusal),
-        answer => answer?,
+    let answer = send(&context, config, RunRequest::new(template, config, caller)).await;
+    count_if_invalid(&context, &answer).await;
+    match answer {
+        Err(refusal) if problem::asks_for_payment(&refusal) => challenge(&refusal),
+        answer => reply::of_run(answer?, Some(&quote)),
+    }
+}
+
+/// Refuses an address that has sent too many requests without a valid payment, before anything is read for it.
+async fn check_rate(context: &RequestContext<'_>, head: &RequestHead) -> Result<(), Refusal> {
+    let address = context.address()?;
+    let is_allowed = match head.has_payment() {
+        true => !rate_limit::is_over(Kind::InvalidPayment, address.as_deref()),
+        // An owner's token is checked soon.
+        false if head.owner_test && context.header("authorization")?.is_some() => true,
+        false => rate_limit::allows(context.env, Kind::Unpaid, address.as_deref()).await,
     };
-    reply::of_run(answer, Some(&quote))
+    is_allowed.then_some(()).ok_or(Refusal::RateLimited)
+}
+
+/// Counts a payment that was found not to be valid, and refuses an address that has sent too many.
+async fn count_invalid_payment(context: &RequestContext<'_>) -> Result<(), Refusal> {
+    let address = context.address()?;
+    let is_allowed = rate_limit::allows(context.env, Kind::InvalidPayment, address.as_deref()).await;
+    is_allowed.then_some(()).ok_or(Refusal::RateLimited)
+}
+
+/// Counts a payment that a facilitator does not accept. The caller gets the answer all the same.
+async fn count_if_invalid(context: &RequestContext<'_>, answer: &Result<RunAnswer, Refusal>) {
+    let refusal = match answer {
+        Ok(RunAnswer::Refused(refused)) => Some(&refused.refusal),
+        Ok(_) => None,
+        Err(refusal) => Some(refusal),
+    };
+    if matches!(refusal, Some(Refusal::PaymentInvalid { .. })) {
+        let _ = count_invalid_payment(context).await;
+    }
 }
 
 async fn owner_test(

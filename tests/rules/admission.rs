@@ -11,6 +11,7 @@ use coinslot::testing::rules::record::run_record::RunRecord;
 use coinslot::testing::rules::record::run_request::RunRequest;
 use coinslot::testing::rules::refusal::{ModelError, Refusal};
 use coinslot::testing::rules::run::{Event, Millis, Run, State};
+use coinslot::testing::rules::template::input::Input;
 
 const PRESENTED: [Event; 1] = [Event::Presented];
 const VERIFIED: [Event; 2] = [Event::Presented, Event::Verified];
@@ -353,6 +354,18 @@ fn an_owner_has_as_many_free_tests_in_a_day_as_the_operator_allows() {
     assert_eq!(decide(2, 0, &counted), refused(23 * 3600));
     assert_eq!(decide(4, 9, &counted), Admission::Begin, "the limits of wallets are not for owners");
     assert_eq!(decide(0, 0, &[]), refused(24 * 3600), "the operator wants none");
+}
+
+// What waits.
+
+/// What the object holds in memory for a request that waits is bounded.
+#[test]
+fn the_size_of_a_request_is_that_of_its_prompt_and_its_input() {
+    let plain = paid("p", "d");
+    let values = [("a", "12345"), ("b", "é")].map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let input = Input { values: values.into(), user_message: Some("1234567".to_owned()) };
+    assert_eq!(RunRequest { input, ..paid("p", "d") }.size(), plain.size() + 5 + 2 + 7);
+    assert_eq!(plain.size(), "THE SECRET PROMPT".len());
 }
 
 // The order of the checks.

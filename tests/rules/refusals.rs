@@ -22,6 +22,7 @@ fn row(refusal: &Refusal) -> Row {
     match refusal {
         Refusal::NotFound => never("NOT_FOUND"),
         Refusal::MethodNotAllowed { .. } => never("METHOD_NOT_ALLOWED"),
+        Refusal::RateLimited => after("RATE_LIMITED", 10),
         Refusal::Paused => after("PAUSED", 60),
         Refusal::BodyTooLarge { .. } => never("BODY_TOO_LARGE"),
         Refusal::ContractIdMissing => never("CONTRACT_ID_MISSING"),
@@ -122,6 +123,7 @@ pub fn all() -> Vec<Refusal> {
     let mut all = vec![
         Refusal::NotFound,
         Refusal::MethodNotAllowed { allow: "GET, PUT".to_owned() },
+        Refusal::RateLimited,
         Refusal::Paused,
         Refusal::BodyTooLarge { limit: 1024 },
         Refusal::ContractIdMissing,

@@ -1,4 +1,4 @@
-//! The run machine: its paths one by one. Every order of events is `run_model.rs`.
+//! The run machine: its paths one by one. Every order of events is `tests/run_model`.
 
 use crate::sample::free_terms;
 use coinslot::testing::rules::refusal::{ModelError, Refusal};

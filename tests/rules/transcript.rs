@@ -154,11 +154,11 @@ fn a_new_edition_starts_from_nothing_and_is_told_from_the_last() {
     assert_eq!(transcript.edition, first + 1);
     transcript.push("c");
     assert_eq!(transcript.unsaved(), (0, vec!["c".to_owned()]), "nothing of the last edition counts as saved");
-    assert_eq!(read(&events(&transcript, 0).0), [(1, "c".to_owned())]);
+    assert_eq!(read(&events(&transcript, 0).0), [(1_000_001, "c".to_owned())]);
     transcript.clear();
     assert_eq!(transcript.edition, first + 2);
     transcript.push("d");
-    assert_eq!(read(&events(&transcript, 0).0), [(1_000_001, "d".to_owned())], "no id comes twice");
+    assert_eq!(read(&events(&transcript, 0).0), [(2_000_001, "d".to_owned())], "no id comes twice");
 }
 
 /// `Last-Event-ID`: a caller who has read another edition begins anew.

@@ -162,10 +162,11 @@ const runtimes = () => started.filter((child) => isRunning(child) && basename(ch
  *               cached: tests change templates and keys directly
  *  `blockTime`  seconds, or `'auto'`: a block for each transaction
  *  `modules`    another bundle than build/
+ *  `rateLimit`  `{ limit, period }` of requests without a valid payment; left out, there is no limit
  *  `counting`   true: tests/support/counting.mjs counts what the Worker asks of the runtime
  *  `elsewhere`  true: another front Worker with the same storage and the same objects, at `stack.elsewhere`
  */
-export async function startStack({ script, config, vars = {}, blockTime = 'auto', modules, elsewhere = false, counting = false } = {}) {
+export async function startStack({ script, config, vars = {}, blockTime = 'auto', modules, rateLimit, elsewhere = false, counting = false } = {}) {
   const folder = mkdtempSync(join(tmpdir(), 'coinslot-stack-'));
   const closers = [() => rmSync(folder, { recursive: true, force: true })];
   const close = async () => {
@@ -188,6 +189,7 @@ export async function startStack({ script, config, vars = {}, blockTime = 'auto'
     const { workerOptions } = wrangler.unstable_getMiniflareWorkerOptions(`${root}wrangler.toml`);
     const worker = (more, without) => ({
       ...workerOptions,
+      ratelimits: rateLimit ? { RATE_LIMIT: { namespace_id: '1', simple: rateLimit } } : {},
       kvNamespaces: without.includes('KV') ? {} : workerOptions.kvNamespaces,
       r2Buckets: without.includes('FILES') ? {} : workerOptions.r2Buckets,
       name: 'coinslot',

@@ -7,7 +7,10 @@ pub(crate) mod webhooks;
 
 use super::clock;
 use std::time::Duration;
-use worker::{AbortController, Fetch, Headers, Method, Request, RequestInit, RequestRedirect, Response};
+use wasm_bindgen::{JsCast, JsValue};
+use wasm_bindgen_futures::JsFuture;
+use web_sys::{AbortController, AbortSignal, RequestInit, RequestRedirect, WorkerGlobalScope};
+use worker::{Headers, Method, Response};
 
 /// Why there is no HTTP response.
 #[derive(Debug, thiserror::Error)]
@@ -46,29 +49,40 @@ pub(crate) async fn send(
     body: Option<&str>,
     limit: Duration,
 ) -> Result<(Response, AbortOnDrop), CallError> {
-    start(method, url, headers, body, RequestRedirect::Manual, limit).await
-}
-
-async fn start(
-    method: Method,
-    url: &str,
-    headers: Headers,
-    body: Option<&str>,
-    redirect: RequestRedirect,
-    limit: Duration,
-) -> Result<(Response, AbortOnDrop), CallError> {
-    let mut init = RequestInit::new();
-    init.with_method(method).with_headers(headers).with_redirect(redirect).with_body(body.map(Into::into));
-    let request = Request::new_with_init(url, &init).map_err(CallError::Connection)?;
-    let controller = AbortController::default();
+    let controller = AbortController::new().map_err(connection)?;
     let signal = controller.signal();
     let call = AbortOnDrop(Some(controller));
-    let answer = clock::within(limit, Fetch::Request(request).send_with_signal(&signal)).await;
-    match answer {
+    let answer = fetch(method, url, &headers, body, RequestRedirect::Manual, &signal);
+    match clock::within(limit, answer).await {
         None => Err(CallError::TimedOut),
-        Some(Err(error)) => Err(CallError::Connection(error)),
-        Some(Ok(response)) => Ok((response, call)),
+        Some(Err(error)) => Err(connection(error)),
+        Some(Ok(response)) => Ok((response.into(), call)),
     }
+}
+
+async fn fetch(
+    method: Method,
+    url: &str,
+    headers: &Headers,
+    body: Option<&str>,
+    redirect: RequestRedirect,
+    signal: &AbortSignal,
+) -> Result<web_sys::Response, JsValue> {
+    let init = RequestInit::new();
+    init.set_method(method.as_ref());
+    init.set_headers(&headers.0);
+    init.set_redirect(redirect);
+    init.set_signal(Some(signal));
+    if let Some(body) = body {
+        init.set_body(&body.into());
+    }
+    let global: WorkerGlobalScope = js_sys::global().unchecked_into();
+    let response = JsFuture::from(global.fetch_with_str_and_init(url, &init)).await?;
+    Ok(response.unchecked_into())
+}
+
+fn connection(error: JsValue) -> CallError {
+    CallError::Connection(error.into())
 }
 
 /// Posts JSON and reads the whole response, within one limit.
@@ -102,6 +116,7 @@ pub(crate) async fn read_unredirected(
     read_all(method, url, headers, body, RequestRedirect::Manual, limit).await
 }
 
+/// The runtime's own timer ends the call: it costs less than one of ours.
 async fn read_all(
     method: Method,
     url: &str,
@@ -110,13 +125,16 @@ async fn read_all(
     redirect: RequestRedirect,
     limit: Duration,
 ) -> Result<(u16, String), CallError> {
-    let work = async {
-        let (mut response, call) = start(method, url, headers, body, redirect, limit).await?;
-        let text = response.text().await.map_err(CallError::Connection)?;
-        call.complete();
-        Ok((response.status_code(), text))
+    let signal = AbortSignal::timeout_with_u32(u32::try_from(limit.as_millis()).unwrap_or(u32::MAX));
+    let answer = async {
+        let response = fetch(method, url, &headers, body, redirect, &signal).await?;
+        let text = JsFuture::from(response.text()?).await?;
+        Ok((response.status(), text.as_string().unwrap_or_default()))
     };
-    clock::within(limit, work).await.unwrap_or(Err(CallError::TimedOut))
+    answer.await.map_err(|error: JsValue| match signal.aborted() {
+        true => CallError::TimedOut,
+        false => connection(error),
+    })
 }
 
 /// Joins a base URL and a path, with one slash between them.

@@ -12,7 +12,7 @@ use crate::rules::config::Config;
 use crate::rules::record::receipt::settled_headers;
 use crate::rules::record::run_request::RunRequest;
 use crate::rules::refusal::Refusal;
-use crate::rules::run::{Millis, Policy, Run, State, View};
+use crate::rules::run::{Event, Millis, Policy, Run, State, View};
 use std::future::Future;
 use std::rc::Rc;
 use std::time::Duration;
@@ -92,6 +92,8 @@ async fn report_by(session: &Rc<Session>, answer_by: Millis) -> Outcome {
     let left = || answer_by.saturating_sub(clock::now());
     let is_verified = |run: &Run| !matches!(run.state(), State::New | State::Presented);
     within(left().max(MIN_WAIT), wait_until(session, is_verified)).await;
+    // From here on a report may say that the task is pending.
+    session.handle_event(Event::ToldPending);
     let is_ready = |run: &Run| match run.terms().policy {
         // The report of a stream says where to follow it, so it is due when the stream begins.
         Policy::OnStart => !matches!(run.view(), View::Wait),

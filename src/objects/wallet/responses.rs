@@ -3,9 +3,9 @@
 use super::Outcome;
 use crate::edge::body_writer;
 use crate::edge::body_writer::BodyWriter;
-use crate::edge::fault;
 use crate::edge::objects::wallets;
 use crate::edge::objects::wallets::Refused;
+use crate::edge::{clock, fault};
 use crate::engine::{CallerGuard, RunData, Session};
 use crate::routes::cors;
 use crate::rules::ids::run_path;
@@ -13,13 +13,13 @@ use crate::rules::record::receipt::{rejected_headers, settled_headers};
 use crate::rules::record::replay;
 use crate::rules::record::replay::{next_chunk, ReadPosition, Start};
 use crate::rules::refusal::Refusal;
-use crate::rules::run::{Ending, Policy, Run, View};
+use crate::rules::run::{Ending, Millis, Policy, Run, View};
 use std::rc::Rc;
 use std::time::Duration;
 use worker::{Headers, Response, ResponseBody, Result};
 
-/// For how long text is gathered before it is written to a caller.
-const GATHER: Duration = Duration::from_millis(8);
+/// For how long text is gathered before it is written to a caller, in milliseconds.
+const GATHER: Millis = 8;
 
 /// Waits until there is text to show, then sends it as events, from where the caller has read to.
 pub(super) async fn stream(session: &Rc<Session>, caller: CallerGuard, last_event_id: Option<u64>) -> Outcome {
@@ -44,6 +44,7 @@ pub(super) async fn stream(session: &Rc<Session>, caller: CallerGuard, last_even
 /// Text that comes within a few milliseconds of the last is written together with what follows: waking up for a piece of
 /// text costs more than the piece. The first text and the end are written at once.
 async fn write_events(session: Rc<Session>, _caller: CallerGuard, writer: BodyWriter, mut position: ReadPosition) {
+    let mut written_at = 0;
     loop {
         let version = session.updates.version();
         let chunk = next_chunk(session.snapshot(&session.data.borrow()), &mut position);
@@ -53,19 +54,24 @@ async fn write_events(session: Rc<Session>, _caller: CallerGuard, writer: BodyWr
         if chunk.is_last {
             return writer.close().await;
         }
-        match chunk.bytes.is_empty() {
-            true => session.updates.changed_since(version).await,
-            false => gather(&session).await,
+        if !chunk.bytes.is_empty() {
+            written_at = clock::now();
+            continue;
+        }
+        session.updates.changed_since(version).await;
+        let left = GATHER.saturating_sub(clock::now().saturating_sub(written_at));
+        if left > 0 {
+            gather(&session, left).await;
         }
     }
 }
 
-/// Waits for [`GATHER`], or until the run changes its state.
-async fn gather(session: &Session) {
-    let has_ended = || session.data.borrow().run.ending().is_some();
-    if !has_ended() {
-        let version = session.transitions.version();
-        let time = worker::Delay::from(GATHER);
+/// Waits for some milliseconds, or until the run changes its state.
+async fn gather(session: &Session, left: Millis) {
+    let version = session.transitions.version();
+    let has_ended = session.data.borrow().run.ending().is_some();
+    if !has_ended {
+        let time = worker::Delay::from(Duration::from_millis(left));
         futures::future::select(std::pin::pin!(session.transitions.changed_since(version)), time).await;
     }
 }

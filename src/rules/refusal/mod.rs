@@ -53,6 +53,8 @@ pub enum Refusal {
     NotFound,
     /// The route exists, with the methods of the `Allow` header.
     MethodNotAllowed { allow: String },
+    /// The caller's address has sent too many requests without a valid payment.
+    RateLimited,
     /// The operator has paused new runs.
     Paused,
     /// The body is larger than `limit` bytes.
@@ -159,6 +161,7 @@ impl Refusal {
         match self {
             Self::NotFound => "NOT_FOUND",
             Self::MethodNotAllowed { .. } => "METHOD_NOT_ALLOWED",
+            Self::RateLimited => "RATE_LIMITED",
             Self::Paused => "PAUSED",
             Self::BodyTooLarge { .. } => "BODY_TOO_LARGE",
             Self::ContractIdMissing => "CONTRACT_ID_MISSING",
@@ -212,6 +215,9 @@ impl Refusal {
         match self {
             Self::NotFound => "There is nothing here.".to_owned(),
             Self::MethodNotAllowed { allow } => format!("Use one of: {allow}."),
+            Self::RateLimited => {
+                "Too many requests from your address had no valid payment. Try again in a few seconds.".to_owned()
+            }
             Self::Paused => "New runs are paused by the operator. Nothing was charged.".to_owned(),
             Self::BodyTooLarge { limit } => format!("The body is larger than {limit} bytes."),
             Self::ContractIdMissing => "Send the signed contract's id: X-Contract-ID: ctr_….".to_owned(),
@@ -337,6 +343,7 @@ impl Refusal {
     pub const fn retry(&self) -> Retry {
         match self {
             Self::Claude(error) => error.retry(),
+            Self::RateLimited => Retry::After(10),
             Self::Paused => Retry::After(60),
             Self::FacilitatorUnavailable | Self::SettlementUnknown => Retry::After(5),
             Self::PaymentNotYetValid | Self::Interrupted => Retry::After(1),

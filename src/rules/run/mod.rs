@@ -103,6 +103,9 @@ pub struct Run {
     /// The payment was valid, and Claude was called.
     #[serde(default)]
     model_called: bool,
+    /// Somebody was told that the run is under way before its payment was verified, and may ask for its end.
+    #[serde(default)]
+    told_pending: bool,
     /// The ledger does not have the current row of the run.
     ledger_row_due: bool,
     /// When the alarm has to act on the state in which the run rests.
@@ -130,6 +133,7 @@ impl Run {
             unpaid_text_shown: false,
             awaited: false,
             model_called: false,
+            told_pending: false,
             ledger_row_due: false,
             due: None,
             rounds: 0,
@@ -171,6 +175,13 @@ impl Run {
                 self.model_called = true;
                 let call = self.saved_if_detached(&[CallModel]);
                 self.to(State::Verified, &call)
+            }
+            (State::Presented, Event::ToldPending) => {
+                self.told_pending = true;
+                vec![]
+            }
+            (State::Presented, Event::VerifyRefused(refusal)) if self.told_pending => {
+                self.rest(State::Refused(refusal), moment)
             }
             (State::Presented, Event::VerifyRefused(refusal)) => {
                 self.rested_at = moment.now;

@@ -99,7 +99,7 @@ impl Run {
     /// Whether anything is kept of the run: its payment was good, or it needs none.
     pub fn is_kept(&self) -> bool {
         let of_no_payment = matches!(self.state, State::New | State::Presented);
-        !of_no_payment && (self.model_called || self.terms.policy == Policy::Free)
+        !of_no_payment && (self.model_called || self.told_pending || self.terms.policy == Policy::Free)
     }
 
     /// Whether nothing will happen to the run any more, and the ledger has its row.

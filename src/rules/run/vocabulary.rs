@@ -131,6 +131,8 @@ pub enum Event {
     Verified,
     /// A facilitator answers that it is not valid, or none gives a usable answer.
     VerifyRefused(Refusal),
+    /// A contract's caller was told that the run is under way, and may ask for its end later.
+    ToldPending,
     /// Claude has sent `message_start`, its first event.
     Began,
     /// The first text of this edition.
