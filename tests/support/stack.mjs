@@ -334,12 +334,13 @@ export async function startStack({ script, config, vars = {}, blockTime = 'auto'
         return { terms: decodeTerms(response), v1: JSON.parse(text), response };
       },
       /** Pays as the official client does. */
-      payV2(path, input, headers = {}, account) {
+      payV2(path, input, headers = {}, account, init = {}) {
         const pay = wrapFetchWithPayment(fetch, new x402Client().register('eip155:*', new ExactEvmScheme(account)));
         return pay(`${stack.url}${path}`, {
           method: 'POST',
           headers: { 'content-type': 'application/json', ...headers },
           body: JSON.stringify(input),
+          ...init,
         });
       },
       /**
