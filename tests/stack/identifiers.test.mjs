@@ -4,9 +4,10 @@
 import assert from 'node:assert/strict';
 import { before, describe, test } from 'node:test';
 import { randomBytes } from 'node:crypto';
-import { apiError, say } from '../support/claude.mjs';
-import { WHOLE, asked, payer, payerStack, settles, stack } from '../support/file_stack.mjs';
-import { HAIKU, HAIKU_PRICE, INPUT, NETWORK, decodeHeader, decodeReceipt, decodeTerms, gate, readSse, until } from '../support/stack.mjs';
+import { apiError, delta, end, open, say, shut, start, stop } from '../support/claude.mjs';
+import { WHOLE, asked, newPayer, payer, payerStack, settles, stack } from '../support/file_stack.mjs';
+import { transfers } from '../support/soak.mjs';
+import { HAIKU, HAIKU_PRICE, INPUT, NETWORK, decodeHeader, decodeReceipt, decodeTerms, gate, readSse, sleep, sse, until } from '../support/stack.mjs';
 import { drop } from '../../dev/facilitator.mjs';
 
 payerStack({ vars: { LIMITS: JSON.stringify({ startAttempts: 1 }) } });
@@ -348,6 +349,89 @@ describe('an identifier', () => {
   test('is nothing to an owner who tests', async () => {
     for (let i = 0; i < 2; i++) await delivered(await stack.ownerTest(HAIKU, INPUT, undefined, { 'idempotency-key': 'same' }));
     assert.equal(asked(), 2);
+  });
+});
+
+describe('the official client, which signs another payment at each call', () => {
+  const JSON_ = { accept: 'application/json' };
+  const never = () => new Promise(() => {});
+  const half = [start(), open(), delta('Hello')];
+  const rest = [delta(', '), delta('world'), shut(), end(), stop];
+  /** The facilitator does what it is asked to, and its first answer does not come. */
+  const settlesSilently = () => { let n = 0; return async (call, next) => { const answer = await next(); if (!n++) await never(); return answer; }; };
+
+  // How far the first call comes before its connection is cut, and how often Claude may be called in the end: whether the
+  // runtime tells of the hang-up decides whether the answer that is not paid is stopped, or joined.
+  const moments = {
+    'a stream, in the middle of its text': [{}, async (first) => assert.equal((await sse(await first).next()).value.content, 'Hello'), { claude: () => [...half, 300, ...rest], calls: [1] }],
+    'a stream, while it is settled': [{}, () => until(settles), { settle: async (call, next) => { await sleep(400); return next(); }, calls: [1] }],
+    'a stream, before Claude has begun': [{}, () => until(asked), { claude: () => [500, ...half, ...rest], calls: [1, 2] }],
+    'a document, while Claude writes': [JSON_, () => until(() => stack.claude.requests[0]?.sent === 3), { claude: () => [...half, 500, ...rest], calls: [1, 2] }],
+    'a document, while it is settled': [JSON_, () => until(settles), { settle: async (call, next) => { await sleep(400); return next(); }, calls: [1] }],
+  };
+  for (const [name, [headers, moment, { claude, settle, calls }]] of Object.entries(moments)) {
+    test(`is cut off and simply called again: ${name}: the whole text, one settlement on the chain, one charge`, async () => {
+      const key = { 'idempotency-key': newId(), ...headers };
+      if (claude) stack.claude.script = claude;
+      stack.facilitator.onSettle = settle;
+      const cut = new AbortController();
+      const first = stack.payV2(HAIKU, INPUT, key, payer, { signal: cut.signal });
+      first.catch(() => {});
+      await moment(first);
+      cut.abort();
+      const again = await stack.payV2(HAIKU, INPUT, key, payer);
+      assert.equal(again.status, 200);
+      const text = headers === JSON_ ? (await again.json()).output : (await readSse(again)).text;
+      assert.equal(text, 'Hello, world');
+      const moved = await transfers(stack, { from: payer.address });
+      assert.deepEqual(moved.map(({ tx }) => tx), [decodeReceipt(again).transaction]);
+      assert.deepEqual([await spent(), settles()], [HAIKU_PRICE, 1]);
+      assert.ok(calls.includes(asked()), `${asked()} calls of Claude`);
+      // And once more, when all is over.
+      const late = await stack.payV2(HAIKU, INPUT, key, payer);
+      assert.equal(late.headers.get('x-run-id'), again.headers.get('x-run-id'));
+      await late.text();
+      assert.deepEqual([await spent(), settles()], [HAIKU_PRICE, 1]);
+      assert.ok(calls.includes(asked()), `${asked()} calls of Claude`);
+    });
+  }
+
+  test('calls again at the moment at which the hang-up of its first call is told: one of the two payments buys the text (10 rounds)', async () => {
+    for (let round = 0; round < 10; round++) {
+      await newPayer();
+      stack.reset(() => [...half, 300, ...rest]);
+      const key = { 'idempotency-key': newId(), ...JSON_ };
+      const first = stack.caller(HAIKU, INPUT, { ...key, ...(await stack.signPayment(HAIKU, INPUT, payer)) });
+      await until(() => stack.claude.requests[0]?.sent === 3);
+      const gone = first.hangUp();
+      await sleep(2 * round);
+      const again = await stack.payV2(HAIKU, INPUT, key, payer);
+      assert.equal((await again.json()).output, 'Hello, world');
+      await gone;
+      const moved = await transfers(stack, { from: payer.address });
+      assert.deepEqual(moved.map(({ tx }) => tx), [decodeReceipt(again).transaction]);
+      assert.equal(settles(), 1);
+      assert.ok(asked() <= 2, `${asked()} calls of Claude`);
+    }
+  });
+
+  test('has lost its answer together with the runtime, before it was paid, or when nobody knows: called again it has the whole text, for one charge', async () => {
+    const stopsOnce = (request, n) => (n === 1 ? [...half, never] : [...half, ...rest]);
+    for (const [claude, settle, calls] of [[stopsOnce, undefined, 2], [undefined, settlesSilently(), 1]]) {
+      await newPayer();
+      stack.reset(claude ?? (() => say('Hello', ', ', 'world')));
+      stack.facilitator.onSettle = settle;
+      const key = { 'idempotency-key': newId(), ...JSON_ };
+      const first = stack.payV2(HAIKU, INPUT, key, payer).catch(() => {});
+      await until(async () => (claude ? stack.claude.requests[0]?.sent === 3 : (await spent()) > 0n));
+      await stack.kill();
+      await stack.revive();
+      await first;
+      const again = await stack.payV2(HAIKU, INPUT, key, payer);
+      assert.equal((await again.json()).output, 'Hello, world');
+      assert.equal((await transfers(stack, { from: payer.address })).length, 1);
+      assert.deepEqual([await spent(), asked(), settles()], [HAIKU_PRICE, calls, 1]);
+    }
   });
 });
 

@@ -115,6 +115,35 @@ for (const [name, headers] of [['streamed', {}], ['JSON', { accept: 'application
   });
 }
 
+test('a run that panics leaves the other runs of the same wallet alone, those under way and those that come', { timeout: 60_000 }, async () => {
+  const release = slowly();
+  const ann = await stack.payer();
+  const [a, b] = [await streaming(ann), await streaming(ann)];
+  const document = stack.post(HAIKU, INPUT, { accept: 'application/json', ...(await stack.signPayment(HAIKU, INPUT, ann)) });
+  await until(() => stack.claude.requests.length === 3);
+  const probes = await Promise.all(
+    [{}, {}, { accept: 'application/json' }].map(async (headers) => presentProbe(headers, await stack.signPayment(HAIKU, PROBE, ann))),
+  );
+  for (const probe of probes) await assertFault(probe);
+
+  // One that begins afterwards, in the object that has seen the panics.
+  const c = await streaming(ann);
+  release();
+  for (const run of [a, b, c]) {
+    const events = await run.rest();
+    assert.equal(events.filter((e) => e.type === 'text').map((e) => e.content).join(''), 'one two three');
+    assert.equal(events.at(-1).type, 'done');
+  }
+  assert.equal((await (await document).json()).output, 'one two three');
+  assert.deepEqual([stack.claude.requests.length, stack.facilitator.count('settle')], [4, 4]);
+  assert.equal(await stack.balance(ann), 1_000_000n - 4n * HAIKU_PRICE);
+  const rows = await until(async () => {
+    const found = await stack.rows('payer = ?', ann.address);
+    return found.length === 7 && found;
+  }, { what: 'a row of each run' });
+  assert.deepEqual(rows.map(({ status }) => status).sort(), [...Array(4).fill('delivered'), ...Array(3).fill('failed')]);
+});
+
 test('twenty panics at once leave a stream and the runtime alone', { timeout: 60_000 }, async () => {
   const release = slowly();
   const a = await streaming(await stack.payer());
