@@ -94,7 +94,8 @@ pub(crate) async fn recent<T>(
     let value = read.await?.map(Rc::new);
     cache.with(|cache| match &value {
         Some(value) => cache.put(name, value.clone(), now, forgotten),
-        None => cache.forget(name),
+        // A name that a stranger has guessed was never there, and concerns no other reading.
+        None => drop(cache.entries.borrow_mut().remove(name)),
     });
     Ok(value)
 }

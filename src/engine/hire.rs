@@ -104,6 +104,9 @@ pub(super) async fn deliver(session: &Session) -> Result<(), ModelError> {
 /// written either, and both are tried again.
 pub(super) async fn ended(session: &Session) -> Result<(), Refusal> {
     let Some((record, contract)) = contract_run(session) else { return Ok(()) };
+    if !is_last_execution(session)? {
+        return Ok(());
+    }
     let now = clock::now();
     let (state, event) = {
         let data = session.data.borrow();
@@ -124,6 +127,12 @@ pub(super) async fn ended(session: &Session) -> Result<(), Refusal> {
         }
     }
     contracts::set_state(&session.env, &contract.contract_id, state).await
+}
+
+/// Whether the contract was not executed again since. What an earlier execution has to say comes too late then.
+fn is_last_execution(session: &Session) -> Result<bool, Refusal> {
+    let last = session.store.last_number(&session.name).map_err(fault("wallet storage"))?;
+    Ok(last.is_none_or(|last| last <= session.number))
 }
 
 /// The run has been deleted from storage; `session` still has it.
@@ -228,6 +237,7 @@ fn message(session: &Session, webhook: &Webhook) -> Option<Message> {
     let mut report = task_report(session).filter(|report| !report.pending)?;
     let (url, sealed_secret) = contract.webhook?;
     let is_same = webhook.id == Webhook::new(&record.run_id, &webhook.event, 0).id;
+    let is_same = is_same && is_last_execution(session).unwrap_or(true);
     insert(&mut report, "event", webhook.event.clone().into());
     insert(&mut report, "timestamp", timestamp::format(webhook.at).into());
     if let Some(document) = report.document.as_object_mut() {

@@ -60,6 +60,14 @@ impl Session {
             None => Event::SettleNotSent,
         };
         self.handle_event(event);
+        // The receipt is stored with the next text, which may be far away while Claude thinks.
+        let is_silent = {
+            let data = self.data.borrow();
+            data.run.receipt().is_some() && data.run.is_busy() && data.transcript.is_empty()
+        };
+        if is_silent {
+            self.save();
+        }
     }
 
     /// Finds out what became of a settlement: on the chain and, where no node can say, from the facilitators.

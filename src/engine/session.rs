@@ -221,7 +221,11 @@ impl Session {
 
     /// Whether the run need not be in memory.
     pub(super) fn is_idle(&self) -> bool {
-        let is_unused = self.connected_callers.get() == 0 && !self.is_driven() && !self.has_pending_effects();
+        // What could not be saved is known here alone.
+        let is_unused = self.connected_callers.get() == 0
+            && !self.is_driven()
+            && !self.has_pending_effects()
+            && !self.save_failed.get();
         is_unused && (!self.is_open() || !self.is_stored.get())
     }
 

@@ -67,6 +67,8 @@ impl Wallet {
         };
         for stored in wallet.store.open_runs()? {
             let session = wallet.restore(stored);
+            // The alarm is set already, unless it was lost.
+            session.wake(clock::now());
             wallet.sessions.borrow_mut().insert(session.number, session);
         }
         Ok(wallet)
@@ -258,10 +260,12 @@ impl Wallet {
         self.sessions().iter().for_each(|session| session.handle_event(Event::AlarmFired));
     }
 
-    /// Tells each run whose time has come.
+    /// Tells each run whose time has come. A run that is being driven is told when its driver has ended: until then its
+    /// deadline does not move.
     pub(crate) fn wake_due(&self, now: Millis) {
         for session in self.sessions() {
-            if session.deadline(now).is_some_and(|deadline| deadline <= now) {
+            let is_due = session.deadline(now).is_some_and(|deadline| deadline <= now);
+            if is_due && !session.is_driven() {
                 session.handle_event(Event::AlarmFired);
             }
         }
@@ -289,7 +293,7 @@ impl Wallet {
         let expiry = self.store.next_expiry(now)?;
         match self.next_deadline(now).into_iter().chain(expiry).min() {
             Some(deadline) => self.store.wake_by(deadline, now),
-            None if self.sessions.borrow().is_empty() => self.store.delete_all().await?,
+            None if self.sessions.borrow().is_empty() && self.store.is_empty()? => self.store.delete_all().await?,
             None => {}
         }
         Ok(())

@@ -152,7 +152,16 @@ async fn count_if_invalid(context: &RequestContext<'_>, answer: &Result<RunAnswe
         Ok(_) => None,
         Err(refusal) => Some(refusal),
     };
-    if matches!(refusal, Some(Refusal::PaymentInvalid { .. })) {
+    let is_invalid = matches!(
+        refusal,
+        Some(
+            Refusal::PaymentInvalid { .. }
+                | Refusal::PaymentMismatch { .. }
+                | Refusal::PaymentExpired
+                | Refusal::PaymentNotYetValid
+        )
+    );
+    if is_invalid {
         let _ = count_invalid_payment(context).await;
     }
 }

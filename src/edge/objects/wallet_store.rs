@@ -22,6 +22,7 @@ const SCHEMA: &str = "\
     CREATE TABLE IF NOT EXISTS pieces (
       run INTEGER NOT NULL, position INTEGER NOT NULL, texts TEXT NOT NULL, PRIMARY KEY (run, position)) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS keys (key TEXT PRIMARY KEY, run INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE INDEX IF NOT EXISTS keys_by_run ON keys (run);
     CREATE TABLE IF NOT EXISTS counted (at INTEGER NOT NULL, name TEXT NOT NULL, shown INTEGER NOT NULL);";
 const COLUMNS: &str = "number, name, state, record, webhook";
 /// Runs that have expired are deleted together: the alarm comes this much later.
@@ -98,7 +99,7 @@ pub(crate) struct WalletStore {
     /// The rows of `counted`, oldest first.
     counted: RefCell<Vec<Counted>>,
     /// When the alarm is set to.
-    alarm_at: Cell<Option<Millis>>,
+    alarm_at: Rc<Cell<Option<Millis>>>,
 }
 
 impl WalletStore {
@@ -121,7 +122,7 @@ impl WalletStore {
             has_tables: Cell::new(has_tables),
             has_contract_payments: Cell::new(has_contract_payments),
             counted: RefCell::new(counted),
-            alarm_at: Cell::new(None),
+            alarm_at: Rc::default(),
         })
     }
 
@@ -144,7 +145,20 @@ impl WalletStore {
 
     /// The runs to which something may still happen.
     pub(crate) fn open_runs(&self) -> Result<Vec<StoredRun>> {
-        self.runs("expires IS NULL", Vec::new())
+        self.readable_runs("expires IS NULL", Vec::new())
+    }
+
+    /// The number of the last stored run of this name.
+    pub(crate) fn last_number(&self, name: &str) -> Result<Option<u64>> {
+        let select = "SELECT max(number) AS value FROM runs WHERE name = ?";
+        let rows = self.select::<ValueRow<Option<u64>>>(select, vec![name.into()])?;
+        Ok(rows.first().and_then(|row| row.value))
+    }
+
+    /// Whether no run is stored.
+    pub(crate) fn is_empty(&self) -> Result<bool> {
+        let rows = self.select::<ValueRow<u64>>("SELECT count(*) AS value FROM runs", Vec::new())?;
+        Ok(rows.first().is_none_or(|row| row.value == 0))
     }
 
     pub(crate) fn run(&self, number: u64) -> Result<Option<StoredRun>> {
@@ -179,6 +193,12 @@ impl WalletStore {
     fn runs(&self, condition: &str, values: Vec<SqlStorageValue>) -> Result<Vec<StoredRun>> {
         let rows = self.select::<RunRow>(&format!("SELECT {COLUMNS} FROM runs WHERE {condition}"), values)?;
         rows.into_iter().map(|row| self.stored_run(row)).collect()
+    }
+
+    /// As [`Self::runs`], without the rows that cannot be read: one of them must not stop the wallet's other runs.
+    fn readable_runs(&self, condition: &str, values: Vec<SqlStorageValue>) -> Result<Vec<StoredRun>> {
+        let rows = self.select::<RunRow>(&format!("SELECT {COLUMNS} FROM runs WHERE {condition}"), values)?;
+        Ok(rows.into_iter().filter_map(|row| self.stored_run(row).map_err(fault("stored run")).ok()).collect())
     }
 
     fn stored_run(&self, row: RunRow) -> Result<StoredRun> {
@@ -308,9 +328,19 @@ impl WalletStore {
 
     // The end.
 
-    /// The runs that may be deleted.
+    /// Some of the runs that may be deleted. The alarm comes again for the others, so that not all are in memory at once.
     pub(crate) fn expired(&self, now: Millis) -> Result<Vec<StoredRun>> {
-        self.runs("expires <= ?", vec![integer(now)])
+        let expired = "SELECT number AS value FROM runs WHERE expires <= ? LIMIT 50";
+        let numbers = self.select::<ValueRow<u64>>(expired, vec![integer(now)])?;
+        let mut runs = Vec::new();
+        for ValueRow { value: number } in numbers {
+            match self.run(number) {
+                Ok(run) => runs.extend(run),
+                // It can be deleted, if not read.
+                Err(error) => self.delete(number).map_err(|_| error)?,
+            }
+        }
+        Ok(runs)
     }
 
     pub(crate) fn delete(&self, number: u64) -> Result<()> {
@@ -352,9 +382,11 @@ impl WalletStore {
         let storage = self.storage.clone();
         // To `set_alarm`, a number is an offset from now.
         let wait = i64::try_from(deadline.saturating_sub(now)).unwrap_or(i64::MAX).max(1);
+        let alarm_at = self.alarm_at.clone();
         wasm_bindgen_futures::spawn_local(async move {
-            let set = storage.set_alarm(wait).await;
-            let _ = set.map_err(fault("alarm"));
+            if storage.set_alarm(wait).await.map_err(fault("alarm")).is_err() {
+                alarm_at.set(None);
+            }
         });
     }
 
