@@ -207,7 +207,7 @@ async function main() {
   ]);
   const facilitator = await step('facilitator', () => startFacilitator({ rpcUrl: chain.url }));
   await step('payer with 100 USDC', () => chain.mint(privateKeyToAddress(payer), 100_000_000n).then(() => undefined));
-  const worker = await step('worker', () => startWorker({ FACILITATOR_URL: facilitator.url, ANTHROPIC_BASE_URL: claude.url, NETWORKS: networksVar(chain.url), HIRE: hireVar, LIMITS: JSON.stringify({ inVainPerPayer: 1000 }) }));
+  const worker = await step('worker', () => startWorker({ FACILITATOR_URL: facilitator.url, ANTHROPIC_BASE_URL: claude.url, NETWORKS: networksVar(chain.url), HIRE: hireVar, LIMITS: JSON.stringify({ unpaidPerWallet: 100, unpaidPerWalletDay: 1000, ownerTestsPerDay: 1000 }) }));
 
   const tokens = await Promise.all(creators.map(({ id }) => ownerToken(id, secret)));
   await step('Claude keys of the creators', async () => {

@@ -50,19 +50,7 @@ pub mod testing {
     }
 }
 
-use wasm_bindgen::JsValue;
 use worker::{event, Context, Env, Request, Response, Result};
-
-/// Runs once, before anything else in an isolate.
-///
-/// wasm-bindgen wakes tasks by `queueMicrotask`, and without it by a promise, which costs workerd a fraction of that. No
-/// other code in the isolate uses it.
-#[event(start)]
-fn start() {
-    let (name, none) = (JsValue::from_str("queueMicrotask"), JsValue::UNDEFINED);
-    // If it cannot be taken away, tasks are woken as they always were.
-    let _ = js_sys::Reflect::set(&js_sys::global(), &name, &none);
-}
 
 /// The front door: every HTTP request.
 #[event(fetch)]

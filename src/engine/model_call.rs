@@ -11,13 +11,14 @@ use crate::rules::config::Limits;
 use crate::rules::model_answer::{AnswerReader, Step};
 use crate::rules::record::run_request::RenderedPrompt;
 use crate::rules::refusal::{ModelError, Refusal};
-use crate::rules::run::{Event, Millis};
+use crate::rules::run::{Event, Millis, View};
 use std::rc::Rc;
 
-/// A checkpoint is made once this much text has no checkpoint, in bytes.
-const CHECKPOINT_BYTES: usize = 8 * 1024;
+/// A checkpoint of text that is shown is made once this much has no checkpoint, in bytes. It serves a run that is given
+/// up after a restart, whose caller gets the text that there is; any other restart begins the answer anew.
+const CHECKPOINT_BYTES: usize = 64 * 1024;
 /// Or once the last checkpoint is this old.
-const CHECKPOINT_AGE: Millis = 500;
+const CHECKPOINT_AGE: Millis = 5_000;
 
 /// How far an answer has come.
 enum Progress {
@@ -148,7 +149,8 @@ impl Session {
             let now = clock::now();
             let is_old = now.saturating_sub(data.checkpointed_at) >= CHECKPOINT_AGE;
             let is_due = is_old || data.transcript.unsaved_bytes() >= CHECKPOINT_BYTES;
-            (is_first, is_due)
+            let is_shown = matches!(data.run.view(), View::Show);
+            (is_first, is_due && is_shown)
         };
         if is_due {
             self.checkpoint();

@@ -1167,7 +1167,7 @@ fn unverified() -> [Event; 2] {
 /// One event of each kind.
 fn events() -> Vec<Event> {
     use Event as E;
-    let others = [E::Presented, E::Verified, E::VerifyRefused(Refusal::Internal), E::Reported];
+    let others = [E::Presented, E::Verified, E::VerifyRefused(Refusal::Internal), E::ToldPending, E::Reported];
     let claude = [E::Began, E::FirstText, E::GraceElapsed, E::Ended, broke(true), E::BackOffElapsed, E::Abandoned];
     let answered = [settled(), rejected(), E::SettleFailed, E::SettleSpent];
     let lost = [E::SettleUnanswered, E::SettleNotSent, E::SettleWithheld];
@@ -1204,7 +1204,7 @@ fn is_news(run: &Run, event: &Event) -> bool {
         (State::SettlementUnknown { .. }, E::Presented) => true,
         (State::SettlementUnknown { answer, .. }, E::Ended | E::Broke { .. }) => *answer == Answer::Writing,
         (State::SettlementUnknown { looking, .. }, E::Reconciled(_)) => *looking,
-        (State::Presented, E::Verified | E::VerifyRefused(_)) => true,
+        (State::Presented, E::Verified | E::VerifyRefused(_) | E::ToldPending) => true,
         (State::Verified, E::Began | E::Broke { .. } | E::Abandoned) => true,
         (State::Verified | State::Streaming, E::BackOffElapsed) => run.back_off() > 0,
         (State::Answering { settling: false, .. }, E::FirstText | E::GraceElapsed) => streams,
@@ -1561,6 +1561,22 @@ fn a_contracts_run_is_stored_before_each_call_of_claude() {
     assert_eq!(step(&mut run, Event::Verified), (vec![Save, CallModel], State::Verified));
     assert_eq!(step(&mut run, broke(true)), (vec![Clear, Save, BackOff], State::Verified));
     assert_eq!(step(&mut run, Event::BackOffElapsed), (vec![Save, CallModel], State::Verified));
+}
+
+/// Its caller comes back to ask what became of it.
+#[test]
+fn a_contracts_run_that_was_told_to_be_under_way_is_kept_when_its_payment_is_refused() {
+    let mut run = contract(&[Event::Presented]);
+    assert_eq!(step(&mut run, Event::ToldPending), (vec![], State::Presented));
+    assert!(!run.is_kept(), "not before its payment is answered for");
+    let refusal = Refusal::PaymentInvalid { reason: None };
+    let refused = (vec![Save, WriteLedgerRow], State::Refused(refusal.clone()));
+    assert_eq!(step(&mut run, Event::VerifyRefused(refusal)), refused);
+    assert!(run.is_kept() && !run.is_closed() && run.is_replaceable());
+    assert!(!run.is_unpaid_execution() && !run.is_unpaid_by_payer(), "Claude was not called");
+    assert_eq!(step(&mut run, Event::AlarmFired).0, [WriteLedgerRow]);
+    let again = next(&run);
+    assert_eq!(again, contract(&[Event::Presented]), "the next run has been told to nobody");
 }
 
 #[test]

@@ -23,9 +23,10 @@ pub enum Seeded {
     ChargeForABrokenAnswer,
     RewriteWhatWasSeen,
     WorkOnAfterTheDeadline,
+    ForgetWhatWasTold,
 }
 
-pub const SEEDED: [Seeded; 15] = [
+pub const SEEDED: [Seeded; 16] = [
     Seeded::SettleBeforeClaudeBegins,
     Seeded::ReleaseBeforeSettled,
     Seeded::SettleWithoutSaving,
@@ -41,6 +42,7 @@ pub const SEEDED: [Seeded; 15] = [
     Seeded::ChargeForABrokenAnswer,
     Seeded::RewriteWhatWasSeen,
     Seeded::WorkOnAfterTheDeadline,
+    Seeded::ForgetWhatWasTold,
 ];
 
 /// A machine with one field of its stored form changed.
@@ -64,6 +66,10 @@ impl Lane {
             }
             Event::SettleSpent if self.is(Seeded::TakeSpentForPaid) => Event::Settled(receipt()),
             Event::Abandoned if self.is(Seeded::WorkForNobody) => return vec![],
+            Event::VerifyRefused(_) if self.is(Seeded::ForgetWhatWasTold) => {
+                *run = altered(run, "told_pending", false.into());
+                event
+            }
             Event::DeadlineMissed if self.is(Seeded::WorkOnAfterTheDeadline) => return vec![],
             Event::SettleRejected(_) if self.is(Seeded::BelieveANoAfterSilence) => {
                 *run = altered(run, "unanswered", false.into());

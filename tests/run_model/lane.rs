@@ -79,6 +79,7 @@ impl Model for Lane {
             expired: false,
             late: false,
             callers: 0,
+            told: false,
             now: NOW,
             seen: false,
             ledger: None,
@@ -130,6 +131,9 @@ impl Model for Lane {
         if w.verifying {
             actions.push(Action::Hear(Event::Verified));
             actions.push(Action::Hear(Event::VerifyRefused(Refusal::PaymentInvalid { reason: None })));
+            if self.contract && w.callers > 0 && !w.told {
+                actions.push(Action::Hear(Event::ToldPending));
+            }
         }
         self.claude(w, actions);
         if w.lingering {
@@ -328,6 +332,7 @@ pub fn promises<M: Model<State: Keeps>>() -> Vec<Property<M>> {
         NOT_FOR_NOBODY,
         BROKEN_UNPAID,
         LATE_UNPAID,
+        TOLD_STORED,
         PAID_ENDS,
         UNPAID_ENDS,
         ALARMS,
@@ -360,6 +365,7 @@ impl Lane {
                 w.heard.verified = true;
             }
             Event::VerifyRefused(_) => w.verifying = false,
+            Event::ToldPending => w.told = true,
             Event::Began => {
                 w.asked = Asked::Begun;
                 w.heard.begun = true;
@@ -460,6 +466,7 @@ impl Lane {
         let kept = matches!(state, State::Delivered | State::Reported(_)) || (unknown && !self.node);
         w.breaks(PAID_ENDS, self.is_paid_for() && w.money == Money::Moved && !kept);
         w.breaks(UNPAID_ENDS, w.money != Money::Moved && w.ledger.as_ref().is_some_and(|(_, charged)| *charged));
+        w.breaks(TOLD_STORED, w.told && w.stored.0.state() != w.run.state());
         if !w.run.is_kept() {
             // Nothing is kept of a payment that was not good.
             return;

@@ -245,7 +245,7 @@ impl Pair {
         if is_first {
             w.stored_numbers[n] = w.numbers[n];
             w.key_row = (self.keys != Keys::None).then_some(n);
-            w.breaks(KEY_VERIFIED, !after.stored.1.verified);
+            w.breaks(KEY_VERIFIED, w.key_row == Some(n) && !after.stored.1.verified);
         }
         let was_counted = before.is_stored && before.stored.0.is_unpaid_by_payer();
         if after.is_stored && after.stored.0.is_unpaid_by_payer() && !was_counted {

@@ -100,6 +100,8 @@ pub struct World {
     /// The contract's deadline has passed.
     pub late: bool,
     pub callers: u8,
+    /// A contract's caller was told that the run is under way, before its payment was verified.
+    pub told: bool,
     pub now: u64,
     /// Text that a caller has seen of the edition that is being written.
     pub seen: bool,
@@ -158,6 +160,7 @@ pub const PAID_ENDS: &str = "what was paid ends delivered or reported";
 pub const UNPAID_ENDS: &str = "what was not paid ends uncharged";
 pub const ALARMS: &str = "an alarm that is needed gets something done";
 pub const LATE_UNPAID: &str = "no settlement is first asked for after the contract's deadline";
+pub const TOLD_STORED: &str = "a run that was told to be under way is stored at its end";
 pub const ENDS_STORED: &str = "a run at its end is stored, and the ledger says the same";
 
 /// A world in which promises can be broken.
@@ -218,6 +221,7 @@ impl World {
             // Another run of the same payment, in a row of its own. The one before writes its own ledger row, and
             // whoever followed it has been told how it ended.
             self.callers = 1;
+            self.told = false;
             self.run = self.run.next(self.run.terms().clone());
             self.heard = Heard::default();
             self.ambiguous = false;
@@ -270,6 +274,7 @@ impl World {
             recording: None,
             reporting: false,
             callers: 0,
+            told: false,
             seen: false,
             last: None,
             ledger: if self.is_stored { self.ledger.clone() } else { self.earlier.clone() },
@@ -390,7 +395,8 @@ impl World {
     /// What the ledger has to say of a run at rest.
     pub fn row(&self) -> Option<Row> {
         match self.run.state() {
-            State::New | State::Refused(Refusal::PaymentInvalid { .. }) => self.ledger.clone(),
+            State::New => self.ledger.clone(),
+            State::Refused(Refusal::PaymentInvalid { .. }) if !self.run.is_kept() => self.ledger.clone(),
             state => Some((name(state), self.run.receipt().is_some())),
         }
     }

@@ -15,8 +15,8 @@ export default class extends WorkerEntrypoint {
 }`;
 
 const COUNT = `
-globalThis.__counts = {}; globalThis.__names = true;
-const count = (what) => { globalThis.__counts[what] = (globalThis.__counts[what] ?? 0) + 1; };
+globalThis.__counts = {};
+const count = (what, n = 1) => { globalThis.__counts[what] = (globalThis.__counts[what] ?? 0) + n; };
 const kind = (object) => object?.constructor?.name;
 
 // The runtime commits what was written in one turn of the event loop together.
@@ -31,7 +31,8 @@ function wrote(storage) {
 const seen = {
   exec(sql, _pointer, _length, _array, cursor) {
     count('statements');
-    if (cursor.rowsWritten > 0) { count('writes'); wrote(sql); }
+    count('rowsRead', cursor.rowsRead);
+    if (cursor.rowsWritten > 0) { count('writes'); count('rowsWritten', cursor.rowsWritten); wrote(sql); }
   },
   setAlarm() { count('alarms'); },
   fetch(target) { count(kind(target) === 'DurableObject' || kind(target) === 'Fetcher' ? 'hops' : 'fetches'); },
@@ -50,7 +51,7 @@ WebAssembly.Instance = function (module, imports) {
       if (typeof real !== 'function' || real.prototype instanceof Error) continue;
       const look = seen[/^__wbg_([A-Za-z]+)_[0-9a-f]{16}$/.exec(name)?.[1]];
       functions[name] = function (...args) {
-        count('crossings'); if (globalThis.__names) count('n:' + name.replace(/_[0-9a-f]{16}$/, ''));
+        count('crossings');
         const result = real.apply(this, args);
         look?.(...args, result);
         return result;
@@ -68,7 +69,7 @@ export const counted = (bundle) => [
   ...bundle,
 ];
 
-const KINDS = { statements: 0, writes: 0, commits: 0, alarms: 0, hops: 0, fetches: 0, queries: 0, kvReads: 0, timers: 0, crossings: 0 };
+const KINDS = { statements: 0, writes: 0, rowsWritten: 0, rowsRead: 0, commits: 0, alarms: 0, hops: 0, fetches: 0, queries: 0, kvReads: 0, timers: 0, crossings: 0 };
 
 /** The counts since the last call. */
 export const counts = async (stack) => ({ ...KINDS, ...(await (await fetch(`${stack.url}/__counts`)).json()) });

@@ -116,7 +116,7 @@ pub(crate) async fn read_unredirected(
     read_all(method, url, headers, body, RequestRedirect::Manual, limit).await
 }
 
-/// The runtime's own timer ends the call: it costs less than one of ours.
+/// (Not by `AbortSignal.timeout`: its timer goes on after the answer, and keeps the object awake as long.)
 async fn read_all(
     method: Method,
     url: &str,
@@ -125,16 +125,17 @@ async fn read_all(
     redirect: RequestRedirect,
     limit: Duration,
 ) -> Result<(u16, String), CallError> {
-    let signal = AbortSignal::timeout_with_u32(u32::try_from(limit.as_millis()).unwrap_or(u32::MAX));
+    let controller = AbortController::new().map_err(connection)?;
+    let signal = controller.signal();
+    let call = AbortOnDrop(Some(controller));
     let answer = async {
         let response = fetch(method, url, &headers, body, redirect, &signal).await?;
         let text = JsFuture::from(response.text()?).await?;
         Ok((response.status(), text.as_string().unwrap_or_default()))
     };
-    answer.await.map_err(|error: JsValue| match signal.aborted() {
-        true => CallError::TimedOut,
-        false => connection(error),
-    })
+    let answer = clock::within(limit, answer).await.ok_or(CallError::TimedOut)?.map_err(connection)?;
+    call.complete();
+    Ok(answer)
 }
 
 /// Joins a base URL and a path, with one slash between them.
