@@ -1,11 +1,9 @@
 // A contract is executed (HIRE, "Execution"): what is asked, who pays, how often, and what of it is ever charged.
 import assert from 'node:assert/strict';
-import { readdirSync } from 'node:fs';
-import { join } from 'node:path';
-import { DatabaseSync } from 'node:sqlite';
 import { after, before, describe, test } from 'node:test';
 import { drop, reply } from '../../dev/facilitator.mjs';
 import { apiError, say } from '../support/claude.mjs';
+import { inObjects } from '../support/objects.mjs';
 import { NOTHING, PAID, TEXT, WHOLE, account, asked, books, gated, hello, refused, seeker, seekerStack, settles, stack } from '../support/seeker_stack.mjs';
 import { INPUT, NETWORK, USDC, ada, decodeHeader, decodeReceipt, decodeTerms, encodeHeader, sleep, until } from '../support/stack.mjs';
 
@@ -312,21 +310,13 @@ async function freshPayment({ contract }) {
 /** Deletes the runs of a contract, as their object does a day after the end. */
 async function forget(contract) {
   await stack.evict();
-  const files = readdirSync(stack.state, { recursive: true }).filter((f) => f.includes('WalletObject') && f.endsWith('.sqlite'));
   let found = 0;
-  for (const file of files) {
-    const db = new DatabaseSync(join(stack.state, file));
-    try {
-      for (const { number } of db.prepare('SELECT number FROM runs WHERE instr(record, ?)').all(contract)) {
-        for (const table of ['pieces WHERE run', 'keys WHERE run', 'runs WHERE number']) db.prepare(`DELETE FROM ${table} = ?`).run(number);
-        found += 1;
-      }
-    } catch (error) {
-      if (!error.message.includes('no such table')) throw error;
-    } finally {
-      db.close();
+  inObjects(stack, (db) => {
+    for (const { number } of db.prepare('SELECT number FROM runs WHERE instr(record, ?)').all(contract)) {
+      for (const table of ['pieces WHERE run', 'keys WHERE run', 'runs WHERE number']) db.prepare(`DELETE FROM ${table} = ?`).run(number);
+      found += 1;
     }
-  }
+  });
   assert.equal(found, 1, `runs of ${contract}`);
 }
 

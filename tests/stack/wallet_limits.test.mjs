@@ -2,11 +2,11 @@
 // comes to an end; whoever is honest beside it is served.
 import assert from 'node:assert/strict';
 import http from 'node:http';
-import { DatabaseSync } from 'node:sqlite';
 import { after, before, describe, test } from 'node:test';
 import { reply } from '../../dev/facilitator.mjs';
 import { delta, end, open, say, shut, start, stop } from '../support/claude.mjs';
 import { WHOLE, asked, hello, payer, payerStack, settles, stack } from '../support/file_stack.mjs';
+import { inObjects, objectFiles } from '../support/objects.mjs';
 import { transfers } from '../support/soak.mjs';
 import { HAIKU, HAIKU_PRICE, INPUT, ada, decodeHeader, encodeHeader, gate, grace, readSse, sleep, until } from '../support/stack.mjs';
 
@@ -47,19 +47,8 @@ async function honestIsServed() {
   await isServed(await post(await sign(honest)));
   stack.claude.script = script;
 }
-/** The files in which the wallets' objects store. (The runtime has one for the namespace too.) */
-const objectFiles = () => stack.files().filter(({ path }) => path.includes('WalletObject') && !path.includes('metadata.sqlite'));
-/** The objects that have stored anything. Of the others, the runtime keeps an empty page. */
-function storing() {
-  return objectFiles().filter(({ path }) => path.endsWith('.sqlite')).filter(({ path }) => {
-    const db = new DatabaseSync(path, { readOnly: true });
-    try {
-      return db.prepare("SELECT count(*) AS tables FROM sqlite_master WHERE type = 'table'").get().tables > 0;
-    } finally {
-      db.close();
-    }
-  });
-}
+/** How many objects have stored anything. */
+const storing = () => inObjects(stack, () => true).length;
 /** The most calls of Claude at once. That one has been stopped shows there a moment later. */
 const callsAtOnce = () => Math.max(...stack.claude.requests.map(({ at }) => stack.claude.requests.filter((other) => other.at <= at && !(other.endedAt - 100 <= at)).length));
 /** The last call of Claude, once `look` says that it is as far. */
@@ -82,7 +71,7 @@ test('a forged signature touches no object, and nobody is asked about it', async
     assert.equal(response.status, 402);
     assert.equal(await code(response), 'PAYMENT_INVALID');
   }
-  assert.deepEqual([await stack.objects(), objectFiles().map(({ path }) => path), verifies()], [[], [], 0]);
+  assert.deepEqual([await stack.objects(), objectFiles(stack).map(({ path }) => path), verifies()], [[], [], 0]);
   // A good payment does touch one.
   await isServed(await post({ 'payment-signature': good }));
   assert.equal((await stack.objects()).length, 1);
@@ -106,16 +95,16 @@ test('60 signatures of three empty wallets with bodies of 480 KB: each is verifi
     }
   };
   await rounds(10); // what is only allocated once
-  const [before, memory] = [storing().length, stack.memory()];
+  const [before, memory] = [storing(), stack.memory()];
   await rounds(60);
   assert.deepEqual([verifies(), asked()], [70, 0]);
-  assert.equal(storing().length, before, 'objects that have stored anything');
-  assert.ok(objectFiles().every(({ path: file, bytes }) => file.endsWith('.sqlite-shm') || bytes.length < 480_000), 'a body in a file');
+  assert.equal(storing(), before, 'objects that have stored anything');
+  assert.ok(objectFiles(stack).every(({ path: file, bytes }) => file.endsWith('.sqlite-shm') || bytes.length < 480_000), 'a body in a file');
   const grown = stack.memory() - memory;
   assert.ok(grown < 60e6, `${grown} bytes of memory`);
   // What is good is stored.
   await isServed(await post(await sign()));
-  assert.equal(storing().length, before + 1);
+  assert.equal(storing(), before + 1);
 });
 
 describe('Claude for nothing', () => {
@@ -394,8 +383,8 @@ describe('a reader of the same wallet', () => {
   const LONG = { topic: 'LONG' };
 
   /** A caller of whose answer nothing is read before `read()`. */
-  function reader(headers) {
-    const request = http.request(new URL(HAIKU, stack.url), { method: 'POST', agent: false, headers: { 'content-type': 'application/json', ...headers } });
+  function reader(headers, path = HAIKU) {
+    const request = http.request(new URL(path, stack.url), { method: 'POST', agent: false, headers: { 'content-type': 'application/json', ...headers } });
     const response = new Promise((resolve, reject) => { request.once('error', reject); request.once('response', (res) => (res.pause(), resolve(res))); });
     request.end(JSON.stringify(LONG));
     return { response, leave: () => request.destroy() };
@@ -423,5 +412,28 @@ describe('a reader of the same wallet', () => {
     assert.equal(events.at(-1).type, 'done');
     assert.equal(events.slice(0, -1).map(({ content }) => content).join(''), Array.from({ length: PIECES }, (_, i) => `${i}: ${PIECE}`).join(''));
     assert.equal(await stack.balance(payer), WHOLE - 22n * HAIKU_PRICE);
+  });
+
+  test('whose answer was never paid, and is still being read, hides no later run of the same payment or key', async () => {
+    const path = await stack.addTemplate('early', { prompt: 'early {topic}{/topic}', parameters: [{ name: 'topic', required: true }], release: 'verified' });
+    stack.claude.script = long;
+    const refused = gate();
+    stack.facilitator.onSettle = async () => { await refused.opened; return { success: false, errorReason: 'insufficient_funds', transaction: '', network: 'eip155:84532', payer: payer.address }; };
+    const key = { 'idempotency-key': 'of a reader' };
+    const headers = { ...key, ...(await sign(payer, { path, input: LONG })) };
+    const first = reader(headers, path);
+    assert.equal((await first.response).statusCode, 200);
+    await until(() => stack.claude.requests[0].endedAt, { timeout: 10_000 });
+    refused.open();
+    await stack.row((await first.response).headers['x-run-id'], ({ status }) => status === 'refused');
+
+    stack.facilitator.onSettle = undefined;
+    stack.claude.script = hello;
+    const bought = await isServed(await post(headers, LONG, path));
+    await stack.row(bought);
+    assert.equal(await isServed(await post(headers, LONG, path)), bought);
+    assert.equal(await isServed(await post({ ...key, ...(await sign(payer, { path, input: LONG })) }, LONG, path)), bought);
+    assert.equal(await stack.balance(payer), WHOLE - HAIKU_PRICE);
+    first.leave();
   });
 });
