@@ -326,24 +326,27 @@ describe("a stranger who names another's wallet", () => {
   });
 });
 
-test('a settlement that is never answered is asked for 5 times, however often the payment is presented, and then has an end', async () => {
-  stack.facilitator.onVerify = ({ body }) => ({ isValid: true, payer: body.paymentPayload.payload.authorization.from });
-  stack.facilitator.onSettle = () => reply(500, { error: 'reverted' });
-  const validBefore = seconds() + LIMITS.claudeBeginSeconds + LIMITS.settleMarginSeconds + 6;
-  const headers = await sign(payer, { authorization: { validBefore: String(validBefore) } });
-  for (let n = 0; n < 15; n++) {
-    const response = await post(headers);
-    assert.deepEqual([response.status, await code(response)], [503, 'SETTLEMENT_UNKNOWN']);
-  }
-  assert.deepEqual([asked(), settles()], [1, 5]);
-  await sleep(Math.max(0, (validBefore + 1) * 1000 - Date.now()));
-  await stack.chain.mine();
-  const last = await post(headers);
-  assert.deepEqual([last.status, await code(last)], [402, 'SETTLEMENT_REJECTED']);
-  const [row] = await until(async () => { const rows = await stack.rows("payer = ? AND status = 'refused'", payer.address); return rows.length && rows; });
-  assert.deepEqual([row.code, row.amount, settles()], ['SETTLEMENT_REJECTED', '0', 5]);
-  assert.equal(await stack.balance(payer), WHOLE);
-});
+const reverted = { success: false, errorReason: 'transaction_reverted', transaction: `0x${'ab'.repeat(32)}`, network: 'eip155:84532' };
+for (const [name, settle] of [['is never answered', () => reply(500, { error: 'out of order' })], ['is reverted on the chain', () => reverted]]) {
+  test(`a settlement that ${name} is asked for 5 times, however often the payment is presented, and then has an end`, async () => {
+    stack.facilitator.onVerify = ({ body }) => ({ isValid: true, payer: body.paymentPayload.payload.authorization.from });
+    stack.facilitator.onSettle = settle;
+    const validBefore = seconds() + LIMITS.claudeBeginSeconds + LIMITS.settleMarginSeconds + 6;
+    const headers = await sign(payer, { authorization: { validBefore: String(validBefore) } });
+    for (let n = 0; n < 15; n++) {
+      const response = await post(headers);
+      assert.deepEqual([response.status, await code(response)], [503, 'SETTLEMENT_UNKNOWN']);
+    }
+    assert.deepEqual([asked(), settles()], [1, 5]);
+    await sleep(Math.max(0, (validBefore + 1) * 1000 - Date.now()));
+    await stack.chain.mine();
+    const last = await post(headers);
+    assert.deepEqual([last.status, await code(last)], [402, 'SETTLEMENT_REJECTED']);
+    const [row] = await until(async () => { const rows = await stack.rows("payer = ? AND status = 'refused'", payer.address); return rows.length && rows; });
+    assert.deepEqual([row.code, row.amount, settles()], ['SETTLEMENT_REJECTED', '0', 5]);
+    assert.equal(await stack.balance(payer), WHOLE);
+  });
+}
 
 describe("owners' tests", () => {
   const a_day = LIMITS.ownerTestsPerDay;
