@@ -233,17 +233,16 @@ struct Message {
 
 /// The message that a webhook carries. `None`: the execution that it is about is not the last one any more.
 fn message(session: &Session, webhook: &Webhook) -> Option<Message> {
-    let (record, contract) = contract_run(session)?;
+    let (_, contract) = contract_run(session)?;
     let mut report = task_report(session).filter(|report| !report.pending)?;
     let (url, sealed_secret) = contract.webhook?;
-    let is_same = webhook.id == Webhook::new(&record.run_id, &webhook.event, 0).id;
-    let is_same = is_same && is_last_execution(session).unwrap_or(true);
     insert(&mut report, "event", webhook.event.clone().into());
     insert(&mut report, "timestamp", timestamp::format(webhook.at).into());
     if let Some(document) = report.document.as_object_mut() {
         document.remove("webhook");
     }
-    is_same.then(|| Message { url, sealed_secret, body: report.document.to_string() })
+    let is_last = is_last_execution(session).unwrap_or(true);
+    is_last.then(|| Message { url, sealed_secret, body: report.document.to_string() })
 }
 
 async fn post(session: &Session, message: &Message, webhook: &Webhook) -> Outcome {

@@ -5,6 +5,7 @@ use super::hire::ContractSession;
 use crate::edge::clock;
 use crate::edge::notify::Notify;
 use crate::edge::objects::wallet_store::{NewRun, StoredRun, WalletStore};
+use crate::rules::admission::KnownRun;
 use crate::rules::record::replay::Snapshot;
 use crate::rules::record::run_record::{RunRecord, RunStats};
 use crate::rules::record::run_request::RenderedPrompt;
@@ -181,6 +182,11 @@ impl Session {
         Snapshot { run, record: &self.record, stats, transcript }
     }
 
+    /// The run as admission looks at it.
+    pub(crate) fn known<'a>(&'a self, data: &'a RunData) -> KnownRun<'a> {
+        KnownRun { run: &data.run, record: &self.record }
+    }
+
     // The callers.
 
     pub(super) fn connect(&self) {
@@ -268,11 +274,11 @@ impl Session {
         match self.is_stored.get() {
             true => self.store.update(self.number, state, expires)?,
             false => {
-                let sealed_prompt = sealed_prompt.take().filter(|_| !run.is_replaceable());
                 let (name, record) = (self.name.as_str(), &*self.record);
-                let new = NewRun { name, record, sealed_prompt: sealed_prompt.as_deref() };
-                self.store.insert(self.number, &new, state, expires)?;
+                let prompt = sealed_prompt.as_deref().filter(|_| !run.is_replaceable());
+                self.store.insert(self.number, &NewRun { name, record, sealed_prompt: prompt }, state, expires)?;
                 self.is_stored.set(true);
+                *sealed_prompt = None;
             }
         }
         self.store.checkpoint(self.number, transcript)?;

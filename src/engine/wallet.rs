@@ -5,7 +5,7 @@ use super::session::{Beginning, Session};
 use crate::edge::clock;
 use crate::edge::notify::Notify;
 use crate::edge::objects::wallet_store::{StoredRun, WalletStore};
-use crate::rules::admission::{admit, Admission, Known, KnownRun, Usage, Which};
+use crate::rules::admission::{admit, Admission, Known, Usage, Which};
 use crate::rules::config::Limits;
 use crate::rules::ids::run_number;
 use crate::rules::record::run_request::RunRequest;
@@ -159,19 +159,11 @@ impl Wallet {
         let sessions = self.sessions();
         let unsettled = sessions.iter().filter(|session| session.data.borrow().run.is_unsettled(now)).count();
         let counted = self.store.counted(now);
-        let data = |session: &Option<Rc<Session>>| session.clone();
-        let (named, keyed) = (data(&named), data(&keyed));
-        let (named_data, keyed_data) =
-            (named.as_ref().map(|session| session.data.borrow()), keyed.as_ref().map(|session| session.data.borrow()));
+        let named_data = named.as_ref().map(|session| session.data.borrow());
+        let keyed_data = keyed.as_ref().map(|session| session.data.borrow());
         let known = Known {
-            named: named
-                .as_ref()
-                .zip(named_data.as_ref())
-                .map(|(s, data)| KnownRun { run: &data.run, record: &s.record }),
-            keyed: keyed
-                .as_ref()
-                .zip(keyed_data.as_ref())
-                .map(|(s, data)| KnownRun { run: &data.run, record: &s.record }),
+            named: named.as_ref().zip(named_data.as_ref()).map(|(session, data)| session.known(data)),
+            keyed: keyed.as_ref().zip(keyed_data.as_ref()).map(|(session, data)| session.known(data)),
             payment_is_taken,
             usage: Usage { unsettled, counted: &counted },
         };
@@ -192,14 +184,12 @@ impl Wallet {
     }
 
     /// When the text of a stream may be shown: before it is settled, if the wallet has a slot left for that.
-    pub(crate) fn release(&self, request: &RunRequest, limits: &Limits) -> Result<Release> {
+    /// `last` is the last run of the request's name.
+    pub(crate) fn release(&self, request: &RunRequest, last: Option<&Session>, limits: &Limits) -> Release {
         let by_key = request.payment.as_ref().is_some_and(|payment| payment.by_key);
-        if !request.may_be_shown_early() || !by_key {
-            return Ok(Release::Settled);
-        }
-        let is_outstanding = |session: &Rc<Session>| session.data.borrow().run.is_outstanding();
-        if self.find_named(&request.name)?.is_some_and(|session| is_outstanding(&session)) {
-            return Ok(Release::Settled);
+        let is_outstanding = last.is_some_and(|last| last.data.borrow().run.is_outstanding());
+        if !request.may_be_shown_early() || !by_key || is_outstanding {
+            return Release::Settled;
         }
         let now = clock::now();
         let takes_slot = |session: &&Rc<Session>| {
@@ -209,8 +199,8 @@ impl Wallet {
         let taken = self.sessions().iter().filter(takes_slot).count();
         let taken = taken.saturating_add(self.store.shown_unpaid(now));
         match taken < usize::try_from(limits.outstanding_per_payer).unwrap_or(usize::MAX) {
-            true => Ok(Release::Verified),
-            false => Ok(Release::Settled),
+            true => Release::Verified,
+            false => Release::Settled,
         }
     }
 

@@ -113,10 +113,11 @@ impl WalletObject {
     async fn present(&self, request: RunRequest) -> Outcome {
         let representation = request.representation;
         let config = config::load(&self.env).await?;
+        // Held until there is a response: a stream takes it along.
         let (session, caller) = self.join_or_begin(request, &config).await?;
         match representation {
             Representation::Stream => responses::stream(&session, caller, None).await,
-            Representation::Json => responses::document(&session, &caller).await,
+            Representation::Json => responses::document(&session).await,
         }
     }
 
@@ -147,23 +148,14 @@ impl WalletObject {
     /// Joins the run that this payment or its idempotency key has bought already, or begins one.
     async fn join_or_begin(&self, mut request: RunRequest, config: &Config) -> Outcome<(Rc<Session>, CallerGuard)> {
         let wallet = self.loaded()?;
-        loop {
+        let session = loop {
             let internal = fault::<worker::Error>;
             match wallet.admit(&request, &config.limits).map_err(internal("wallet storage"))? {
                 Decision::Begin(last) => {
                     hire::number_execution(last.as_deref(), &mut request);
-                    let session = self.begin(&wallet, request, last.as_deref(), config)?;
-                    let caller = self.caller(&session)?;
-                    session.handle_event(Event::Presented);
-                    self.drive(&wallet, &session);
-                    return Ok((session, caller));
+                    break self.begin(&wallet, request, last.as_deref(), config)?;
                 }
-                Decision::Join(session) => {
-                    let caller = self.caller(&session)?;
-                    session.handle_event(Event::Presented);
-                    self.drive(&wallet, &session);
-                    return Ok((session, caller));
-                }
+                Decision::Join(session) => break session,
                 Decision::Wait(session) => {
                     let _waiting = Waiting::new(&self.waiting, request.size())?;
                     let version = session.updates.version();
@@ -173,7 +165,11 @@ impl WalletObject {
                 Decision::Refuse(refusal, None) => return Err(refusal.into()),
                 Decision::Refuse(refusal, Some(session)) => return Err(responses::refused(&session, refusal)),
             }
-        }
+        };
+        let caller = CallerGuard::new(&wallet, &session);
+        session.handle_event(Event::Presented);
+        self.drive(&wallet, &session);
+        Ok((session, caller))
     }
 
     /// Begins a run. Nothing is awaited between the admission and here: two callers cannot both begin one.
@@ -189,9 +185,7 @@ impl WalletObject {
         if prompt.size() > PROMPT_MAX {
             return Err(Refusal::BodyTooLarge { limit: limits.body_bytes }.into());
         }
-        let internal = fault::<worker::Error>;
-        let release = wallet.release(&request, limits).map_err(internal("wallet storage"))?;
-        let terms = request.terms(release, limits, now);
+        let terms = request.terms(wallet.release(&request, last, limits), limits, now);
         let run = match last {
             // It still owes for text that was shown.
             Some(last) => last.data.borrow().run.next(terms),
@@ -201,7 +195,7 @@ impl WalletObject {
         let (name, verified_by) = (request.name.clone(), request.verified_by.clone());
         let record = RunRecord::of(request, run_id, now);
         let begun = wallet.begin(Beginning { name, run, record, prompt, verified_by });
-        Ok(begun.map_err(internal("wallet storage"))?)
+        Ok(begun.map_err(fault("wallet storage"))?)
     }
 
     /// Makes sure that the run is driven: here for as long as the runtime lets it, then in the alarm.

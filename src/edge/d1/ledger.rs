@@ -23,28 +23,29 @@ const UPSERT: &str = "\
 pub(crate) async fn write(env: &Env, rows: &[Row]) -> Result<(), Refusal> {
     let db = env.d1("DB").map_err(fault("D1 binding"))?;
     let upsert = db.prepare(UPSERT);
-    let queries: Result<_, _> = rows.iter().map(|row| upsert.clone().bind(&values(row.clone()))).collect();
+    let queries: Result<_, _> = rows.iter().map(|row| upsert.clone().bind(&values(row))).collect();
     db.batch(queries.map_err(fault("ledger"))?).await.map_err(fault("ledger")).map(drop)
 }
 
-fn values(row: Row) -> [JsValue; 17] {
+fn values(row: &Row) -> [JsValue; 17] {
     #[allow(clippy::cast_precision_loss)] // token counts and milliseconds are far below 2^53
     let number = |n: u64| JsValue::from_f64(n as f64);
-    let text = |t: Option<String>| t.map_or(JsValue::NULL, JsValue::from);
+    let text = |t: &str| JsValue::from_str(t);
+    let maybe = |t: &Option<String>| t.as_deref().map_or(JsValue::NULL, text);
     [
-        row.id.into(),
-        row.template_id.into(),
-        row.creator_id.into(),
+        text(&row.id),
+        text(&row.template_id),
+        text(&row.creator_id),
         number(u64::from(row.owner_test)),
-        text(row.payer),
-        text(row.network),
-        text(row.asset),
-        row.amount.into(),
-        text(row.transaction),
-        row.status.as_ref().into(),
-        text(row.code),
-        row.model.into(),
-        text(row.stop_reason),
+        maybe(&row.payer),
+        maybe(&row.network),
+        maybe(&row.asset),
+        text(&row.amount),
+        maybe(&row.transaction),
+        text(&row.status),
+        maybe(&row.code),
+        text(&row.model),
+        maybe(&row.stop_reason),
         number(row.input_tokens),
         number(row.output_tokens),
         number(row.started_at),

@@ -145,7 +145,9 @@ impl WalletStore {
 
     /// The runs to which something may still happen.
     pub(crate) fn open_runs(&self) -> Result<Vec<StoredRun>> {
-        self.readable_runs("expires IS NULL", Vec::new())
+        let rows = self.run_rows("expires IS NULL", Vec::new())?;
+        // One that cannot be read must not stop the wallet's other runs.
+        Ok(rows.into_iter().filter_map(|row| self.stored_run(row).map_err(fault("stored run")).ok()).collect())
     }
 
     /// The number of the last stored run of this name.
@@ -162,12 +164,12 @@ impl WalletStore {
     }
 
     pub(crate) fn run(&self, number: u64) -> Result<Option<StoredRun>> {
-        Ok(self.runs("number = ?", vec![integer(number)])?.pop())
+        self.one_run("number = ?", integer(number))
     }
 
     /// The last run of this name.
     pub(crate) fn run_named(&self, name: &str) -> Result<Option<StoredRun>> {
-        Ok(self.runs("name = ? ORDER BY number DESC LIMIT 1", vec![name.into()])?.pop())
+        self.one_run("name = ? ORDER BY number DESC LIMIT 1", name.into())
     }
 
     /// The number of the run that has taken a key.
@@ -190,15 +192,12 @@ impl WalletStore {
         Ok(rows.first().map_or(0, |row| row.value).saturating_add(1))
     }
 
-    fn runs(&self, condition: &str, values: Vec<SqlStorageValue>) -> Result<Vec<StoredRun>> {
-        let rows = self.select::<RunRow>(&format!("SELECT {COLUMNS} FROM runs WHERE {condition}"), values)?;
-        rows.into_iter().map(|row| self.stored_run(row)).collect()
+    fn run_rows(&self, condition: &str, values: Vec<SqlStorageValue>) -> Result<Vec<RunRow>> {
+        self.select(&format!("SELECT {COLUMNS} FROM runs WHERE {condition}"), values)
     }
 
-    /// As [`Self::runs`], without the rows that cannot be read: one of them must not stop the wallet's other runs.
-    fn readable_runs(&self, condition: &str, values: Vec<SqlStorageValue>) -> Result<Vec<StoredRun>> {
-        let rows = self.select::<RunRow>(&format!("SELECT {COLUMNS} FROM runs WHERE {condition}"), values)?;
-        Ok(rows.into_iter().filter_map(|row| self.stored_run(row).map_err(fault("stored run")).ok()).collect())
+    fn one_run(&self, condition: &str, value: SqlStorageValue) -> Result<Option<StoredRun>> {
+        self.run_rows(condition, vec![value])?.pop().map(|row| self.stored_run(row)).transpose()
     }
 
     fn stored_run(&self, row: RunRow) -> Result<StoredRun> {
@@ -280,7 +279,7 @@ impl WalletStore {
     }
 
     pub(crate) fn clear_text(&self, number: u64) -> Result<()> {
-        self.select::<ValueRow<u64>>("DELETE FROM pieces WHERE run = ?", vec![integer(number)]).map(drop)
+        self.sql.exec("DELETE FROM pieces WHERE run = ?", vec![integer(number)]).map(drop)
     }
 
     // What counts against the wallet.
@@ -330,12 +329,11 @@ impl WalletStore {
 
     /// Some of the runs that may be deleted. The alarm comes again for the others, so that not all are in memory at once.
     pub(crate) fn expired(&self, now: Millis) -> Result<Vec<StoredRun>> {
-        let expired = "SELECT number AS value FROM runs WHERE expires <= ? LIMIT 50";
-        let numbers = self.select::<ValueRow<u64>>(expired, vec![integer(now)])?;
         let mut runs = Vec::new();
-        for ValueRow { value: number } in numbers {
-            match self.run(number) {
-                Ok(run) => runs.extend(run),
+        for row in self.run_rows("expires <= ? LIMIT 50", vec![integer(now)])? {
+            let number = row.number;
+            match self.stored_run(row) {
+                Ok(run) => runs.push(run),
                 // It can be deleted, if not read.
                 Err(error) => self.delete(number).map_err(|_| error)?,
             }

@@ -7,7 +7,7 @@ use crate::edge::kv::config;
 use crate::edge::objects::wallets;
 use crate::edge::{clock, fault};
 use crate::engine::{hire, Session};
-use crate::rules::admission::{next_execution, reusable_payment, KnownRun};
+use crate::rules::admission::{next_execution, reusable_payment};
 use crate::rules::config::Config;
 use crate::rules::record::receipt::settled_headers;
 use crate::rules::record::run_request::RunRequest;
@@ -45,8 +45,7 @@ fn reuse_payment(object: &WalletObject, request: &mut RunRequest, config: &Confi
     let Some(last) = last else { return Ok(()) };
     let data = last.data.borrow();
     let good_until = clock::seconds().saturating_add(config.limits.window_needed());
-    let last = KnownRun { run: &data.run, record: &last.record };
-    if let Some(payment) = reusable_payment(Some(last), good_until) {
+    if let Some(payment) = reusable_payment(Some(last.known(&data)), good_until) {
         (request.payment, request.begin_refusal) = (Some(payment.clone()), None);
     }
     Ok(())
@@ -56,7 +55,7 @@ fn reuse_payment(object: &WalletObject, request: &mut RunRequest, config: &Confi
 pub(super) fn number_execution(last: Option<&Session>, request: &mut RunRequest) {
     let Some(contract) = &mut request.contract_context else { return };
     contract.execution = match last {
-        Some(last) => next_execution(Some(KnownRun { run: &last.data.borrow().run, record: &last.record })),
+        Some(last) => next_execution(Some(last.known(&last.data.borrow()))),
         None => 1,
     };
 }

@@ -77,7 +77,7 @@ async fn gather(session: &Session, left: Millis) {
 }
 
 /// Waits for the whole answer and sends it as one JSON document.
-pub(super) async fn document(session: &Rc<Session>, _caller: &CallerGuard) -> Outcome {
+pub(super) async fn document(session: &Session) -> Outcome {
     wait_until(session, |run| run.ending().is_some() || matches!(run.view(), View::Refuse(_))).await;
     let refusal = {
         let data = session.data.borrow();
