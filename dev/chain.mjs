@@ -13,6 +13,19 @@ const root = new URL('../', import.meta.url);
 export const CHAIN_ID = 84532;
 export const NETWORK = `eip155:${CHAIN_ID}`;
 export const USDC = '0x036CbD53842c5426634e7929541eC2318f3dCF7e';
+
+/** What a payer signs (EIP-712, EIP-3009). */
+export const TRANSFER = {
+  TransferWithAuthorization: [
+    { name: 'from', type: 'address' },
+    { name: 'to', type: 'address' },
+    { name: 'value', type: 'uint256' },
+    { name: 'validAfter', type: 'uint256' },
+    { name: 'validBefore', type: 'uint256' },
+    { name: 'nonce', type: 'bytes32' },
+  ],
+};
+
 /** The Worker's `NETWORKS` for a chain at `rpcUrl`, in the form they have in the config document. */
 export const networksVar = (rpcUrl) =>
   JSON.stringify([

@@ -2,23 +2,12 @@
 import { randomBytes } from 'node:crypto';
 import http from 'node:http';
 import { generatePrivateKey, privateKeyToAccount } from 'viem/accounts';
-import { CHAIN_ID, NETWORK } from '../chain.mjs';
+import { CHAIN_ID, NETWORK, TRANSFER } from '../chain.mjs';
 
 /** All Workers are called by this name, so that all of them send the same terms. */
 export const HOST = 'coinslot.bench';
 export const PATH = '/@ada/haiku';
 const INPUT = JSON.stringify({ topic: 'a coin' });
-
-const TRANSFER = {
-  TransferWithAuthorization: [
-    { name: 'from', type: 'address' },
-    { name: 'to', type: 'address' },
-    { name: 'value', type: 'uint256' },
-    { name: 'validAfter', type: 'uint256' },
-    { name: 'validBefore', type: 'uint256' },
-    { name: 'nonce', type: 'bytes32' },
-  ],
-};
 
 export const newWallets = (n) => Array.from({ length: n }, () => privateKeyToAccount(generatePrivateKey()));
 

@@ -61,34 +61,7 @@ impl Model for Lane {
             due_by: self.contract.then_some(NOW * 5),
             kept_until: None,
         });
-        vec![World {
-            stored: (run.clone(), Heard::default()),
-            run,
-            heard: Heard::default(),
-            todo: vec![],
-            verifying: false,
-            asked: Asked::No,
-            lingering: false,
-            backing_off: false,
-            settling: Settling::No,
-            looking: false,
-            recording: None,
-            reporting: false,
-            money: Money::WithPayer,
-            ambiguous: false,
-            expired: false,
-            late: false,
-            callers: 0,
-            told: false,
-            now: NOW,
-            seen: false,
-            ledger: None,
-            is_stored: false,
-            earlier: None,
-            left: self.most,
-            last: None,
-            broken: None,
-        }]
+        vec![World::new(run, self.most)]
     }
 
     fn actions(&self, w: &World, actions: &mut Vec<Action>) {
@@ -356,7 +329,6 @@ impl Lane {
         }
     }
 
-    /// An answer arrives.
     pub fn hear(&self, mut w: World, event: Event) -> World {
         w.last = None;
         match &event {

@@ -50,7 +50,7 @@ pub enum Keys {
     Same,
     /// One key, and another request with the second payment.
     OtherRequest,
-    /// No key.
+    /// The request has no idempotency key.
     None,
 }
 

@@ -67,9 +67,9 @@ pub enum Asked {
 /// What has been heard since the run last began from nothing; as far as it was saved, it survives a crash.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Heard {
-    /// Claude has begun.
+    /// Claude has begun to answer.
     pub begun: bool,
-    /// Claude has ended.
+    /// Claude's answer was whole.
     pub ended: bool,
     /// The facilitator has answered for certain.
     pub definite: bool,
@@ -235,7 +235,6 @@ impl World {
         self.tell(lane, Event::Presented, NOW)
     }
 
-    /// A caller disconnects.
     pub fn leave(mut self, lane: &Lane) -> Self {
         self.callers -= 1;
         match self.is_abandoned() {
@@ -258,12 +257,12 @@ impl World {
         }
     }
 
-    /// The object dies: memory is gone, connections too; what is stored is found.
-    pub fn crash(&self, lane: &Lane) -> World {
-        let (run, heard) = self.stored.clone();
-        let found = World {
-            ambiguous: self.ambiguous || matches!(run.state(), State::Answering { settling: true, .. }),
-            heard,
+    /// A world in which nothing has happened.
+    pub fn new(run: Run, left: Budget) -> World {
+        World {
+            stored: (run.clone(), Heard::default()),
+            run,
+            heard: Heard::default(),
             todo: vec![],
             verifying: false,
             asked: Asked::No,
@@ -273,16 +272,38 @@ impl World {
             looking: false,
             recording: None,
             reporting: false,
+            money: Money::WithPayer,
+            ambiguous: false,
+            expired: false,
+            late: false,
             callers: 0,
             told: false,
+            now: NOW,
             seen: false,
+            ledger: None,
+            is_stored: false,
+            earlier: None,
+            left,
             last: None,
+            broken: None,
+        }
+    }
+
+    /// The object dies: memory is gone, connections too; what is stored is found.
+    pub fn crash(&self, lane: &Lane) -> World {
+        let (run, heard) = self.stored.clone();
+        let found = World {
+            ambiguous: self.ambiguous || matches!(run.state(), State::Answering { settling: true, .. }),
+            heard,
+            stored: self.stored.clone(),
+            money: self.money,
+            expired: self.expired,
+            late: self.late,
+            now: self.now,
+            broken: self.broken,
             ledger: if self.is_stored { self.ledger.clone() } else { self.earlier.clone() },
             is_stored: *run.state() != State::New,
-            earlier: None,
-            run,
-            left: Budget { crashes: self.left.crashes - 1, ..self.left },
-            ..self.clone()
+            ..World::new(run, Budget { crashes: self.left.crashes - 1, ..self.left })
         };
         match found.run.is_busy() {
             true => found.tell(lane, Event::Restarted, NOW),

@@ -20,7 +20,7 @@ import { decodePaymentRequiredHeader, decodePaymentResponseHeader } from '@x402/
 import { ExactEvmScheme } from '@x402/evm/exact/client';
 import { wrapFetchWithPayment, x402Client } from '@x402/fetch';
 import { generatePrivateKey, privateKeyToAccount } from 'viem/accounts';
-import { CHAIN_ID, NETWORK, USDC, networksVar, startChain } from '../../dev/chain.mjs';
+import { CHAIN_ID, NETWORK, TRANSFER, USDC, networksVar, startChain } from '../../dev/chain.mjs';
 import { startFacilitator } from '../../dev/facilitator.mjs';
 import { creators, fakeClaudeKey, hireVar, migrationsSql, ownerToken, resourceOf, seedSql, storeSigningKey, templates } from '../../dev/seed.mjs';
 import { startClaude } from './claude.mjs';
@@ -102,17 +102,6 @@ export const decodeHeader = (text) => JSON.parse(Buffer.from(text, 'base64'));
 
 /** The vars' NETWORKS, with a node of the local chain to ask for evidence; without an argument, with none. */
 export const networks = networksVar;
-
-const TRANSFER = {
-  TransferWithAuthorization: [
-    { name: 'from', type: 'address' },
-    { name: 'to', type: 'address' },
-    { name: 'value', type: 'uint256' },
-    { name: 'validAfter', type: 'uint256' },
-    { name: 'validBefore', type: 'uint256' },
-    { name: 'nonce', type: 'bytes32' },
-  ],
-};
 
 /** An EIP-3009 authorization for an offer (v1's or v2's), signed. `overrides` are of its own fields. */
 async function authorize(account, offer, overrides = {}) {

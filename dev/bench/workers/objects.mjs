@@ -3,23 +3,17 @@
 // ledger's rows for a second and writes them in a batch.
 import { DurableObject } from 'cloudflare:workers';
 import {
-  Answer, LEDGER, Refused, askClaude, challenge, findTemplate, ledgerRow, offersOf, openKey, readConfig, readPayment, refusal, render, runId, settle, streamHeaders, verify,
+  Answer, LEDGER, Refused, askClaude, findTemplate, ledgerRow, openKey, readConfig, readOrder, refusal, runId, settle, streamHeaders, verify,
 } from './shared.mjs';
 
 const DAY = 24 * 3600 * 1000;
 const GATHER = 1_000;
 
 async function sell(request, env) {
-  const url = new URL(request.url);
-  const [config, template] = await Promise.all([readConfig(env), findTemplate(env, url.pathname)]);
-  if (!template) return new Response('not found', { status: 404 });
-  const system = render(template, await request.json());
-  const offers = offersOf(template, config);
-  const header = request.headers.get('payment-signature');
-  if (!header) return challenge(request.url, template, offers, config);
-  const paid = readPayment(header, offers);
+  const { unpaid, path, system, paid } = await readOrder(request, env);
+  if (unpaid) return unpaid;
   const wallet = env.WALLETS.getByName(`${paid.offer.network}/${paid.payer.toLowerCase()}`);
-  return wallet.fetch(request.url, { method: 'POST', body: JSON.stringify({ path: url.pathname, system, paid }) });
+  return wallet.fetch(request.url, { method: 'POST', body: JSON.stringify({ path, system, paid }) });
 }
 
 export default {

@@ -1,18 +1,12 @@
 // The plain Worker of the benchmark: a paid run with the same I/O as ours, by hand, with no object and nothing durable.
 import {
-  Answer, LEDGER, askClaude, challenge, findTemplate, ledgerRow, offersOf, openKey, readConfig, readPayment, refusal, render, runId, settle, streamHeaders, verify,
+  Answer, LEDGER, askClaude, ledgerRow, openKey, readOrder, refusal, runId, settle, streamHeaders, verify,
 } from './shared.mjs';
 
 async function sell(request, env, context) {
   const begun = Date.now();
-  const url = new URL(request.url);
-  const [config, template] = await Promise.all([readConfig(env), findTemplate(env, url.pathname)]);
-  if (!template) return new Response('not found', { status: 404 });
-  const system = render(template, await request.json());
-  const offers = offersOf(template, config);
-  const header = request.headers.get('payment-signature');
-  if (!header) return challenge(request.url, template, offers, config);
-  const paid = readPayment(header, offers);
+  const { unpaid, config, template, system, paid } = await readOrder(request, env);
+  if (unpaid) return unpaid;
   const [key] = await Promise.all([openKey(env, template.creator_id), verify(config, paid)]);
 
   const id = runId();

@@ -294,3 +294,15 @@ export class Answer {
     for (const name of Object.keys(this.usage)) this.usage[name] = usage[name] ?? this.usage[name];
   }
 }
+
+/** What a request asks for and pays with, or as `unpaid` the answer to one without a payment. */
+export async function readOrder(request, env) {
+  const path = new URL(request.url).pathname;
+  const [config, template] = await Promise.all([readConfig(env), findTemplate(env, path)]);
+  if (!template) return { unpaid: new Response('not found', { status: 404 }) };
+  const system = render(template, await request.json());
+  const offers = offersOf(template, config);
+  const header = request.headers.get('payment-signature');
+  if (!header) return { unpaid: challenge(request.url, template, offers, config) };
+  return { path, config, template, system, paid: readPayment(header, offers) };
+}
