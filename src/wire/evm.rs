@@ -8,7 +8,7 @@ use k256::elliptic_curve::point::DecompressPoint;
 use k256::elliptic_curve::PrimeField;
 use k256::{AffinePoint, ProjectivePoint, Scalar, U256};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{json, Map, Value};
 use sha3::{Digest, Keccak256};
 use std::fmt;
 
@@ -243,6 +243,22 @@ impl Authorization {
             valid_before,
             nonce: format!("0x{}", hex::encode(nonce)),
             signature,
+        })
+    }
+
+    /// The payload of this authorization in the one spelling that every facilitator reads: addresses with their
+    /// checksum, numbers as decimal text, bytes in lower-case hex. (Times beyond 64 bits are written as the latest one.)
+    pub fn to_payload(&self) -> Value {
+        json!({
+            "signature": format!("0x{}", hex::encode(&self.signature)),
+            "authorization": {
+                "from": self.from,
+                "to": self.to,
+                "value": self.value,
+                "validAfter": self.valid_after.to_string(),
+                "validBefore": self.valid_before.to_string(),
+                "nonce": self.nonce,
+            },
         })
     }
 

@@ -63,8 +63,8 @@ pub struct PaymentRequired {
     pub extensions: Map<String, Value>,
 }
 
-/// The payment in the header `PAYMENT-SIGNATURE` (v2, 5.2). The facilitator gets the JSON as it was sent, not this
-/// type.
+/// The payment in the header `PAYMENT-SIGNATURE` (v2, 5.2). The facilitator gets what the payer has
+/// signed, and our own `resource` and `accepted`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PaymentPayload {
@@ -85,7 +85,7 @@ pub struct PaymentPayload {
 pub struct FacilitatorRequest<'a> {
     /// The version of the payment.
     pub x402_version: u8,
-    /// The payment as it was sent.
+    /// What the payer has signed, and our own terms beside it.
     pub payment_payload: &'a Value,
     /// Our own terms, and not those that the payer has repeated.
     pub payment_requirements: &'a Value,

@@ -1,78 +1,93 @@
-//! The circuit breaker: who fails several times in a row is left alone for a moment.
+//! The circuit breaker: a facilitator that fails on payments which another one accepts is asked last for a moment.
 
-use coinslot::testing::rules::payment::breaker::{Breaker, FAILURES, OPEN};
+use coinslot::testing::rules::payment::breaker::{Breaker, FAILURES, OPEN, PAYERS};
+use coinslot::testing::wire::evm::Address;
 use proptest::prelude::*;
+use std::collections::BTreeSet;
 
 const NOW: u64 = 1_000_000;
 
+fn payer(n: u8) -> Address {
+    [n; 20].into()
+}
+
+/// After failures of a payer each.
 fn after_failures(failures: u8) -> Breaker {
     let mut breaker = Breaker::default();
-    (0..failures).for_each(|_| breaker.note(false, NOW));
+    (0..failures).for_each(|n| breaker.failed(payer(n), NOW));
     breaker
 }
 
 #[test]
 fn a_circuit_is_closed_to_begin_with() {
-    assert!(Breaker::default().allows(0));
+    assert!(!Breaker::default().is_open(0));
 }
 
 #[test]
-fn so_many_failures_in_a_row_open_the_circuit_for_a_moment() {
-    assert!(after_failures(FAILURES - 1).allows(NOW));
+fn so_many_failures_without_a_success_open_the_circuit_for_a_moment() {
+    assert!(!after_failures(FAILURES - 1).is_open(NOW));
     let open = after_failures(FAILURES);
-    assert!(!open.allows(NOW) && !open.allows(NOW + OPEN - 1));
-    assert!(open.allows(NOW + OPEN));
+    assert!(open.is_open(NOW) && open.is_open(NOW + OPEN - 1));
+    assert!(!open.is_open(NOW + OPEN));
 }
 
 #[test]
-fn any_answer_in_between_starts_the_count_anew() {
+fn the_failures_of_few_payers_never_open_the_circuit() {
+    let mut breaker = Breaker::default();
+    for n in 0..100 {
+        breaker.failed(payer(n % (PAYERS as u8 - 1)), NOW);
+        assert!(!breaker.is_open(NOW));
+    }
+    breaker.failed(payer(99), NOW);
+    assert!(breaker.is_open(NOW), "one more payer is enough");
+}
+
+#[test]
+fn an_accepted_payment_in_between_starts_the_count_anew() {
     let mut breaker = after_failures(FAILURES - 1);
-    breaker.note(true, NOW);
-    (1..FAILURES).for_each(|_| breaker.note(false, NOW));
-    assert!(breaker.allows(NOW));
-    breaker.note(false, NOW);
-    assert!(!breaker.allows(NOW));
+    breaker.accepted();
+    (1..FAILURES).for_each(|n| breaker.failed(payer(n), NOW));
+    assert!(!breaker.is_open(NOW));
+    breaker.failed(payer(0), NOW);
+    assert!(breaker.is_open(NOW));
 }
 
 #[test]
-fn the_next_call_decides_again() {
+fn the_next_payment_that_is_accepted_anywhere_decides_again() {
     let (mut failed, mut answered) = (after_failures(FAILURES), after_failures(FAILURES));
-    failed.note(false, NOW + OPEN);
-    assert!(!failed.allows(NOW + OPEN) && failed.allows(NOW + 2 * OPEN), "one failure is enough now");
-    answered.note(true, NOW + OPEN);
-    assert_eq!(answered, Breaker::default(), "and one answer too");
-}
-
-#[test]
-fn an_answer_that_comes_late_closes_the_circuit() {
-    let mut breaker = after_failures(FAILURES);
-    breaker.note(true, NOW + 1);
-    assert!(breaker.allows(NOW + 1));
+    failed.failed(payer(0), NOW + OPEN);
+    assert!(failed.is_open(NOW + OPEN) && !failed.is_open(NOW + 2 * OPEN), "one failure is enough now");
+    answered.accepted();
+    assert_eq!(answered, Breaker::default(), "and one success too");
 }
 
 #[test]
 fn no_count_and_no_time_overflows() {
     let mut breaker = Breaker::default();
-    (0..1000).for_each(|_| breaker.note(false, u64::MAX - 1));
-    assert!(!breaker.allows(u64::MAX - 1) && breaker.allows(u64::MAX));
+    (0..1000_u16).for_each(|n| breaker.failed(payer((n % 256) as u8), u64::MAX - 1));
+    assert!(breaker.is_open(u64::MAX - 1) && !breaker.is_open(u64::MAX));
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(500) })]
 
-    /// The rule said another way: open for a moment after the last call, where that and those before it failed.
+    /// The rule said another way.
     #[test]
-    fn the_circuit_is_open_exactly_after_so_many_failures_in_a_row(
-        calls in prop::collection::vec((prop::bool::weighted(0.2), 0..2 * OPEN), 0..30),
+    fn the_circuit_is_open_exactly_after_so_many_failures_of_so_many_payers_since_the_last_success(
+        calls in prop::collection::vec((prop::option::weighted(0.9, 0..5_u8), 0..2 * OPEN), 0..30),
         later in 0..2 * OPEN,
     ) {
         let (mut breaker, mut now) = (Breaker::default(), NOW);
-        for (success, wait) in &calls {
+        for (failed, wait) in &calls {
             now += wait;
-            breaker.note(*success, now);
+            match failed {
+                Some(n) => breaker.failed(payer(*n), now),
+                None => breaker.accepted(),
+            }
         }
-        let in_a_row = calls.iter().rev().take_while(|(success, _)| !success).count();
-        let open = in_a_row >= usize::from(FAILURES) && later < OPEN;
-        prop_assert_eq!(breaker.allows(now + later), !open);
+        let payers: Vec<u8> = calls.iter().rev().map_while(|(failed, _)| *failed).collect();
+        let several = payers.iter().collect::<BTreeSet<_>>().len() >= PAYERS;
+        let open = payers.len() >= usize::from(FAILURES) && several && later < OPEN;
+        prop_assert_eq!(breaker.is_open(now + later), open);
     }
 }

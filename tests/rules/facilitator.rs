@@ -26,7 +26,7 @@ fn three() -> [Facilitator; 3] {
 fn facilitators_are_asked_in_the_operators_order_but_the_one_that_knows_the_payment_goes_first() {
     let three = three();
     let order = |asked_before: Option<&str>, left_out: &str| -> Vec<String> {
-        candidates(&three, asked_before, |url| url != left_out).iter().map(|f| f.url.clone()).collect()
+        candidates(&three, asked_before, |url| url != left_out, |_| false).iter().map(|f| f.url.clone()).collect()
     };
     assert_eq!(order(None, ""), ["https://a", "https://b", "https://c"]);
     assert_eq!(order(Some("https://b"), ""), ["https://b", "https://a", "https://c"]);
@@ -34,6 +34,23 @@ fn facilitators_are_asked_in_the_operators_order_but_the_one_that_knows_the_paym
     assert_eq!(order(Some("https://gone"), ""), ["https://a", "https://b", "https://c"], "no longer configured");
     assert_eq!(order(None, "https://a"), ["https://b", "https://c"]);
     assert_eq!(order(Some("https://c"), "https://c"), ["https://a", "https://b"], "it does not settle this payment");
+}
+
+#[test]
+fn a_facilitator_that_seems_not_to_answer_is_asked_last_and_never_left_out() {
+    let three = three();
+    let order = |asked_before: Option<&str>, open: &[&str]| -> Vec<String> {
+        candidates(&three, asked_before, |_| true, |url| open.contains(&url)).iter().map(|f| f.url.clone()).collect()
+    };
+    assert_eq!(order(None, &["https://a"]), ["https://b", "https://c", "https://a"]);
+    assert_eq!(order(None, &["https://b", "https://a"]), ["https://c", "https://a", "https://b"]);
+    assert_eq!(order(None, &["https://a", "https://b", "https://c"]), ["https://a", "https://b", "https://c"]);
+    assert_eq!(
+        order(Some("https://b"), &["https://b"]),
+        ["https://b", "https://a", "https://c"],
+        "it knows the payment"
+    );
+    assert_eq!(candidates(&three[..1], None, |_| true, |_| true).len(), 1, "nobody is refused unasked");
 }
 
 #[test]

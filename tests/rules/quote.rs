@@ -66,7 +66,11 @@ fn make(template: &Template) -> Result<Quote, Refusal> {
 }
 
 fn both() -> Quote {
-    make(&template(&[(BASE, WALLET), (SEPOLIA, WALLET)])).unwrap()
+    make_at(URL)
+}
+
+fn make_at(url: &str) -> Quote {
+    quote(&template(&[(BASE, WALLET), (SEPOLIA, WALLET)]), &Config::built_in(), url).unwrap()
 }
 
 /// A v2 payment for our terms on Base Sepolia, as the official client makes it.
@@ -261,7 +265,8 @@ fn a_payment_as_the_official_client_makes_it_is_taken() {
     let payment_sent = payment();
     let payment = present(&payment_sent).unwrap();
     assert_eq!(payment.x402_version, 2);
-    assert_eq!(payment.payload, payment_sent, "it goes to the facilitator as it came");
+    let for_facilitator = with(payment_sent, "/resource", json!(both().challenge(None).resource));
+    assert_eq!(payment.payload, for_facilitator, "it goes to the facilitator with our own resource");
     assert_eq!(payment.requirements, serde_json::to_value(&both().offers()[1].v2).unwrap());
     assert_eq!((&*payment.network, &*payment.network_v1), (SEPOLIA, "base-sepolia"));
     assert_eq!((payment.amount, payment.payer.to_string().as_str()), (Amount(10_000), PAYER));
@@ -393,10 +398,62 @@ fn only_the_signature_and_the_six_members_of_the_authorization_go_on_to_the_faci
         }
         assert_eq!(present(&more), present(&plain), "nor do they change the name or the proof");
         let payload = present(&more).unwrap().payload;
-        assert_eq!(payload, plain);
+        assert_eq!(payload["payload"], plain["payload"]);
         let members = payload["payload"]["authorization"].as_object().unwrap().keys();
         assert_eq!(members.collect::<Vec<_>>(), ["from", "nonce", "to", "validAfter", "validBefore", "value"]);
     }
+}
+
+/// The reference facilitator answers 4xx without a verdict to a description of 501 characters.
+#[test]
+fn nothing_else_that_the_payer_writes_goes_on_to_the_facilitator() {
+    let long = "x".repeat(600);
+    for plain in [payment(), payment_v1("base-sepolia")] {
+        let mut more = plain.clone();
+        more["resource"] =
+            json!({"url": format!("https://x.example/{long}"), "description": long, "serviceName": long});
+        more["extensions"] = json!({"bazaar": {"info": {"input": long}}});
+        more["paymentRequirements"] = json!({"payTo": PAYER});
+        if more["x402Version"] == 2 {
+            more["accepted"]["extra"]["more"] = json!(long);
+            more["accepted"]["outputSchema"] = json!({"input": long});
+        }
+        assert_eq!(present(&more), present(&plain));
+        let payment = present(&more).unwrap();
+        assert!(!payment.payload.to_string().contains(&long) && !payment.requirements.to_string().contains(&long));
+    }
+}
+
+#[test]
+fn what_is_signed_goes_on_in_one_spelling() {
+    let mut odd = payment();
+    let signed = &mut odd["payload"]["authorization"];
+    // Common libraries refuse an address with a wrong checksum, and fail on the request.
+    signed["from"] = json!(format!("0x{}", PAYER[2..].to_ascii_uppercase()));
+    signed["to"] = json!(WALLET.to_ascii_lowercase());
+    signed["validAfter"] = json!(0);
+    signed["validBefore"] = json!("0001740672400");
+    signed["nonce"] = json!(format!("0x{}", "AB".repeat(32)));
+    odd["payload"]["signature"] = json!(format!("0x{}", "1B".repeat(65)));
+    let (odd, plain) = (present(&odd).unwrap(), present(&payment()).unwrap());
+    assert_eq!(odd.payload, plain.payload);
+    let spelled = &plain.payload["payload"]["authorization"];
+    let address = |text: &str| Address::parse(text).unwrap().to_string();
+    assert_eq!((spelled["from"].clone(), spelled["to"].clone()), (json!(address(PAYER)), json!(address(WALLET))));
+}
+
+#[test]
+fn the_query_of_a_call_is_not_told_to_the_facilitator() {
+    let of = |url: &str, sent: &Value| {
+        let quote = make_at(url);
+        let presented = read_payment(Some(&encode_header(sent)), None).unwrap().unwrap();
+        match_payment(&presented, &quote, WINDOW, NOW).unwrap()
+    };
+    let long = format!("{URL}?{}", "y".repeat(10_000));
+    for sent in [payment(), payment_v1("base-sepolia")] {
+        assert_eq!(of(&long, &sent), of(URL, &sent));
+    }
+    assert_eq!(make_at(&long).challenge(None).resource.url, long, "the terms name the URL that was called");
 }
 
 fn name(payment: &Value) -> String {

@@ -222,14 +222,16 @@ fn assert_on_our_terms(payment: &Payment, sent: &Value) {
         other => panic!("version {other:?}"),
     };
     assert_eq!(payment.requirements, terms.unwrap(), "our terms go on, not their echo");
-    let goes_on = payment.payload["payload"].as_object().unwrap();
-    assert!(goes_on.keys().eq(["authorization", "signature"]), "nothing rides along");
-    assert_eq!(goes_on["signature"], sent["payload"]["signature"]);
-    let signed = goes_on["authorization"].as_object().unwrap();
-    assert!(signed.keys().all(|name| Authorization::MEMBERS.contains(&name.as_str())), "nor among what is signed");
-    assert!(signed.iter().all(|(name, value)| sent["payload"]["authorization"][name] == *value));
-    assert_eq!(signed.len(), Authorization::MEMBERS.len());
-    assert_eq!(payment.payload["accepted"], *accepted);
+    let signed = Authorization::read(sent["payload"].as_object().unwrap()).unwrap();
+    assert_eq!(payment.payload["payload"], signed.to_payload(), "what is signed goes on");
+    let members: Vec<&str> = payment.payload.as_object().unwrap().keys().map(String::as_str).collect();
+    match payment.x402_version {
+        1 => assert_eq!(members, ["network", "payload", "scheme", "x402Version"], "nothing rides along"),
+        _ => {
+            assert_eq!(members, ["accepted", "payload", "resource", "x402Version"], "nothing rides along");
+            assert_eq!(payment.payload["accepted"], payment.requirements);
+        }
+    }
 }
 
 /// Any text as either header.

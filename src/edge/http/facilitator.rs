@@ -47,49 +47,62 @@ fn with_state<T>(url: &str, work: impl FnOnce(&mut FacilitatorState) -> T) -> T 
 
 fn candidates_for<'a>(config: &'a Config, payment: &Payment, asked_before: Option<&str>) -> Vec<&'a Facilitator> {
     let may_settle = |url: &str| with_state(url, |state| may_settle(state.supported.as_ref(), payment));
-    candidates(&config.facilitators, asked_before, may_settle)
+    let now = clock::now();
+    let is_open = |url: &str| with_state(url, |state| state.breaker.is_open(now));
+    candidates(&config.facilitators, asked_before, may_settle, is_open)
 }
 
 /// Asks whether the payment is good, until one facilitator gives a usable answer. Returns that facilitator's URL too.
 pub(crate) async fn verify(config: &Config, payment: &Payment) -> (Event, Option<String>) {
-    for facilitator in candidates_for(config, payment, None) {
-        if let Some(answer) = call_verify(config, facilitator, payment).await {
-            return (verify_event(&answer), Some(facilitator.url.clone()));
-        }
+    match call_verify(config, payment, None).await {
+        Some((answer, facilitator)) => (verify_event(&answer), Some(facilitator)),
+        None => (Event::VerifyRefused(Refusal::FacilitatorUnavailable), None),
     }
-    (Event::VerifyRefused(Refusal::FacilitatorUnavailable), None)
 }
 
 /// Asks what became of a payment whose settlement was not answered.
 pub(crate) async fn find_evidence(config: &Config, payment: &Payment, asked_before: Option<&str>) -> Evidence {
-    for facilitator in candidates_for(config, payment, asked_before) {
-        if let Some(answer) = call_verify(config, facilitator, payment).await {
-            return verify_evidence(&answer, payment);
-        }
-    }
-    Evidence::Nothing
+    let answer = call_verify(config, payment, asked_before).await;
+    answer.map_or(Evidence::Nothing, |(answer, _)| verify_evidence(&answer, payment))
 }
 
-/// Calls `/verify` of one facilitator, unless its breaker is open. `None`: it gives no usable answer.
-async fn call_verify(config: &Config, facilitator: &Facilitator, payment: &Payment) -> Option<VerifyResponse> {
-    let url = &facilitator.url;
-    if !with_state(url, |state| state.breaker.allows(clock::now())) {
-        return None;
-    }
-    refresh_supported(url);
+/// Calls `/verify` of one facilitator after the other, until one gives a usable answer.
+async fn call_verify(
+    config: &Config,
+    payment: &Payment,
+    asked_before: Option<&str>,
+) -> Option<(VerifyResponse, String)> {
     let limit = Duration::from_secs(config.limits.verify_seconds);
-    let answer = match call(url, "/verify", payment, limit).await {
-        Ok((status, text)) => read_verify(status, &text, payment),
-        Err(error) => {
-            worker::console_error!("facilitator: verify: {error}");
-            None
+    let mut failed = Vec::new();
+    for Facilitator { url, .. } in candidates_for(config, payment, asked_before) {
+        refresh_supported(url);
+        let answer = match call(url, "/verify", payment, limit).await {
+            Ok((status, text)) => read_verify(status, &text, payment).ok_or_else(|| format!("HTTP {status}")),
+            Err(error) => Err(error.to_string()),
+        };
+        match answer {
+            Ok(answer) => {
+                if answer.is_valid {
+                    note_accepted(url, &failed, payment);
+                }
+                return Some((answer, url.clone()));
+            }
+            Err(error) => {
+                worker::console_error!("facilitator: verify: no usable answer: {error}");
+                failed.push(url);
+            }
         }
-    };
-    if answer.is_none() {
-        worker::console_error!("facilitator: verify: no usable answer");
     }
-    with_state(url, |state| state.breaker.note(answer.is_some(), clock::now()));
-    answer
+    None
+}
+
+/// Notes who has accepted a payment, and who had given no usable answer to it before.
+fn note_accepted(url: &str, failed: &[&String], payment: &Payment) {
+    with_state(url, |state| state.breaker.accepted());
+    if payment.by_key {
+        let now = clock::now();
+        failed.iter().for_each(|url| with_state(url, |state| state.breaker.failed(payment.payer, now)));
+    }
 }
 
 /// Asks for the money to be moved: first the facilitator that verified the payment, then others only where it cannot

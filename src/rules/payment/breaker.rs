@@ -1,29 +1,48 @@
-//! A circuit breaker. A facilitator that has failed several times in a row is not called for a moment, so that callers
-//! do not wait for its time-outs. Each isolate has one breaker for each facilitator.
+//! A circuit breaker for each facilitator, in each isolate. A facilitator with an open circuit is asked last, so that
+//! callers do not wait for its time-outs while another one answers. It is never left out: a circuit that was opened by
+//! mistake refuses nobody.
+//!
+//! A facilitator's answer to one payment says something about that payment, which a stranger may have made to fail. So
+//! only a payment that another facilitator has accepted counts as a failure, and only where a key has signed it: no
+//! code of the payer's runs when such a payment is checked. Only an accepted payment closes the circuit.
 
 use crate::rules::run::Millis;
+use crate::wire::evm::Address;
 
-/// This many failures in a row open the circuit.
+/// This many failures open the circuit, with no accepted payment between them,
 pub const FAILURES: u8 = 5;
-/// How long the circuit stays open. The next call after that closes it, or opens it again.
+/// where they are of this many payers.
+pub const PAYERS: usize = 3;
+/// How long the circuit stays open. After that, the next accepted payment closes it, or opens it again.
 pub const OPEN: Millis = 3_000;
 
 /// The state of one circuit, which begins closed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Breaker {
     failures: u8,
+    /// The payers of the failures, each once, as many as matter.
+    payers: Vec<Address>,
     open_until: Millis,
 }
 
 impl Breaker {
-    /// Whether a call may be made.
-    pub fn allows(&self, now: Millis) -> bool {
-        now >= self.open_until
+    pub const fn is_open(&self, now: Millis) -> bool {
+        now < self.open_until
     }
 
-    /// Notes the outcome of a call. Every answer that can be read is a success, also a "no".
-    pub fn note(&mut self, success: bool, now: Millis) {
-        self.failures = if success { 0 } else { self.failures.saturating_add(1) };
-        self.open_until = if self.failures >= FAILURES { now.saturating_add(OPEN) } else { 0 };
+    /// The facilitator has accepted a payment.
+    pub fn accepted(&mut self) {
+        *self = Self::default();
+    }
+
+    /// The facilitator has given no usable answer to a payment that another one has accepted afterwards.
+    pub fn failed(&mut self, payer: Address, now: Millis) {
+        self.failures = self.failures.saturating_add(1);
+        if self.payers.len() < PAYERS && !self.payers.contains(&payer) {
+            self.payers.push(payer);
+        }
+        if self.failures >= FAILURES && self.payers.len() >= PAYERS {
+            self.open_until = now.saturating_add(OPEN);
+        }
     }
 }

@@ -15,14 +15,18 @@ use crate::wire::x402::{reason_code, SettleResponse, Supported, VerifyResponse};
 use serde_json::{json, Value};
 
 /// The facilitators that are asked about a payment, one after the other: first `asked_before`, which knows the payment
-/// already, then the others in the operator's order.
+/// already, then the others in the operator's order, and last those that `is_open` says not to answer at present.
 pub fn candidates<'a>(
     facilitators: &'a [Facilitator],
     asked_before: Option<&str>,
     may_settle: impl Fn(&str) -> bool,
+    is_open: impl Fn(&str) -> bool,
 ) -> Vec<&'a Facilitator> {
     let mut candidates: Vec<_> = facilitators.iter().filter(|facilitator| may_settle(&facilitator.url)).collect();
-    candidates.sort_by_key(|facilitator| Some(facilitator.url.as_str()) != asked_before);
+    candidates.sort_by_cached_key(|facilitator| match facilitator.url.as_str() {
+        url if Some(url) == asked_before => 0,
+        url => 1 + u8::from(is_open(url)),
+    });
     candidates
 }
 

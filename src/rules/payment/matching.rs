@@ -12,7 +12,7 @@ use crate::wire::canonical::sha256_hex;
 use crate::wire::evm::{Address, Authorization, PayloadError, Signed};
 use crate::wire::x402::{self, PaymentRequirements};
 use crate::wire::x402_v1;
-use serde_json::{Map, Value};
+use serde_json::{json, Map, Value};
 
 /// By how many seconds the payer's clock may be ahead of ours.
 const CLOCKS_DIFFER: u64 = 60;
@@ -20,8 +20,6 @@ const CLOCKS_DIFFER: u64 = 60;
 /// A payment that has been read, but not compared with any terms.
 #[derive(Clone, Debug)]
 pub struct Presented {
-    /// The whole payment as it was presented, which goes on to the facilitator.
-    raw: Value,
     chosen: ChosenOffer,
     authorization: Authorization,
     payload: Map<String, Value>,
@@ -66,7 +64,7 @@ pub fn read_payment(v2: Option<&str>, v1: Option<&str>) -> Result<Option<Present
     }
     let authorization = Authorization::read(&payload).map_err(|e: PayloadError| malformed(e.to_string()))?;
     let identifier = identifier::of_extensions(&raw)?;
-    Ok(Some(Presented { raw, chosen, authorization, payload, identifier, by_key: false }))
+    Ok(Some(Presented { chosen, authorization, payload, identifier, by_key: false }))
 }
 
 /// What a payment is against a quote.
@@ -129,13 +127,13 @@ pub fn match_payment(presented: &Presented, quote: &Quote, window: u64, now: u64
     if authorization.valid_before > longest {
         return Err(mismatch("authorization.validBefore"));
     }
-    Ok(presented.on(offer))
+    Ok(presented.on(offer, quote))
 }
 
 /// The payment without a comparison with the terms. A payment that has bought a run finds that run again by its name,
 /// even if it has expired, or the price has changed since.
 pub fn identify(presented: &Presented, quote: &Quote) -> Option<Payment> {
-    presented.offer(quote).map(|offer| presented.on(offer))
+    presented.offer(quote).map(|offer| presented.on(offer, quote))
 }
 
 impl Presented {
@@ -149,26 +147,13 @@ impl Presented {
         quote.offers.iter().find(|o| o.v2.network == *network || (v1 && o.v1.network == *network))
     }
 
-    fn on(&self, offer: &Offer) -> Payment {
-        let (x402_version, requirements) = match self.chosen {
-            ChosenOffer::V2(_) => (2, serde_json::to_value(&offer.v2)),
-            ChosenOffer::V1 { .. } => (1, serde_json::to_value(&offer.v1)),
-        };
-        // Only the parts of the payload that were read here go on to the facilitator, so that it cannot settle by
-        // another transfer method.
+    fn on(&self, offer: &Offer, quote: &Quote) -> Payment {
         let part = |name: &str| self.payload.get(name).cloned().map(|value| (name.to_owned(), value));
         let mut signed: Map<String, Value> = ["signature", "authorization"].into_iter().filter_map(part).collect();
         if let Some(Value::Object(authorization)) = signed.get_mut("authorization") {
             authorization.retain(|name, _| Authorization::MEMBERS.contains(&name.as_str()));
         }
-        let mut payload = self.raw.clone();
-        if let Some(map) = payload.as_object_mut() {
-            map.insert("payload".to_owned(), Value::Object(signed.clone()));
-            if let ChosenOffer::V1 { .. } = self.chosen {
-                // Some v1 clients write the CAIP-2 id, but facilitators expect the name that the terms have.
-                map.insert("network".to_owned(), offer.v1.network.clone().into());
-            }
-        }
+        let (x402_version, payload, requirements) = self.for_facilitator(offer, quote);
         let Authorization { from, nonce, valid_before, .. } = &self.authorization;
         let terms = &offer.v2;
         let identity = format!("{}|{}|{from}|{nonce}", terms.network, terms.asset);
@@ -178,7 +163,7 @@ impl Presented {
         Payment {
             x402_version,
             payload,
-            requirements: requirements.unwrap_or_default(),
+            requirements,
             network: terms.network.clone(),
             network_v1: offer.v1.network.clone(),
             asset: offer.domain.contract,
@@ -190,6 +175,26 @@ impl Presented {
             nonce: nonce.clone(),
             name: sha256_hex(identity.as_bytes()).get(..32).unwrap_or_default().to_owned(),
             proof: sha256_hex(proof.as_bytes()),
+        }
+    }
+    /// The version, the payload and the requirements that go to a facilitator. They are written anew from what was read
+    /// here: of the payer's own writing only the six signed values and the signature remain. A payer who could add to
+    /// the request could make the facilitator fail, or settle by another transfer method.
+    fn for_facilitator(&self, offer: &Offer, quote: &Quote) -> (u8, Value, Value) {
+        let resource = quote.resource_without_query();
+        let signed = self.authorization.to_payload();
+        match self.chosen {
+            ChosenOffer::V2(_) => {
+                let payload = json!({"x402Version": 2, "resource": resource, "accepted": offer.v2, "payload": signed});
+                (2, payload, json!(offer.v2))
+            }
+            ChosenOffer::V1 { .. } => {
+                // Some v1 clients write the CAIP-2 id, but facilitators expect the name that the terms have.
+                let network = &offer.v1.network;
+                let payload = json!({"x402Version": 1, "scheme": SCHEME, "network": network, "payload": signed});
+                let requirements = x402_v1::PaymentRequirements { resource: resource.url, ..offer.v1.clone() };
+                (1, payload, json!(requirements))
+            }
         }
     }
 }

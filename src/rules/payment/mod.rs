@@ -19,7 +19,7 @@ use serde_json::Value;
 pub struct Payment {
     /// The version of x402 in which it was presented.
     pub x402_version: u8,
-    /// The payment as it was presented, for the facilitator.
+    /// The payment as the facilitator is asked about it: what the payer has signed, and nothing else of their writing.
     pub payload: Value,
     /// Our terms, in the payment's version of x402.
     pub requirements: Value,

@@ -175,6 +175,13 @@ impl Quote {
         (body, x402::encode_header(&self.challenge(Some(reason))))
     }
 
+    /// What is sold, as facilitators are told of it. Whatever a caller writes behind the `?` stays out: a very long URL
+    /// makes a facilitator refuse the request unread.
+    pub(super) fn resource_without_query(&self) -> Resource {
+        let url = self.resource.url.split(['?', '#']).next().unwrap_or_default();
+        Resource { url: url.to_owned(), ..self.resource.clone() }
+    }
+
     pub fn offers(&self) -> &[Offer] {
         &self.offers
     }
