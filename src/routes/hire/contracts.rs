@@ -1,10 +1,10 @@
 //! `/contracts`: HIRE's contracts, proposed, registered, shown and verified.
 
 use super::reply;
+use crate::edge::d1::capabilities;
+use crate::edge::d1::capabilities::CapabilityQuery;
 use crate::edge::d1::contracts;
 use crate::edge::d1::contracts::{NewContract, Registered};
-use crate::edge::d1::templates;
-use crate::edge::d1::templates::CapabilityQuery;
 use crate::edge::http::webhooks;
 use crate::edge::kv::{config, signing_keys};
 use crate::edge::objects::wallets;
@@ -249,18 +249,18 @@ async fn capability_of(env: &Env, document: &Value) -> Result<Capability, Refusa
     let agent = agent_of(document).filter(|agent| agent != PLATFORM_AGENT);
     let query = match (agent.as_deref(), name) {
         (None, Some(name)) => CapabilityQuery::Full { name },
-        (None, None) => CapabilityQuery::All,
+        (None, None) => CapabilityQuery::Any,
         (Some(agent_id), Some(name)) => CapabilityQuery::Named { agent_id, name },
         (Some(agent_id), None) => CapabilityQuery::OfAgent { agent_id },
     };
-    let found = templates::capabilities(env, query).await?;
+    let found = capabilities::find(env, query).await?;
     // An agent's own name for a capability goes before another capability's full name.
-    let own = found.iter().find(|(capability, _)| agent.is_some() && Some(capability.slug.as_str()) == name);
-    if let (Some((capability, _)), _) | (None, [(capability, _)]) = (own, found.as_slice()) {
+    let own = found.iter().find(|capability| agent.is_some() && Some(capability.slug.as_str()) == name);
+    if let (Some(capability), _) | (None, [capability]) = (own, found.as_slice()) {
         return Ok(capability.clone());
     }
     if let Some(agent_id) = agent.as_deref() {
-        if templates::capabilities(env, CapabilityQuery::OfAgent { agent_id }).await?.is_empty() {
+        if capabilities::find(env, CapabilityQuery::OfAgent { agent_id }).await?.is_empty() {
             let (field, expected) = ("parties.worker.agent_id", "an agent of /.well-known/hire.json");
             return Err(Refusal::contract(ContractError::UnknownWorker, field, expected, "another"));
         }

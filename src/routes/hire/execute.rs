@@ -8,7 +8,6 @@ use super::{contract_id, problem, reply};
 use crate::edge::d1::contracts;
 use crate::edge::d1::contracts::Registered;
 use crate::edge::d1::templates;
-use crate::edge::d1::templates::CapabilityQuery;
 use crate::edge::kv::config;
 use crate::edge::objects::wallets::Answer as RunAnswer;
 use crate::edge::{clock, files};
@@ -43,8 +42,7 @@ async fn execute(context: &mut RequestContext<'_>, id: &str) -> Reply {
     let arrived_at = clock::now();
     let config = config::load(context.env).await?;
     let registered = contracts::find(context.env, id).await?.ok_or(Refusal::NotFound)?;
-    let query = CapabilityQuery::OfTemplate { id: &registered.template_id };
-    let template = templates::capabilities(context.env, query).await?.pop().ok_or(Refusal::NotFound)?.0.template;
+    let template = templates::of_contract(context.env, &registered.template_id).await?.ok_or(Refusal::NotFound)?;
     let agreed = &registered.agreed;
     let body = read_body(context).await?;
     let max_latency = registered.contract.sla.max_latency_ms;

@@ -22,6 +22,7 @@ pub struct Agent {
 /// A template that can be hired.
 #[derive(Clone, Debug)]
 pub struct Capability {
+    /// Without its prompt, which no listing reads.
     pub template: Template,
     /// The creator's name in paths: `alice` of `/@alice/haiku`.
     pub handle: String,
@@ -52,6 +53,13 @@ pub fn agent_id(creator_id: &str) -> String {
 pub fn is_capability_name(name: &str) -> bool {
     let starts_with_letter = name.bytes().next().is_some_and(|b| b.is_ascii_lowercase());
     starts_with_letter && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+}
+
+/// The handles and slugs whose full name this is: `a` and `b-c`, and `a-b` and `c`, of `a-b-c`.
+pub fn full_name_readings(full_name: &str) -> impl Iterator<Item = (&str, &str)> {
+    let dashes = full_name.match_indices('-');
+    let readings = dashes.filter_map(|(at, dash)| Some((full_name.get(..at)?, full_name.get(at + dash.len()..)?)));
+    readings.filter(|(handle, slug)| !handle.is_empty() && !slug.is_empty())
 }
 
 impl Capability {

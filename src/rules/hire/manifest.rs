@@ -4,11 +4,12 @@ use crate::rules::hire::capability::{is_capability_name, Capability, PLATFORM_AG
 use crate::rules::hire::output::OutputType;
 use crate::rules::run::Millis;
 use crate::wire::amount::Amount;
+use crate::wire::base64;
 use crate::wire::evm::Address;
 use crate::wire::hire;
 use crate::wire::timestamp;
 use serde_json::{json, Value};
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 /// Whose capabilities a manifest lists.
 #[derive(Clone, Copy, Debug)]
@@ -26,23 +27,63 @@ impl ManifestScope<'_> {
     }
 }
 
-/// The manifest of an agent with these capabilities; `None` where none of them can be hired, for HIRE has no empty
+/// The longest cursor that is read, in bytes.
+const MAX_CURSOR: usize = 1024;
+
+/// Where a page of a manifest begins: after the capability of this creator with this slug. The default is before all.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Cursor {
+    pub handle: String,
+    pub slug: String,
+}
+
+impl Cursor {
+    /// The value of the query's `cursor`. It is opaque, so that its form may change.
+    pub fn encode(&self) -> String {
+        base64::encode_url(format!("{}/{}", self.handle, self.slug).as_bytes())
+    }
+
+    pub fn decode(text: &str) -> Option<Self> {
+        if text.len() > MAX_CURSOR {
+            return None;
+        }
+        let text = String::from_utf8(base64::decode_url(text)?).ok()?;
+        let (handle, slug) = text.split_once('/')?;
+        Some(Self { handle: handle.to_owned(), slug: slug.to_owned() })
+    }
+}
+
+/// A page of capabilities.
+#[derive(Clone, Copy, Debug)]
+pub struct Page<'a> {
+    pub capabilities: &'a [Capability],
+    /// Full names that are those of several capabilities, on this page or another.
+    pub shared_names: &'a BTreeSet<String>,
+    /// There are no others.
+    pub is_whole: bool,
+    /// The URL of the next page.
+    pub next: Option<&'a str>,
+}
+
+/// A page of the manifest of an agent; `None` where none of its capabilities can be hired, for HIRE has no empty
 /// manifest. `decimals` is of the asset that contracts are paid in, `latency` the longest that a run takes here.
 pub fn manifest(
     scope: ManifestScope<'_>,
-    capabilities: &[Capability],
+    page: Page<'_>,
     platform_wallet: Option<Address>,
     origin: &str,
     decimals: u8,
     latency: Millis,
 ) -> Option<Value> {
+    let capabilities = page.capabilities;
     let first = capabilities.first()?;
-    let entries = entries(scope, capabilities, origin, decimals, latency);
+    let entries = entries(scope, page, origin, decimals, latency);
     if entries.is_empty() {
         return None;
     }
     let same_wallet = capabilities.iter().all(|c| c.agent.wallet == first.agent.wallet);
-    let shared_wallet = same_wallet.then_some(first.agent.wallet);
+    let is_known = page.is_whole || matches!(scope, ManifestScope::Creator { .. });
+    let shared_wallet = (same_wallet && is_known).then_some(first.agent.wallet);
     let (id, handle, name, wallet) = match scope {
         ManifestScope::Creator { display_name } => {
             (first.agent.id.as_str(), first.handle.as_str(), display_name, shared_wallet)
@@ -60,7 +101,7 @@ pub fn manifest(
     let created = capabilities.iter().map(|c| c.created_at).min().unwrap_or_default();
     let updated = capabilities.iter().map(|c| c.updated_at).max().unwrap_or_default();
     let date = |seconds: u64| timestamp::format(seconds.saturating_mul(1000));
-    Some(json!({
+    let mut manifest = json!({
         "version": "1.0",
         "agent": {
             "id": id,
@@ -73,33 +114,28 @@ pub fn manifest(
         "capabilities": entries,
         "endpoint": {"url": origin, "protocol": hire::VERSION, "auth": "x402"},
         "metadata": {"created_at": date(created), "updated_at": date(updated), "tags": ["prompt", "claude", "x402"]},
-    }))
+    });
+    // Not in HIRE's schema, which has no pages.
+    if let (Some(next), Some(members)) = (page.next, manifest.as_object_mut()) {
+        members.insert("next".to_owned(), next.into());
+    }
+    Some(manifest)
 }
 
 /// The capabilities that a seeker can name and pay for.
-fn entries(
-    scope: ManifestScope<'_>,
-    capabilities: &[Capability],
-    origin: &str,
-    decimals: u8,
-    latency: Millis,
-) -> Vec<Value> {
-    let mut counts = BTreeMap::<String, u32>::new();
-    for capability in capabilities {
-        *counts.entry(capability.full_name()).or_default() += 1;
-    }
+fn entries(scope: ManifestScope<'_>, page: Page<'_>, origin: &str, decimals: u8, latency: Millis) -> Vec<Value> {
     let has_name = |capability: &&Capability| match scope {
         // Templates whose slug is no capability name are left out when D1 is read.
         ManifestScope::Creator { .. } => true,
         // A capability without a valid, unique full name is still offered by its creator's own manifest.
         ManifestScope::AllCreators => {
             let name = capability.full_name();
-            is_capability_name(&name) && counts.get(&name) == Some(&1)
+            is_capability_name(&name) && !page.shared_names.contains(&name)
         }
     };
     let is_payable =
         |capability: &&Capability| capability.template.price.to_amount(decimals).is_ok_and(|a| a > Amount(0));
-    let offered = capabilities.iter().filter(has_name).filter(is_payable);
+    let offered = page.capabilities.iter().filter(has_name).filter(is_payable);
     offered.map(|capability| entry(capability, &scope.name_of(capability), origin, latency)).collect()
 }
 

@@ -2,11 +2,12 @@
 
 use super::{capability, haiku, stranger, worker};
 use coinslot::testing::json_schema::Schema;
-use coinslot::testing::rules::hire::capability::{agent_id, Capability};
-use coinslot::testing::rules::hire::manifest::{manifest, ManifestScope};
+use coinslot::testing::rules::hire::capability::{agent_id, full_name_readings, Capability};
+use coinslot::testing::rules::hire::manifest::{manifest, Cursor, ManifestScope, Page};
 use coinslot::testing::rules::hire::output::OutputType;
 use coinslot::testing::wire::evm::Address;
 use serde_json::{json, Value};
+use std::collections::BTreeSet;
 
 const SCHEMA: &str = include_str!("../../hire/agent-manifest.schema.json");
 const ORIGIN: &str = "https://coinslot.example";
@@ -19,9 +20,16 @@ fn assert_valid(manifest: &Value) {
 
 /// A valid manifest, or none.
 fn make(scope: ManifestScope<'_>, capabilities: &[Capability], platform_wallet: Option<Address>) -> Option<Value> {
-    let manifest = manifest(scope, capabilities, platform_wallet, ORIGIN, 6, LATENCY);
+    let page = Page { capabilities, shared_names: &shared_names(capabilities), is_whole: true, next: None };
+    let manifest = manifest(scope, page, platform_wallet, ORIGIN, 6, LATENCY);
     manifest.iter().for_each(assert_valid);
     manifest
+}
+
+/// As the database finds them.
+fn shared_names(capabilities: &[Capability]) -> BTreeSet<String> {
+    let mut seen = BTreeSet::new();
+    capabilities.iter().map(Capability::full_name).filter(|name| !seen.insert(name.clone())).collect()
 }
 
 fn of_all(capabilities: &[Capability]) -> Value {
@@ -199,4 +207,49 @@ fn the_metadata_spans_all_capabilities() {
 fn the_prompt_is_in_no_manifest() {
     let text = of_ada(&[haiku()]).to_string() + &of_all(&two_creators()).to_string();
     assert!(!text.contains(haiku().template.prompt.reveal()));
+}
+
+#[test]
+fn a_page_says_where_the_next_one_is_and_gives_no_wallet_for_all_that_it_cannot_know() {
+    let none = BTreeSet::new();
+    let capabilities = [haiku()];
+    let page = Page { capabilities: &capabilities, shared_names: &none, is_whole: false, next: Some("https://x/next") };
+    let all = manifest(ManifestScope::AllCreators, page, None, ORIGIN, 6, LATENCY).unwrap();
+    assert_valid(&all);
+    assert_eq!((&all["next"], &all["agent"]["owner"]["wallet"]), (&json!("https://x/next"), &json!("")));
+    let of_ada = manifest(ManifestScope::Creator { display_name: "Ada" }, page, None, ORIGIN, 6, LATENCY).unwrap();
+    assert_eq!(of_ada["agent"]["owner"]["wallet"], worker().address().to_string(), "a creator has one agent");
+    assert!(self::of_ada(&capabilities).get("next").is_none());
+}
+
+#[test]
+fn a_name_that_a_capability_of_another_page_has_too_is_not_offered_for_all() {
+    let capabilities = [haiku(), capability("ada", "x-haiku")];
+    let shared = BTreeSet::from(["ada-x-haiku".to_owned()]);
+    let page = Page { capabilities: &capabilities, shared_names: &shared, is_whole: true, next: None };
+    let of = |scope| manifest(scope, page, None, ORIGIN, 6, LATENCY).unwrap();
+    assert_eq!(names(&of(ManifestScope::AllCreators)), ["ada-haiku"]);
+    assert_eq!(names(&of(ManifestScope::Creator { display_name: "Ada" })), ["haiku", "x-haiku"]);
+}
+
+#[test]
+fn a_cursor_is_read_as_it_was_written_and_nothing_else_is_one() {
+    for (handle, slug) in [("ada", "haiku"), ("\u{e9}va", "x-y"), ("", "")] {
+        let cursor = Cursor { handle: handle.to_owned(), slug: slug.to_owned() };
+        assert_eq!(Cursor::decode(&cursor.encode()), Some(cursor));
+    }
+    for other in ["", "!", "YWRh", "_w"] {
+        assert_eq!(Cursor::decode(other), None, "{other}");
+    }
+}
+
+#[test]
+fn a_full_name_is_that_of_each_place_where_it_can_be_cut() {
+    let readings = |name: &'static str| full_name_readings(name).collect::<Vec<_>>();
+    assert_eq!(readings("a-b-c"), [("a", "b-c"), ("a-b", "c")]);
+    assert_eq!(readings("ada-haiku"), [("ada", "haiku")]);
+    assert_eq!(readings("a--b"), [("a", "-b"), ("a-", "b")]);
+    for none in ["", "a", "-", "-a", "a-"] {
+        assert!(readings(none).is_empty(), "{none}");
+    }
 }
