@@ -1,6 +1,7 @@
 //! Checks owners' tokens: the signature by WebCrypto, everything else by `rules::owner`.
 
 use super::{clock, fault, http};
+use crate::edge::lookup::{look_up, Lookups, Times};
 use crate::edge::vault::{subtle, usages};
 use crate::rules::config::{Config, Issuer};
 use crate::rules::owner;
@@ -9,16 +10,16 @@ use crate::rules::run::Millis;
 use crate::wire::jwt;
 use crate::wire::jwt::{Algorithm, Jwk, JwkSet, Token};
 use js_sys::{Object, Reflect, Uint8Array, JSON};
-use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::time::Duration;
 use wasm_bindgen::{JsCast, JsValue};
 use wasm_bindgen_futures::JsFuture;
 use web_sys::{CryptoKey, EcKeyImportParams, EcdsaParams, HmacImportParams, RsaHashedImportParams};
 use worker::{Env, Headers, Method};
 
-/// How long published keys are used before they are fetched again.
-const JWKS_FRESH: Millis = 300_000;
+/// How long published keys are used, and when they are fetched again after a failure, or for a token of a new key. As
+/// long as the issuer does not answer, its old keys stay good.
+const JWKS_TIMES: Times = Times { fresh: 300_000, stale: Millis::MAX, retry: 5_000, newer: 1_000, limit: 6_000 };
 /// The limit of one call for published keys.
 const JWKS_LIMIT: Duration = Duration::from_secs(5);
 /// The shortest shared secret that is used, in bytes. With an empty one anybody could sign.
@@ -29,10 +30,9 @@ pub(crate) async fn bearer(env: &Env, config: &Config, header: Option<&str>) -> 
     let header = header.ok_or(Refusal::TokenMissing)?;
     let token = jwt::bearer(header).and_then(jwt::parse).ok_or(Refusal::TokenInvalid)?;
     let issuer = owner::issuer(&token, &config.jwt.issuers).ok_or(Refusal::TokenInvalid)?;
-    let is_signed = is_signed(env, &token, issuer).await?;
     #[allow(clippy::cast_precision_loss)] // seconds since 1970 are exact in a double
     let claims_hold = owner::claims_hold(&token.claims, issuer, clock::seconds() as f64);
-    match is_signed && claims_hold {
+    match claims_hold && is_signed(env, &token, issuer).await? {
         true => Ok(token.claims.sub),
         false => Err(Refusal::TokenInvalid),
     }
@@ -45,49 +45,56 @@ async fn is_signed(env: &Env, token: &Token, issuer: &Issuer) -> Result<bool, Re
             && secret.len() >= MIN_SECRET_BYTES
             && check_hmac(token, secret.as_bytes()).await.unwrap_or(false));
     }
-    let set = match (&issuer.jwks, &issuer.jwks_url) {
-        (Some(set), _) => set.clone(),
-        (None, Some(url)) => published_keys(url).await?,
-        (None, None) => return Ok(false),
-    };
-    for (key, algorithm) in owner::candidates(token, &set) {
+    match (&issuer.jwks, &issuer.jwks_url) {
+        (Some(set), _) => Ok(is_signed_by_one_of(token, set).await),
+        (None, Some(url)) => is_signed_by_published(token, url).await,
+        (None, None) => Ok(false),
+    }
+}
+
+async fn is_signed_by_one_of(token: &Token, set: &JwkSet) -> bool {
+    for (key, algorithm) in owner::candidates(token, set) {
         if check_public_key(token, key, algorithm).await.unwrap_or(false) {
-            return Ok(true);
+            return true;
         }
     }
-    Ok(false)
+    false
+}
+
+/// Whether one of the keys that are published at `url` has signed the token. Where none of them can be its key, the
+/// issuer may have published a new one since they were fetched.
+async fn is_signed_by_published(token: &Token, url: &str) -> Result<bool, Refusal> {
+    let arrived_at = clock::now();
+    let set = published_keys(url, None).await?;
+    if is_signed_by_one_of(token, &set).await {
+        return Ok(true);
+    }
+    if !owner::may_be_signed_by_new_key(token, &set) {
+        return Ok(false);
+    }
+    let newer = published_keys(url, Some(arrived_at)).await?;
+    Ok(!Rc::ptr_eq(&newer, &set) && is_signed_by_one_of(token, &newer).await)
 }
 
 thread_local! {
-    static PUBLISHED: RefCell<BTreeMap<String, (Millis, JwkSet)>> = const { RefCell::new(BTreeMap::new()) };
+    static PUBLISHED: Lookups<JwkSet> = const { Lookups::new() };
 }
 
 /// The keys that are published at `url`. Old ones stay in use where it does not answer.
-async fn published_keys(url: &str) -> Result<JwkSet, Refusal> {
-    let now = clock::now();
-    let cached = PUBLISHED.with_borrow(|all| all.get(url).cloned());
-    if let Some((read_at, set)) = &cached {
-        if now.saturating_sub(*read_at) < JWKS_FRESH {
-            return Ok(set.clone());
-        }
-    }
+async fn published_keys(url: &str, newer_than: Option<Millis>) -> Result<Rc<JwkSet>, Refusal> {
+    let found = look_up(&PUBLISHED, url, &JWKS_TIMES, newer_than, || fetch_keys(url)).await;
+    found.ok_or(Refusal::Internal)
+}
+
+/// Fetches the keys; `None`, which is logged, where there is no usable answer.
+async fn fetch_keys(url: &str) -> Option<JwkSet> {
     let answer = http::read(Method::Get, url, Headers::new(), None, JWKS_LIMIT).await;
-    let fetched = match answer {
-        Ok((200, text)) => serde_json::from_str::<JwkSet>(&text).map_err(|e| e.to_string()),
+    let set = match answer {
+        Ok((200, text)) => JwkSet::read(&text).ok_or_else(|| "no key set".to_owned()),
         Ok((status, _)) => Err(format!("HTTP {status}")),
         Err(error) => Err(error.to_string()),
     };
-    match (fetched, cached) {
-        (Ok(set), _) => {
-            PUBLISHED.with_borrow_mut(|all| all.insert(url.to_owned(), (now, set.clone())));
-            Ok(set)
-        }
-        (Err(error), Some((_, old_set))) => {
-            worker::console_error!("jwks: not refreshed, the old keys stay in use: {error}");
-            Ok(old_set)
-        }
-        (Err(error), None) => Err(fault("jwks")(error)),
-    }
+    set.inspect_err(|error| worker::console_error!("jwks: cannot be fetched: {error}")).ok()
 }
 
 async fn check_hmac(token: &Token, secret: &[u8]) -> Result<bool, JsValue> {

@@ -13,6 +13,7 @@ pub(crate) mod files;
 pub(crate) mod http;
 pub(crate) mod jwt;
 pub(crate) mod kv;
+pub(crate) mod lookup;
 pub(crate) mod notify;
 pub(crate) mod objects;
 pub(crate) mod rate_limit;

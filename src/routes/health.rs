@@ -4,23 +4,22 @@ use super::reply;
 use super::reply::{Reply, NO_STORE};
 use super::request::RequestContext;
 use crate::edge::d1::ledger;
+use crate::edge::files;
 use crate::edge::http::{claude, facilitator};
 use crate::edge::kv::config;
+use crate::edge::lookup::{look_up, Lookups, Times};
 use crate::edge::vault::Vault;
-use crate::edge::{clock, files};
 use crate::rules::refusal::Refusal;
-use crate::rules::run::Millis;
 use futures::future::join4;
 use serde::Serialize;
-use std::cell::RefCell;
 use std::time::Duration;
 
 /// Time limit of each probe.
 const LIMIT: Duration = Duration::from_secs(2);
-/// A report is given again for this long, so that a health check cannot be used to flood what it probes.
-const FRESH: Millis = 2_000;
+/// A report is given again for two seconds, so that a health check cannot be used to flood what it probes.
+const TIMES: Times = Times { fresh: 2_000, stale: 4_000, retry: 2_000, newer: 2_000, limit: 3_000 };
 
-#[derive(Clone, Serialize)]
+#[derive(Serialize)]
 struct Health {
     /// Whether runs can be sold.
     ok: bool,
@@ -31,13 +30,13 @@ struct Health {
     reachable: Reachable,
 }
 
-#[derive(Clone, Serialize)]
+#[derive(Serialize)]
 struct ConfigState {
     revision: String,
     paused: bool,
 }
 
-#[derive(Clone, Serialize)]
+#[derive(Serialize)]
 struct Configured {
     vault: bool,
     runs: bool,
@@ -45,14 +44,14 @@ struct Configured {
     files: bool,
 }
 
-#[derive(Clone, Serialize)]
+#[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct HireState {
     network: String,
     allow_loopback: bool,
 }
 
-#[derive(Clone, Serialize)]
+#[derive(Serialize)]
 struct Reachable {
     d1: bool,
     kv: bool,
@@ -61,22 +60,14 @@ struct Reachable {
 }
 
 thread_local! {
-    static LAST: RefCell<Option<(Millis, Health)>> = const { RefCell::new(None) };
+    static HEALTH: Lookups<Health> = const { Lookups::new() };
 }
 
 /// A 200 as long as this Worker answers and has a configuration.
 pub(crate) async fn show(context: RequestContext<'_>) -> Reply {
-    let now = clock::now();
-    let last = LAST.with_borrow(|last| last.clone());
-    let health = match last {
-        Some((at, health)) if now.saturating_sub(at) < FRESH => health,
-        _ => {
-            let health = probe(&context).await?;
-            LAST.with_borrow_mut(|last| *last = Some((now, health.clone())));
-            health
-        }
-    };
-    reply::json(&health, NO_STORE)
+    let probe = || async { probe(&context).await.ok() };
+    let health = look_up(&HEALTH, "", &TIMES, None, probe).await.ok_or(Refusal::Internal)?;
+    reply::json(&*health, NO_STORE)
 }
 
 async fn probe(context: &RequestContext<'_>) -> Result<Health, Refusal> {

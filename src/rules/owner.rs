@@ -34,3 +34,10 @@ pub fn candidates<'a>(token: &'a Token, set: &'a JwkSet) -> impl Iterator<Item =
         named.then_some((key, algorithm))
     })
 }
+
+/// Whether a token that no key of the set has signed may be signed by a key that was published later. Where the set has
+/// the key that the token names, it is not.
+pub fn may_be_signed_by_new_key(token: &Token, set: &JwkSet) -> bool {
+    let is_named = |key: &Jwk| token.key_id.is_some() && token.key_id == key.kid;
+    token.algorithm != Algorithm::HS256 && !set.keys.iter().any(is_named)
+}

@@ -110,6 +110,16 @@ pub struct JwkSet {
     pub keys: Vec<Jwk>,
 }
 
+impl JwkSet {
+    /// Reads a published set. A key that cannot be read is left out, so that it does not hide the others (RFC 7517, 5).
+    pub fn read(text: &str) -> Option<Self> {
+        let set: Value = serde_json::from_str(text).ok()?;
+        let keys = set.get("keys")?.as_array()?;
+        let readable = |key: &Value| serde_json::from_value(key.clone()).ok();
+        Some(Self { keys: keys.iter().filter_map(readable).collect() })
+    }
+}
+
 /// One public key. The members that only WebCrypto reads are kept as they are.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Jwk {

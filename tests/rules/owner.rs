@@ -1,7 +1,7 @@
 //! Owners' tokens: what is read, whose claims hold, and which key may check which token.
 
 use coinslot::testing::rules::config::Issuer;
-use coinslot::testing::rules::owner::{candidates, claims_hold, issuer, takes_secret};
+use coinslot::testing::rules::owner::{candidates, claims_hold, issuer, may_be_signed_by_new_key, takes_secret};
 use coinslot::testing::wire::base64::encode_url;
 use coinslot::testing::wire::jwt::{parse, Algorithm, Claims, Jwk, JwkSet, Token, MAX_TOKEN};
 use serde_json::{json, Value};
@@ -260,4 +260,27 @@ fn a_key_set_comes_back_as_it_was_read() {
     let json = json!({"keys": [{"kty": "EC", "crv": "P-256", "kid": "e2", "use": "sig", "alg": "ES256", "x": "x", "y": "y", "x5t": "t"}]});
     let set: JwkSet = serde_json::from_value(json.clone()).unwrap();
     assert_eq!(serde_json::to_value(&set).unwrap(), json);
+}
+
+#[test]
+fn a_key_that_cannot_be_read_hides_no_other_key_of_a_published_set() {
+    let good = json!({"kty": "RSA", "kid": "r1", "n": "n", "e": "AQAB"});
+    let odd = [json!(null), json!("key"), json!({"kid": "no type"}), json!({"kty": 7}), json!({"kty": "RSA", "kid": 1})];
+    let keys: Vec<Value> = odd.iter().cloned().chain([good.clone()]).collect();
+    let set = JwkSet::read(&json!({"keys": keys, "more": true}).to_string()).unwrap();
+    assert_eq!(serde_json::to_value(&set.keys).unwrap(), json!([good]));
+    assert_eq!(JwkSet::read(r#"{"keys":[]}"#).unwrap().keys.len(), 0);
+    for none in ["", "null", "{}", r#"{"keys":{}}"#, "<html>"] {
+        assert!(JwkSet::read(none).is_none(), "{none}");
+    }
+}
+
+#[test]
+fn only_a_token_whose_key_may_be_new_is_a_reason_to_fetch_the_keys_again() {
+    let set = JwkSet::read(r#"{"keys":[{"kty":"RSA","kid":"r1"},{"kty":"EC","crv":"P-256"}]}"#).unwrap();
+    let may = |header: Value| may_be_signed_by_new_key(&token(header), &set);
+    assert!(!may(json!({"alg": "RS256", "kid": "r1"})), "its key is there, so its signature is wrong");
+    assert!(may(json!({"alg": "RS256", "kid": "r2"})));
+    assert!(may(json!({"alg": "ES256"})), "it names no key");
+    assert!(!may(json!({"alg": "HS256", "kid": "r2"})), "no published key checks it");
 }
