@@ -139,3 +139,5 @@ CREATE TABLE IF NOT EXISTS contracts (
 ) STRICT;
 CREATE INDEX IF NOT EXISTS contracts_by_creator ON contracts (creator_id, created_at);
 CREATE INDEX IF NOT EXISTS contracts_by_deadline ON contracts (state, deadline);
+CREATE INDEX IF NOT EXISTS contracts_by_seeker ON contracts (agreed ->> 'seeker', state, deadline);
+CREATE INDEX IF NOT EXISTS contracts_open ON contracts (creator_id, state, deadline, created_at);

@@ -24,6 +24,8 @@ pub(crate) enum Kind {
     Unpaid,
     /// A payment that was found not to be valid.
     InvalidPayment,
+    /// A contract that is proposed or registered.
+    Contract,
 }
 
 thread_local! {
@@ -58,6 +60,7 @@ fn key(kind: Kind, address: &str) -> String {
     let kind = match kind {
         Kind::Unpaid => "unpaid",
         Kind::InvalidPayment => "invalid",
+        Kind::Contract => "contract",
     };
     match address.parse::<IpAddr>().map(|address| address.to_canonical()) {
         Ok(IpAddr::V6(address)) => {

@@ -66,6 +66,7 @@ const fn contract_status(error: ContractError) -> u16 {
         ContractError::Trigger | ContractError::Price | ContractError::Deadline => 422,
         ContractError::Output | ContractError::Schema | ContractError::Sla | ContractError::Webhook => 422,
         ContractError::Exists => 409,
+        ContractError::TooMany => 429,
     }
 }
 

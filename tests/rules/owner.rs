@@ -265,7 +265,8 @@ fn a_key_set_comes_back_as_it_was_read() {
 #[test]
 fn a_key_that_cannot_be_read_hides_no_other_key_of_a_published_set() {
     let good = json!({"kty": "RSA", "kid": "r1", "n": "n", "e": "AQAB"});
-    let odd = [json!(null), json!("key"), json!({"kid": "no type"}), json!({"kty": 7}), json!({"kty": "RSA", "kid": 1})];
+    let odd =
+        [json!(null), json!("key"), json!({"kid": "no type"}), json!({"kty": 7}), json!({"kty": "RSA", "kid": 1})];
     let keys: Vec<Value> = odd.iter().cloned().chain([good.clone()]).collect();
     let set = JwkSet::read(&json!({"keys": keys, "more": true}).to_string()).unwrap();
     assert_eq!(serde_json::to_value(&set.keys).unwrap(), json!([good]));

@@ -41,6 +41,7 @@ fn row(refusal: &Refusal) -> Row {
             ContractError::Sla => never("SLA_NOT_OFFERED"),
             ContractError::Webhook => never("WEBHOOK_REFUSED"),
             ContractError::Exists => never("CONTRACT_EXISTS"),
+            ContractError::TooMany => after("TOO_MANY_CONTRACTS", 60),
         },
         Refusal::Input(error, _) => match error {
             InputError::NotJson => never("INVALID_JSON"),
@@ -144,6 +145,7 @@ pub fn all() -> Vec<Refusal> {
         K::Sla,
         K::Webhook,
         K::Exists,
+        K::TooMany,
     ];
     all.extend(contracts.map(|error| Refusal::Contract(error, detail())));
     let inputs = [

@@ -451,7 +451,7 @@ describe('proposals', () => {
     "a seeker's wallet that is no address": [(d) => void (d.parties.seeker.wallet = '0x12'), 'CONTRACT_MALFORMED', 'parties.seeker.wallet'],
     'an array': [(d) => [d], 'CONTRACT_MALFORMED', 'body'],
     'half of a document': [(d) => JSON.stringify(d).slice(0, -1), 'CONTRACT_MALFORMED', 'body'],
-    'too much': [(d) => void (d.more = 'x'.repeat(65_536)), 'BODY_TOO_LARGE', undefined],
+    'too much': [(d) => void (d.more = 'x'.repeat(32_768)), 'BODY_TOO_LARGE', undefined],
   };
   for (const [name, [edit, code, field]] of Object.entries(bad)) {
     test(`refused and not signed: ${name}`, async () => {
@@ -562,7 +562,7 @@ describe('registration', () => {
     result = (await verify(id, await signed())).body;
     assert.deepEqual([result.contract_id, result.valid, result.registered, result.error], [id, false, false, null]);
     for (const body of ['{', '[]', `${JSON.stringify(contract)}x`]) isRefusal(await verify(id, body), 'CONTRACT_MALFORMED', 'body');
-    isRefusal(await verify(id, ' '.repeat(65_537)), 'BODY_TOO_LARGE');
+    isRefusal(await verify(id, ' '.repeat(32_769)), 'BODY_TOO_LARGE');
     assert.deepEqual((await show(id)).body.contract, contract, 'verifying changes nothing');
   });
 
@@ -696,15 +696,15 @@ describe('documents that are no contracts', () => {
     assert.deepEqual([...new Set(seen)], [201, 400]);
   });
 
-  test('more than 64 KiB: BODY_TOO_LARGE, and 64 KiB are not', async () => {
+  test('more than 32 KiB: BODY_TOO_LARGE, and 32 KiB are not', async () => {
     const fill = async (bytes) => {
       const contract = await signed((c) => void (c.x = ''));
       const size = Buffer.byteLength(JSON.stringify(contract));
       return signed((c) => void Object.assign(c, { x: 'x'.repeat(bytes - size), contract_id: contract.contract_id }), { at: contract.signatures.timestamp });
     };
-    const whole = await fill(65_536);
-    assert.equal(Buffer.byteLength(JSON.stringify(whole)), 65_536);
-    await refused(await fill(65_537), 'BODY_TOO_LARGE');
+    const whole = await fill(32_768);
+    assert.equal(Buffer.byteLength(JSON.stringify(whole)), 32_768);
+    await refused(await fill(32_769), 'BODY_TOO_LARGE');
     assert.equal((await seeker.register(whole)).status, 201);
   });
 

@@ -19,7 +19,7 @@ before(async () => {
   issuer = http.createServer((req, res) => {
     if (req.url === '/keys') {
       fetches += 1;
-      if (down) return req.socket.destroy();
+      if (down) return res.writeHead(503).end();
       setTimeout(() => res.end(JSON.stringify({ keys: published })), 100);
     } else {
       probes += 1;
@@ -28,7 +28,7 @@ before(async () => {
   });
   await new Promise((resolve) => issuer.listen(0, '127.0.0.1', resolve));
   probed = `http://127.0.0.1:${issuer.address().port}`;
-  stack = await startStack({ config: { jwt: { issuers: [{ issuer: ISSUER, audience: AUDIENCE, jwksUrl: `${probed}/keys` }] } } });
+  stack = await startStack({ config: { jwt: { issuers: [{ issuer: 'coinslot', audience: AUDIENCE, secret: 'JWT_SECRET' }, { issuer: ISSUER, audience: AUDIENCE, jwksUrl: `${probed}/keys` }] } } });
 });
 after(async () => {
   issuer?.close();

@@ -53,13 +53,32 @@ pub(crate) fn secret_owner(contract_id: &str) -> String {
     format!("webhook-secret/{contract_id}")
 }
 
-/// Registers a contract. `false`: another one has its id.
-pub(crate) async fn insert(env: &Env, new: NewContract<'_>) -> Result<bool, Refusal> {
-    let insert = "INSERT INTO contracts (id, template_id, creator_id, document, agreed, state, task_id, webhook_secret,
-                                         deadline, created_at, updated_at)
-                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?10) ON CONFLICT (id) DO NOTHING RETURNING id";
+/// What became of a contract that was to be registered.
+pub(crate) enum Inserted {
+    Yes,
+    IdIsTaken,
+    /// Its seeker has as many open contracts as one may have.
+    TooMany,
+}
+
+/// The most contracts of one seeker that were not executed, and whose deadline is to come.
+pub(crate) const MAX_OPEN_OF_SEEKER: u32 = 100;
+/// The most contracts of one creator that were not executed. Wallets cost nothing, so seekers without end can sign: then
+/// the oldest contract makes room. Whoever has signed it can register it again.
+const MAX_SIGNED_OF_CREATOR: u32 = 2000;
+
+/// Registers a contract.
+pub(crate) async fn insert(env: &Env, new: NewContract<'_>) -> Result<Inserted, Refusal> {
+    let insert = format!(
+        "INSERT INTO contracts (id, template_id, creator_id, document, agreed, state, task_id, webhook_secret,
+                                deadline, created_at, updated_at)
+         SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?10
+         WHERE (SELECT count(*) FROM contracts WHERE agreed ->> 'seeker' = ?11 AND state = 'SIGNED' AND deadline > ?10)
+               < {MAX_OPEN_OF_SEEKER}
+         ON CONFLICT (id) DO NOTHING RETURNING id"
+    );
     let db = env.d1("DB").map_err(fault("D1 binding"))?;
-    delete_stale(env).await?;
+    make_room(env, new.creator_id).await?;
     let agreed = serde_json::to_string(new.agreed).map_err(fault("contract"))?;
     let values = [
         new.id.into(),
@@ -72,20 +91,35 @@ pub(crate) async fn insert(env: &Env, new: NewContract<'_>) -> Result<bool, Refu
         new.webhook_secret.map_or(JsValue::NULL, JsValue::from),
         millis(new.agreed.deadline),
         millis(clock::now()),
+        new.agreed.seeker.to_string().into(),
     ];
     let query = db.prepare(insert).bind(&values).map_err(fault("contract"))?;
-    let inserted = query.first::<String>(Some("id")).await.map_err(fault("contract"))?;
-    Ok(inserted.is_some())
+    if query.first::<String>(Some("id")).await.map_err(fault("contract"))?.is_some() {
+        return Ok(Inserted::Yes);
+    }
+    let query =
+        db.prepare("SELECT id FROM contracts WHERE id = ?1").bind(&[new.id.into()]).map_err(fault("contract"))?;
+    let taken = query.first::<String>(Some("id")).await.map_err(fault("contract"))?;
+    Ok(taken.map_or(Inserted::TooMany, |_| Inserted::IdIsTaken))
 }
 
-/// Deletes a few contracts that nobody has executed in time. Signing costs a seeker nothing, so the table must not grow
-/// with every contract that is signed.
-async fn delete_stale(env: &Env) -> Result<(), Refusal> {
+/// Deletes a few contracts that nobody has executed in time, and what a creator has too many of: first those whose
+/// deadline has passed, then the oldest. Signing costs a seeker nothing, so the table must not grow with every contract
+/// that is signed.
+async fn make_room(env: &Env, creator_id: &str) -> Result<(), Refusal> {
     let db = env.d1("DB").map_err(fault("D1 binding"))?;
-    let delete = "DELETE FROM contracts WHERE id IN
-                    (SELECT id FROM contracts WHERE state = 'SIGNED' AND deadline < ?1 ORDER BY deadline LIMIT 20)";
-    let query = db.prepare(delete).bind(&[millis(clock::now().saturating_sub(7 * RETENTION))]);
-    query.map_err(fault("contract"))?.run().await.map_err(fault("contract")).map(drop)
+    let now = clock::now();
+    let stale = "DELETE FROM contracts WHERE id IN
+                   (SELECT id FROM contracts WHERE state = 'SIGNED' AND deadline < ?1 ORDER BY deadline LIMIT 20)";
+    let stale = db.prepare(stale).bind(&[millis(now.saturating_sub(7 * RETENTION))]).map_err(fault("contract"))?;
+    let too_many = format!(
+        "DELETE FROM contracts WHERE id IN
+           (SELECT id FROM contracts WHERE creator_id = ?1 AND state = 'SIGNED'
+            ORDER BY deadline > ?2 DESC, created_at DESC LIMIT -1 OFFSET {})",
+        MAX_SIGNED_OF_CREATOR.saturating_sub(1)
+    );
+    let too_many = db.prepare(too_many).bind(&[creator_id.into(), millis(now)]).map_err(fault("contract"))?;
+    db.batch(vec![stale, too_many]).await.map_err(fault("contract")).map(drop)
 }
 
 /// The contract with this id.

@@ -5,7 +5,7 @@ use crate::edge::clock;
 use crate::edge::http;
 use crate::rules::config::{Config, Hire};
 use crate::rules::hire::webhook::{signature, Outcome, Webhook, SECRET_PREFIX};
-use crate::rules::hire::webhook_target::{address, check, is_public, Target};
+use crate::rules::hire::webhook_target::{address, check, check_text, is_public, Target};
 use crate::wire::base64;
 use serde::Deserialize;
 use std::time::Duration;
@@ -25,10 +25,11 @@ pub(crate) fn is_allowed(config: &Config, url: &str) -> Result<(), &'static str>
 }
 
 fn parse(hire: &Hire, url: &str) -> Result<Url, &'static str> {
+    check_text(url)?;
     let parsed = Url::new(url).map_err(|_| "a URL")?;
-    let (scheme, host) = (parsed.protocol(), parsed.hostname());
+    let (scheme, host, port) = (parsed.protocol(), parsed.hostname(), parsed.port().parse().ok());
     let has_credentials = !parsed.username().is_empty() || !parsed.password().is_empty();
-    check(Target { scheme: &scheme, host: &host, has_credentials }, hire.allow_loopback)?;
+    check(Target { scheme: &scheme, host: &host, port, has_credentials }, hire.allow_loopback)?;
     Ok(parsed)
 }
 

@@ -4,10 +4,12 @@ use super::reply;
 use crate::edge::d1::capabilities;
 use crate::edge::d1::capabilities::CapabilityQuery;
 use crate::edge::d1::contracts;
-use crate::edge::d1::contracts::{NewContract, Registered};
+use crate::edge::d1::contracts::{Inserted, NewContract, Registered, MAX_OPEN_OF_SEEKER};
 use crate::edge::http::webhooks;
 use crate::edge::kv::{config, signing_keys};
 use crate::edge::objects::wallets;
+use crate::edge::rate_limit;
+use crate::edge::rate_limit::Kind;
 use crate::edge::vault::Vault;
 use crate::edge::{clock, fault, files};
 use crate::routes::problem::Success;
@@ -30,7 +32,7 @@ use serde_json::Value;
 use worker::Env;
 
 /// Largest contract, in bytes.
-const BODY_LIMIT: usize = 64 * 1024;
+const BODY_LIMIT: usize = 32 * 1024;
 
 #[derive(Serialize)]
 struct Proposal {
@@ -49,6 +51,7 @@ pub(crate) async fn propose(mut context: RequestContext<'_>) -> Reply {
 }
 
 async fn proposal(context: &mut RequestContext<'_>) -> Result<Proposal, Refusal> {
+    check_rate(context).await?;
     let config = config::load(context.env).await?;
     let mut draft = read_body(context).await?;
     for member in ["parties", "task"] {
@@ -125,6 +128,7 @@ pub(crate) async fn register(mut context: RequestContext<'_>) -> Reply {
 
 /// Stores the contract of the body. `id` becomes the one that it claims, for the answer.
 async fn store(context: &mut RequestContext<'_>, id: &mut String) -> Result<ContractView, Refusal> {
+    check_rate(context).await?;
     let config = config::load(context.env).await?;
     let document = read_body(context).await?;
     // Bounded, for a refusal repeats it: it has not been checked yet.
@@ -153,9 +157,16 @@ async fn store(context: &mut RequestContext<'_>, id: &mut String) -> Result<Cont
         task_id: &task_id(&seekers_object, &wallets::random_hex()?),
         webhook_secret: Some(sealed),
     };
-    if !contracts::insert(context.env, new).await? {
-        let before = contracts::find(context.env, id).await?.ok_or(Refusal::Internal)?;
-        return registered_before(&before, &document);
+    match contracts::insert(context.env, new).await? {
+        Inserted::Yes => {}
+        Inserted::IdIsTaken => {
+            let before = contracts::find(context.env, id).await?.ok_or(Refusal::Internal)?;
+            return registered_before(&before, &document);
+        }
+        Inserted::TooMany => {
+            let expected = format!("at most {MAX_OPEN_OF_SEEKER} that are not executed");
+            return Err(Refusal::contract(ContractError::TooMany, "parties.seeker.wallet", &expected, "more"));
+        }
     }
     let view = ContractView::new(&document, ContractState::Signed.as_str());
     Ok(ContractView { webhook_secret: Some(secret), ..view })
@@ -281,6 +292,13 @@ fn state_of(registered: &Registered) -> &str {
         true => ContractState::Rejected.as_str(),
         false => &registered.state,
     }
+}
+
+/// Refuses an address that sends too many contracts. They cost a seeker nothing, and us a row.
+async fn check_rate(context: &RequestContext<'_>) -> Result<(), Refusal> {
+    let address = context.address()?;
+    let is_allowed = rate_limit::allows(context.env, Kind::Contract, address.as_deref()).await;
+    is_allowed.then_some(()).ok_or(Refusal::RateLimited)
 }
 
 async fn read_body(context: &mut RequestContext<'_>) -> Result<Value, Refusal> {

@@ -11,8 +11,27 @@ pub struct Target<'a> {
     pub scheme: &'a str,
     /// An IPv6 address is in brackets.
     pub host: &'a str,
+    /// `None`: the scheme's own.
+    pub port: Option<u16>,
     /// The URL names a user or a password.
     pub has_credentials: bool,
+}
+
+/// The longest URL that is taken, in bytes.
+const MAX_URL: usize = 2048;
+/// The ports besides 443 on which https is common. On others, services answer that speak no HTTP, and that a request
+/// of ours might change.
+const HTTPS_PORTS: [u16; 8] = [2053, 2083, 2087, 2096, 4443, 8443, 9443, 10_443];
+
+/// Whether all parsers read the same in a URL. The runtime's parser drops blanks and line breaks, and reads a backslash
+/// as a slash; others read another host in such a text.
+pub fn check_text(url: &str) -> Result<(), &'static str> {
+    let is_plain = |c: char| c != '\\' && !c.is_control() && !c.is_whitespace();
+    let has_host = url.split_once("://").is_some_and(|(_, rest)| !rest.starts_with('/'));
+    match has_host && url.len() <= MAX_URL && url.chars().all(is_plain) {
+        true => Ok(()),
+        false => Err("a URL of at most 2048 characters, without blanks, line breaks and backslashes"),
+    }
 }
 
 /// Whether a webhook may be sent there; the error says what would be. `allow_loopback` is for development: this
@@ -26,6 +45,9 @@ pub fn check(target: Target<'_>, allow_loopback: bool) -> Result<(), &'static st
     }
     if target.scheme != "https:" {
         return Err("an https URL");
+    }
+    if target.port.is_some_and(|port| port != 443 && !HTTPS_PORTS.contains(&port)) {
+        return Err("port 443, or another one on which https is common");
     }
     match address(target.host) {
         Some(address) if is_public(address) => Ok(()),

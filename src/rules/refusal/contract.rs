@@ -33,6 +33,8 @@ pub enum ContractError {
     Webhook,
     /// Another contract has its id.
     Exists,
+    /// Its seeker has too many contracts that were not executed.
+    TooMany,
 }
 
 impl ContractError {
@@ -53,6 +55,7 @@ impl ContractError {
             Self::Sla => "SLA_NOT_OFFERED",
             Self::Webhook => "WEBHOOK_REFUSED",
             Self::Exists => "CONTRACT_EXISTS",
+            Self::TooMany => "TOO_MANY_CONTRACTS",
         }
     }
 
@@ -66,6 +69,7 @@ impl ContractError {
             Self::UnknownWorker => format!("No such worker agent: {field} is not ours."),
             Self::UnknownCapability => format!("The worker agent has no such capability. Expected {expected}."),
             Self::Exists => "Another contract is registered under this id.".to_owned(),
+            Self::TooMany => format!("The seeker has too many open contracts. Expected {expected}."),
             Self::Malformed | Self::Trigger | Self::Price | Self::Deadline => {
                 format!("`{field}`: expected {expected}, received {received}.")
             }

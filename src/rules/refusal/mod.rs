@@ -344,7 +344,7 @@ impl Refusal {
         match self {
             Self::Claude(error) => error.retry(),
             Self::RateLimited => Retry::After(10),
-            Self::Paused => Retry::After(60),
+            Self::Paused | Self::Contract(ContractError::TooMany, _) => Retry::After(60),
             Self::FacilitatorUnavailable | Self::SettlementUnknown => Retry::After(5),
             Self::PaymentNotYetValid | Self::Interrupted => Retry::After(1),
             Self::KeyMissing | Self::KeyDisabled | Self::SigningKeyMissing => Retry::After(600),

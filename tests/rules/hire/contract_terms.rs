@@ -187,6 +187,18 @@ fn a_contract_cannot_be_of_the_future() {
 }
 
 #[test]
+fn a_contract_is_not_older_than_a_week() {
+    for (age, name) in
+        [(7 * DAYS + MINUTES, "over a week"), (365 * DAYS, "a year"), (i64::try_from(NOW).unwrap(), "1970")]
+    {
+        assert_refused(with("created_at", date(-age)), "CONTRACT_MALFORMED", "created_at", name);
+    }
+    for age in [0, DAYS, 7 * DAYS - MINUTES] {
+        assert!(with("created_at", date(-age)).is_ok(), "{age}");
+    }
+}
+
+#[test]
 fn a_contract_is_signed_between_its_making_and_now() {
     for signed_at in [NOW + 10 * MINUTE, NOW - DAY, NOW - 6 * MINUTE] {
         let document = sign_as(unsigned(), &worker(), &super::seeker(), signed_at);

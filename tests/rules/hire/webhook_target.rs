@@ -1,11 +1,11 @@
 //! Where a webhook may be sent.
 
-use coinslot::testing::rules::hire::webhook_target::{check, Target};
+use coinslot::testing::rules::hire::webhook_target::{check, check_text, Target};
 
 fn check_url(url: &str, development: bool) -> Result<(), &'static str> {
     let (scheme, rest) = url.split_once("//").unwrap();
     let (credentials, host) = rest.rsplit_once('@').map_or((false, rest), |(_, host)| (true, host));
-    check(Target { scheme, host, has_credentials: credentials }, development)
+    check(Target { scheme, host, port: None, has_credentials: credentials }, development)
 }
 
 #[test]
@@ -39,7 +39,10 @@ fn the_public_internet_is_allowed_over_https() {
         assert!(check_url(&format!("https://user@{host}"), false).is_err(), "credentials {host}");
     }
     for scheme in ["ftp:", "file:", "ws:", "data:", "javascript:"] {
-        assert!(check(Target { scheme, host: "example.com", has_credentials: false }, false).is_err(), "{scheme}");
+        assert!(
+            check(Target { scheme, host: "example.com", port: None, has_credentials: false }, false).is_err(),
+            "{scheme}"
+        );
     }
 }
 
@@ -127,5 +130,56 @@ fn in_development_this_machine_is_allowed_and_no_other() {
     for host in ["10.0.0.1", "192.168.0.1", "169.254.169.254", "router.local", "[fe80::1]", "a.localhost"] {
         assert!(check_url(&format!("http://{host}"), true).is_err(), "{host}");
         assert!(check_url(&format!("https://{host}"), true).is_err(), "{host}");
+    }
+}
+
+#[test]
+fn a_port_of_another_service_is_refused() {
+    let to = |host, port, development| {
+        check(Target { scheme: "https:", host, port: Some(port), has_credentials: false }, development)
+    };
+    for port in [443, 8443, 2053, 9443] {
+        assert_eq!(to("example.com", port, false), Ok(()), "{port}");
+    }
+    for port in
+        [0, 1, 21, 22, 23, 25, 53, 80, 110, 143, 445, 465, 587, 993, 2375, 3306, 3389, 5432, 6379, 9200, 11211, 27017]
+    {
+        assert!(to("example.com", port, false).is_err() && to("1.1.1.1", port, true).is_err(), "{port}");
+        assert_eq!(to("127.0.0.1", port, true), Ok(()), "on this machine, in development: {port}");
+    }
+}
+
+#[test]
+fn a_url_that_parsers_read_differently_is_refused() {
+    for good in [
+        "https://example.com",
+        "https://example.com:8443/a?b=c&d=%20#e",
+        "http://[::1]:9/",
+        "https://b\u{fc}cher.example/{id}",
+        "https://x.y/~a;b,c!$'()*+@:=",
+    ] {
+        assert_eq!(check_text(good), Ok(()), "{good}");
+    }
+    let long = format!("https://example.com/{}", "x".repeat(2048));
+    for bad in [
+        "https://example.com\\@10.0.0.1/",
+        "https:\\\\example.com",
+        "https:/\\example.com",
+        " https://example.com",
+        "https://example.com ",
+        "https://example.com/a b",
+        "https://example.com/\r\nHost: x",
+        "https://exam\nple.com",
+        "\thttps://example.com",
+        "https://example.com/\u{a0}",
+        "https://example.com/\u{0}",
+        "https://example.com/\u{2028}",
+        "https:example.com",
+        "https:///example.com",
+        "example.com",
+        "",
+        &long,
+    ] {
+        assert!(check_text(bad).is_err(), "{bad:?}");
     }
 }

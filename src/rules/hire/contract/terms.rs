@@ -15,6 +15,8 @@ use serde_json::Value;
 
 /// How far a seeker's clock may be ahead of ours.
 const CLOCK_SKEW: Millis = 5 * 60 * 1000;
+/// How old a contract may be when it is signed or registered.
+const MAX_AGE: Millis = 7 * 24 * 60 * 60 * 1000;
 /// The latest deadline that we accept, from now.
 const MAX_TERM: Millis = 90 * 24 * 60 * 60 * 1000;
 /// The longest price, in characters. HIRE's headers repeat it as it is written.
@@ -119,6 +121,15 @@ fn check_times(contract: &Contract, agreed: &AgreedTerms, capability: &Capabilit
     let created = timestamp::parse(&contract.created_at).unwrap_or_default();
     if created > now.saturating_add(CLOCK_SKEW) {
         return Err(Refusal::contract(ContractError::Malformed, "created_at", "a time that has been", "one to come"));
+    }
+    if created < now.saturating_sub(MAX_AGE) {
+        let received = &contract.created_at;
+        return Err(Refusal::contract(
+            ContractError::Malformed,
+            "created_at",
+            "a time of the last seven days",
+            received,
+        ));
     }
     let signed = timestamp::parse(&contract.signatures.timestamp).unwrap_or_default();
     if signed > now.saturating_add(CLOCK_SKEW) || signed.saturating_add(CLOCK_SKEW) < created {
