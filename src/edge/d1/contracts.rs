@@ -67,7 +67,7 @@ pub(crate) const MAX_OPEN_OF_SEEKER: u32 = 100;
 /// the oldest contract makes room. Whoever has signed it can register it again.
 const MAX_SIGNED_OF_CREATOR: u32 = 2000;
 
-/// Registers a contract.
+/// Registers a contract, unless its id is taken or its seeker has too many.
 pub(crate) async fn insert(env: &Env, new: NewContract<'_>) -> Result<Inserted, Refusal> {
     let insert = format!(
         "INSERT INTO contracts (id, template_id, creator_id, document, agreed, state, task_id, webhook_secret,
