@@ -52,6 +52,12 @@ pub mod testing {
 
 use worker::{event, Context, Env, Request, Response, Result};
 
+/// Runs once, when the isolate has loaded the module.
+#[event(start)]
+fn start() {
+    edge::microtasks::queue_by_promises();
+}
+
 /// The front door: every HTTP request.
 #[event(fetch)]
 async fn fetch(request: Request, env: Env, _context: Context) -> Result<Response> {

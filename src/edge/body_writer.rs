@@ -1,10 +1,10 @@
 //! The writing end of a body. The runtime's own TransformStream carries the bytes to whoever reads the body, holds the
 //! writer back while they are slow, and reports when they disconnect.
 
+use super::awaiter::Awaiter;
 use js_sys::Uint8Array;
 use wasm_bindgen::prelude::wasm_bindgen;
 use wasm_bindgen::JsCast;
-use wasm_bindgen_futures::JsFuture;
 use web_sys::{ReadableStream, TransformStream, WritableStreamDefaultWriter};
 
 #[wasm_bindgen]
@@ -21,25 +21,28 @@ extern "C" {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Disconnected;
 
-pub(crate) struct BodyWriter(WritableStreamDefaultWriter);
+pub(crate) struct BodyWriter {
+    writer: WritableStreamDefaultWriter,
+    awaiter: Awaiter,
+}
 
 /// A body, and its writing end.
 pub(crate) fn pipe() -> Result<(ReadableStream, BodyWriter), Disconnected> {
     let stream = IdentityTransformStream::new();
     let writer = stream.writable().get_writer().map_err(|_| Disconnected)?;
-    Ok((stream.readable(), BodyWriter(writer)))
+    Ok((stream.readable(), BodyWriter { writer, awaiter: Awaiter::new() }))
 }
 
 impl BodyWriter {
     /// Resolves when the reader has taken the bytes.
     pub(crate) async fn write(&self, bytes: &[u8]) -> Result<(), Disconnected> {
         let chunk = Uint8Array::from(bytes);
-        let written = self.0.write_with_chunk(chunk.unchecked_ref());
-        JsFuture::from(written).await.map(drop).map_err(|_| Disconnected)
+        let written = self.writer.write_with_chunk(chunk.unchecked_ref());
+        self.awaiter.wait_for(written.unchecked_ref()).await.map(drop).map_err(|_| Disconnected)
     }
 
     pub(crate) async fn close(self) {
         // It fails where the reader has disconnected, and then nobody needs the end.
-        let _ = JsFuture::from(self.0.close()).await;
+        let _ = self.awaiter.wait_for(self.writer.close().unchecked_ref()).await;
     }
 }

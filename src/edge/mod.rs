@@ -4,6 +4,7 @@
 //! An error of ours is a fault. It is logged here, where it occurs, and becomes [`Refusal::Internal`], which tells the
 //! caller nothing about it.
 
+mod awaiter;
 pub(crate) mod body_reader;
 pub(crate) mod body_writer;
 pub(crate) mod cache;
@@ -14,6 +15,7 @@ pub(crate) mod http;
 pub(crate) mod jwt;
 pub(crate) mod kv;
 pub(crate) mod lookup;
+pub(crate) mod microtasks;
 pub(crate) mod notify;
 pub(crate) mod objects;
 pub(crate) mod rate_limit;

@@ -60,7 +60,7 @@ impl Wallet {
     pub(crate) fn load(env: Env, store: WalletStore) -> Result<Self> {
         let wallet = Self {
             env,
-            next_number: Cell::new(store.next_number()?),
+            next_number: Cell::new(store.next_number()),
             store: Rc::new(store),
             sessions: RefCell::default(),
             updates: Rc::default(),

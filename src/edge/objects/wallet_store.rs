@@ -24,6 +24,11 @@ const SCHEMA: &str = "\
     CREATE TABLE IF NOT EXISTS keys (key TEXT PRIMARY KEY, run INTEGER NOT NULL) WITHOUT ROWID;
     CREATE INDEX IF NOT EXISTS keys_by_run ON keys (run);
     CREATE TABLE IF NOT EXISTS counted (at INTEGER NOT NULL, name TEXT NOT NULL, shown INTEGER NOT NULL);";
+const OVERVIEW: &str = "\
+    SELECT (SELECT coalesce(max(number), 0) FROM runs) AS last_number,
+      (SELECT count(*) FROM runs WHERE expires IS NULL) AS open_runs,
+      (SELECT count(*) FROM keys WHERE key >= 'payment|' AND key < 'payment}') AS contract_payments,
+      (SELECT count(*) FROM counted) AS counted";
 const COLUMNS: &str = "number, name, state, record, webhook";
 /// Runs that have expired are deleted together: the alarm comes this much later.
 const EXPIRY_SLACK: Millis = 10 * 60 * 1000;
@@ -80,6 +85,17 @@ struct ValueRow<T> {
     value: T,
 }
 
+/// What was stored when the object was loaded. One query for all of it, because an object is loaded more often than its
+/// wallet has open runs.
+#[derive(Default, Deserialize)]
+struct Overview {
+    /// The highest number of a run.
+    last_number: u64,
+    open_runs: u64,
+    contract_payments: u64,
+    counted: u64,
+}
+
 /// What counts against the wallet's limits.
 #[derive(Clone, Deserialize)]
 struct Counted {
@@ -96,6 +112,7 @@ pub(crate) struct WalletStore {
     has_tables: Cell<bool>,
     /// Some payments are used by contracts. Few wallets have any.
     has_contract_payments: Cell<bool>,
+    at_open: Overview,
     /// The rows of `counted`, oldest first.
     counted: RefCell<Vec<Counted>>,
     /// When the alarm is set to.
@@ -110,17 +127,20 @@ impl WalletStore {
         let sql = storage.sql();
         let select = "SELECT count(*) AS value FROM sqlite_master WHERE name = 'counted'";
         let has_tables = sql.exec(select, None)?.one::<ValueRow<u32>>()?.value > 0;
-        let counted = match has_tables {
-            true => sql.exec("SELECT at, name, shown FROM counted ORDER BY at", None)?.to_array()?,
-            false => Vec::new(),
+        let overview = match has_tables {
+            true => sql.exec(OVERVIEW, None)?.one::<Overview>()?,
+            false => Overview::default(),
         };
-        let contract_payments = "SELECT count(*) AS value FROM keys WHERE key >= 'payment|' AND key < 'payment}'";
-        let has_contract_payments = has_tables && sql.exec(contract_payments, None)?.one::<ValueRow<u32>>()?.value > 0;
+        let counted = match overview.counted {
+            0 => Vec::new(),
+            _ => sql.exec("SELECT at, name, shown FROM counted ORDER BY at", None)?.to_array()?,
+        };
         Ok(Self {
             sql,
             storage,
             has_tables: Cell::new(has_tables),
-            has_contract_payments: Cell::new(has_contract_payments),
+            has_contract_payments: Cell::new(overview.contract_payments > 0),
+            at_open: overview,
             counted: RefCell::new(counted),
             alarm_at: Rc::default(),
         })
@@ -143,8 +163,11 @@ impl WalletStore {
 
     // Runs.
 
-    /// The runs to which something may still happen.
+    /// The runs to which something could still happen when the object was loaded.
     pub(crate) fn open_runs(&self) -> Result<Vec<StoredRun>> {
+        if self.at_open.open_runs == 0 {
+            return Ok(Vec::new());
+        }
         let rows = self.run_rows("expires IS NULL", Vec::new())?;
         // One that cannot be read must not stop the wallet's other runs.
         Ok(rows.into_iter().filter_map(|row| self.stored_run(row).map_err(fault("stored run")).ok()).collect())
@@ -186,10 +209,9 @@ impl WalletStore {
         }
     }
 
-    /// The number that the next run gets, as far as storage knows.
-    pub(crate) fn next_number(&self) -> Result<u64> {
-        let rows = self.select::<ValueRow<u64>>("SELECT coalesce(max(number), 0) AS value FROM runs", Vec::new())?;
-        Ok(rows.first().map_or(0, |row| row.value).saturating_add(1))
+    /// The number that the next run gets, as far as storage knew when the object was loaded.
+    pub(crate) fn next_number(&self) -> u64 {
+        self.at_open.last_number.saturating_add(1)
     }
 
     fn run_rows(&self, condition: &str, values: Vec<SqlStorageValue>) -> Result<Vec<RunRow>> {

@@ -20,6 +20,8 @@ use worker::{Headers, Response, ResponseBody, Result};
 
 /// For how long text is gathered before it is written to a caller, in milliseconds.
 const GATHER: Millis = 8;
+/// The longest, where the runtime has more to do than it can.
+const GATHER_MAX: Millis = 200;
 
 /// Waits until there is text to show, then sends it as events, from where the caller has read to.
 pub(super) async fn stream(session: &Rc<Session>, caller: CallerGuard, last_event_id: Option<u64>) -> Outcome {
@@ -42,9 +44,10 @@ pub(super) async fn stream(session: &Rc<Session>, caller: CallerGuard, last_even
 /// Writes the run's events to one caller as they come, up to the last one.
 ///
 /// Text that comes within a few milliseconds of the last is written together with what follows: waking up for a piece of
-/// text costs more than the piece. The first text and the end are written at once.
+/// text costs more than the piece. The first text and the end are written at once. Where the runtime is behind with its
+/// work, more is gathered, so that all streams of the isolate go on.
 async fn write_events(session: Rc<Session>, _caller: CallerGuard, writer: BodyWriter, mut position: ReadPosition) {
-    let mut written_at = 0;
+    let (mut written_at, mut wait) = (0, GATHER);
     loop {
         let version = session.updates.version();
         let chunk = next_chunk(session.snapshot(&session.data.borrow()), &mut position);
@@ -59,21 +62,25 @@ async fn write_events(session: Rc<Session>, _caller: CallerGuard, writer: BodyWr
             continue;
         }
         session.updates.changed_since(version).await;
-        let left = GATHER.saturating_sub(clock::now().saturating_sub(written_at));
+        let left = wait.saturating_sub(clock::now().saturating_sub(written_at));
         if left > 0 {
-            gather(&session, left).await;
+            let late = gather(&session, left).await;
+            wait = GATHER.saturating_add(late.saturating_mul(4)).min(GATHER_MAX);
         }
     }
 }
 
-/// Waits for some milliseconds, or until the run changes its state.
-async fn gather(session: &Session, left: Millis) {
+/// Waits for some milliseconds, or until the run changes its state. Returns how much later than asked for it ended.
+async fn gather(session: &Session, left: Millis) -> Millis {
     let version = session.transitions.version();
     let has_ended = session.data.borrow().run.ending().is_some();
-    if !has_ended {
-        let time = worker::Delay::from(Duration::from_millis(left));
-        futures::future::select(std::pin::pin!(session.transitions.changed_since(version)), time).await;
+    if has_ended {
+        return 0;
     }
+    let begun = clock::now();
+    let time = worker::Delay::from(Duration::from_millis(left));
+    futures::future::select(std::pin::pin!(session.transitions.changed_since(version)), time).await;
+    clock::now().saturating_sub(begun).saturating_sub(left)
 }
 
 /// Waits for the whole answer and sends it as one JSON document.
