@@ -27,7 +27,7 @@ const CLOCKS_DIFFER: u64 = 15 * 60;
 const LATER_BLOCKS: u64 = 5;
 
 /// The longest wait before the chain is asked again to confirm a settlement.
-const CONFIRM_WAIT_MAX: Millis = 5 * 60 * 1000;
+const CONFIRM_WAIT_MAX: Millis = 60 * 1000;
 
 /// What a node of the chain shows of a payment.
 #[derive(Clone, Debug, PartialEq, Eq)]
