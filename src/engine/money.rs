@@ -140,10 +140,14 @@ impl Session {
 
     /// What the chain shows of the payment.
     async fn on_chain(&self, config: &Config, payment: &Payment) -> ChainView {
-        match network_of(config, payment) {
+        let view = match network_of(config, payment) {
             Some(network) => chain::find_evidence(network, payment, self.record.started_at).await,
             None => ChainView::NoNode,
+        };
+        if let paid @ Confirmation::Paid(_) = Confirmation::of(&view) {
+            self.data.borrow_mut().stats.confirmation = paid;
         }
+        view
     }
 
     /// Asks the chain whether a run that a facilitator says is paid is paid, unless that is known. The caller does not

@@ -341,14 +341,18 @@ describe('a node that is not to be relied on', () => {
     await new Promise((resolve) => proxy.listen(0, '127.0.0.1', resolve));
     await stack.restart({ NETWORKS: networks(`http://127.0.0.1:${proxy.address().port}`) });
   });
-  after(() => { proxy?.close(); proxy?.closeAllConnections(); });
+  after(async () => {
+    await stack.restart(); // with the chain's own node
+    proxy?.close();
+    proxy?.closeAllConnections();
+  });
   beforeEach(() => { node = { calls: 0, lags: false, status: 0 }; });
 
   test('one that is down: it is asked until it answers, whatever the facilitator says', async () => {
     node.status = 503;
     const them = await customer({ plan: async (call, next) => { await next(); return drop; } });
     const run = await unknown(await them.present());
-    await until(() => node.calls >= 2, SOON);
+    await until(() => node.calls >= 1, SOON);
     assert.equal((await them.rows('delivered')).length, 0, "a facilitator's “spent” is no evidence");
     node.status = 0;
     await until(async () => (await them.rows('delivered')).length, { timeout: 30_000, every: 100 });
@@ -361,10 +365,10 @@ describe('a node that is not to be relied on', () => {
         node.status = status;
         const them = await customer({ plan: async () => { await spoil(them); return drop; } });
         const run = await unknown(await them.present());
-        await until(() => node.calls >= 2, SOON);
+        await until(() => node.calls >= 1, SOON);
         await nothing(them, run);
         node.status = 0;
-        await until(async () => (await them.rows('refused')).length, { timeout: 30_000, every: 100 });
+        await until(async () => (await them.rows('refused')).length, { timeout: 70_000, every: 100 });
         await nothing(them, run);
       });
     }
