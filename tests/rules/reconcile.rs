@@ -406,7 +406,9 @@ fn after_a_no_unspent_counts_only_from_a_later_block() {
     assert_eq!(check.outcome(&unspent(50, 2_000)), None, "the chain's clock may be ahead of ours");
     assert_eq!(check.outcome(&unspent(51, 2_002)), Some(Ok(())));
     let mut check = at(1_000);
-    assert_eq!([50, 54, 55].map(|n| check.outcome(&unspent(n, 10))), [None, None, Some(Ok(()))], "or behind");
+    assert_eq!([50, 51, 52].map(|n| check.outcome(&unspent(n, 10))), [None, None, Some(Ok(()))], "or far behind");
+    let mut check = at(1_000);
+    assert_eq!([50, 51, 59].map(|n| check.outcome(&unspent(n, 950))), [None, None, None], "the node is behind");
     let mut check = at(1_000);
     assert_eq!(check.outcome(&unspent(50, 998)), None);
     assert_eq!(

@@ -23,8 +23,10 @@ const MAX_BLOCKS: u64 = 9_000;
 /// their payment will never settle pays twice.
 const CLOCKS_DIFFER: u64 = 15 * 60;
 
-/// How many blocks after the first look are enough where the chain's clock says that they are older than that.
-const LATER_BLOCKS: u64 = 5;
+/// How many blocks after the first look are enough where the chain's clock is too far behind ours to compare them.
+const LATER_BLOCKS: u64 = 2;
+/// From how many seconds on it is. By less, a node may be behind the facilitator.
+const CLOCK_BEHIND: u64 = 60;
 
 /// The longest wait before the chain is asked again to confirm a settlement.
 const CONFIRM_WAIT_MAX: Millis = 60 * 1000;
@@ -76,7 +78,8 @@ impl NoCheck {
                 let Block { number: Quantity(number), timestamp: Quantity(at) } = *block;
                 let first = *self.first.get_or_insert(number);
                 let is_later = number > first && at > self.said_at / 1000;
-                (is_later || number >= first.saturating_add(LATER_BLOCKS)).then_some(Ok(()))
+                let is_behind = at.saturating_add(CLOCK_BEHIND) < self.said_at / 1000;
+                (is_later || (is_behind && number >= first.saturating_add(LATER_BLOCKS))).then_some(Ok(()))
             }
             ChainView::NoAnswer | ChainView::Shown(Evidence::Nothing | Evidence::Spent(_), _) => None,
         }
