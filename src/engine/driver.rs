@@ -3,7 +3,7 @@
 use super::hire;
 use super::session::{LedgerWrite, Session};
 use crate::rules::refusal::{ModelError, Refusal};
-use crate::rules::run::{Effect, Event, Evidence, GRACE};
+use crate::rules::run::{Effect, Event, Evidence, GRACE, GRACE_OF_TEXT};
 use futures::future::{select, AbortHandle, Abortable, LocalBoxFuture};
 use futures::stream::{FuturesUnordered, StreamExt};
 use futures::FutureExt;
@@ -73,8 +73,16 @@ impl Session {
         }
     }
 
+    /// Waits for the first text. Once its block has begun, that is a matter of moments, unless the block is empty.
     async fn wait_grace(&self) {
-        worker::Delay::from(Duration::from_millis(GRACE)).await;
+        let begun = async {
+            while !self.text_begun.get() {
+                self.updates.changed_since(self.updates.version()).await;
+            }
+            worker::Delay::from(Duration::from_millis(GRACE_OF_TEXT)).await;
+        };
+        let grace = worker::Delay::from(Duration::from_millis(GRACE));
+        select(std::pin::pin!(grace), std::pin::pin!(begun)).await;
         self.handle_event(Event::GraceElapsed);
     }
 

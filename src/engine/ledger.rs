@@ -4,7 +4,8 @@ use super::hire;
 use super::session::{LedgerWrite, Session};
 use crate::edge::clock;
 use crate::edge::objects::ledgers;
-use crate::rules::run::{Event, RECORD_AGAIN};
+use crate::rules::payment::reconcile::{confirmation_wait, Confirmation};
+use crate::rules::run::{Event, Millis, RECORD_AGAIN};
 
 /// Ends a write, also when it panics: otherwise no row of the run would ever be written again.
 struct Writing<'a>(&'a Session);
@@ -28,15 +29,35 @@ impl Session {
         }
     }
 
+    /// Asks the chain about a settlement that a facilitator has told. A wait: the chain does not show it yet, and the row
+    /// has to be written again after it.
+    async fn await_confirmation(&self) -> Option<Millis> {
+        let is_paid = {
+            let data = self.data.borrow();
+            !data.run.is_busy() && data.run.receipt().is_some()
+        };
+        if !is_paid || self.confirm().await != Confirmation::Awaited {
+            return None;
+        }
+        let looks = self.confirmation_looks.get();
+        self.confirmation_looks.set(looks.saturating_add(1));
+        confirmation_wait(looks, self.data.borrow().run.rested_at(), clock::now())
+    }
+
     async fn write_ledger_row(&self) {
+        let awaited = self.await_confirmation().await;
         let (row, state) = {
             let data = self.data.borrow();
             // A run that was presented again meanwhile asks for its row when it has come to rest again.
-            let row = (!data.run.is_busy()).then(|| self.record.row(&data.run, &data.stats, clock::now()));
+            let row = (!data.run.is_busy()).then(|| self.record.ledger_row(&data.run, &data.stats, clock::now()));
             (row, data.run.state().clone())
         };
         let Some(row) = row else { return };
-        self.ledger_retry_at.set(Some(clock::now().saturating_add(RECORD_AGAIN)));
+        let again = awaited.unwrap_or(RECORD_AGAIN);
+        self.ledger_retry_at.set(Some(clock::now().saturating_add(again)));
+        if awaited.is_some() {
+            self.wake(clock::now());
+        }
         // Before the row: as long as the row is due, all of this is tried again.
         if hire::ended(self).await.is_err() {
             return;
@@ -46,7 +67,8 @@ impl Session {
             worker::console_log!("run of {}: {} {code}, {} ms", row.template_id, row.status, row.duration_ms);
         }
         // Where the run has changed since, this row is out of date and another one is due.
-        if ledgers::write(&self.env, &row).await.is_ok() && *self.data.borrow().run.state() == state {
+        let is_written = ledgers::write(&self.env, &row).await.is_ok();
+        if is_written && awaited.is_none() && *self.data.borrow().run.state() == state {
             self.ledger_retry_at.set(None);
             self.handle_event(Event::LedgerRowWritten);
         }

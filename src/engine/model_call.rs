@@ -7,8 +7,9 @@ use crate::edge::http::claude;
 use crate::edge::kv::config;
 use crate::edge::vault::Vault;
 use crate::edge::{clock, fault};
-use crate::rules::config::Limits;
+use crate::rules::config::{Config, Limits};
 use crate::rules::model_answer::{AnswerReader, Step};
+use crate::rules::model_request::asks_without_format;
 use crate::rules::record::run_request::RenderedPrompt;
 use crate::rules::refusal::{ModelError, Refusal};
 use crate::rules::run::{Event, Millis, View};
@@ -34,6 +35,7 @@ impl Session {
         #[cfg(feature = "panic-probe")]
         self.panic_if_asked().await;
         let mut reader = AnswerReader::default();
+        self.text_begun.set(false);
         if let Err(error) = self.converse(&mut reader).await {
             self.handle_steps(&reader, [Step::Broke(error)]);
         }
@@ -44,7 +46,7 @@ impl Session {
         let config = config::load(&self.env).await.map_err(internal)?;
         let prompt = self.open_prompt().await.map_err(internal)?;
         let repair = hire::take_repair(self);
-        let mut body = claude::ask(&self.env, &config, &self.record, &prompt, repair).await?;
+        let mut body = self.ask(&config, &prompt, repair).await?;
         let limits = &config.limits;
         let end = clock::now().saturating_add(limits.claude_total_seconds.saturating_mul(1000));
         let mut timer = clock::Timer::default();
@@ -73,6 +75,26 @@ impl Session {
                     return Ok(());
                 }
             }
+        }
+    }
+
+    /// Asks Claude, and a second time without structured outputs where Anthropic refuses the schema.
+    async fn ask(
+        &self,
+        config: &Config,
+        prompt: &RenderedPrompt,
+        repair: Option<(String, String)>,
+    ) -> Result<claude::Body, ModelError> {
+        let ask = |structured| claude::ask(&self.env, config, &self.record, prompt, repair.clone(), structured);
+        if self.data.borrow().stats.without_format {
+            return ask(false).await;
+        }
+        match ask(true).await {
+            Err(error) if asks_without_format(error, prompt) => {
+                self.data.borrow_mut().stats.without_format = true;
+                ask(false).await
+            }
+            answer => answer,
         }
     }
 
@@ -125,10 +147,14 @@ impl Session {
         for step in steps {
             match step {
                 Step::Began => self.handle_event(Event::Began),
-                Step::TextBegins => self.handle_event(Event::FirstText),
+                Step::TextBegins => {
+                    self.text_begun.set(true);
+                    self.updates.notify();
+                }
                 Step::Text(text) => self.append_text(text),
                 Step::Whole => return Progress::Whole,
                 Step::Broke(error) => {
+                    self.data.borrow_mut().stats.model_failed |= error.is_claudes();
                     let no_text = self.data.borrow().transcript.is_empty();
                     self.handle_event(Event::Broke { error, no_text });
                 }

@@ -2,15 +2,23 @@
 
 use super::hire;
 use super::session::Session;
+use crate::edge::clock;
 use crate::edge::http::{chain, facilitator};
 use crate::edge::kv::config;
-use crate::rules::config::Config;
+use crate::rules::config::{Config, Network};
 use crate::rules::payment::facilitator::{checked_on_chain, needs_chain};
+use crate::rules::payment::reconcile::{evidence, ChainView, Confirmation, NoCheck};
 use crate::rules::payment::Payment;
 use crate::rules::refusal::Refusal;
-use crate::rules::run::{Event, Evidence};
+use crate::rules::run::{Event, Evidence, Receipt};
 use futures::future::join;
 use std::rc::Rc;
+use std::time::Duration;
+
+/// How often a node is asked whether it confirms a facilitator's no, and the wait between. Together it is longer than
+/// the time between two blocks.
+const NO_CHECKS: usize = 15;
+const NO_CHECK_WAIT: Duration = Duration::from_secs(1);
 
 /// What a facilitator is asked with.
 struct PaymentContext<'a> {
@@ -53,7 +61,7 @@ impl Session {
                 let (event, facilitator) = facilitator::settle(&config, payment, last_facilitator.as_deref()).await;
                 self.note_facilitator(facilitator);
                 match needs_chain(&event) {
-                    true => checked_on_chain(event, self.on_chain(&config, payment).await),
+                    true => checked_on_chain(event, self.check_no(&config, payment).await),
                     false => event,
                 }
             }
@@ -73,10 +81,14 @@ impl Session {
     /// Finds out what became of a settlement: on the chain and, where no node can say, from the facilitators.
     pub(super) async fn reconcile(&self) {
         let evidence = match self.payment_context().await {
-            Some(PaymentContext { config, payment, last_facilitator }) => match self.on_chain(&config, payment).await {
-                Some(evidence) => evidence,
-                None => facilitator::find_evidence(&config, payment, last_facilitator.as_deref()).await,
-            },
+            Some(PaymentContext { config, payment, last_facilitator }) => {
+                let view = self.on_chain(&config, payment).await;
+                let told = match view {
+                    ChainView::Shown(..) => Evidence::Nothing,
+                    _ => facilitator::find_evidence(&config, payment, last_facilitator.as_deref()).await,
+                };
+                evidence(view, told)
+            }
             None => Evidence::Nothing,
         };
         self.handle_event(Event::Reconciled(evidence));
@@ -89,6 +101,10 @@ impl Session {
             (data.run.receipt().cloned(), data.run.model_error())
         };
         let (Some(context), Some(receipt)) = (self.payment_context().await, receipt) else { return };
+        if !self.confirm().await.is_paid() {
+            // Nothing is owed for a settlement that the chain does not show. The alarm looks again.
+            return;
+        }
         let PaymentContext { config, payment, last_facilitator } = context;
         let reason = error.map_or(Refusal::Refundable, Refusal::Claude).code();
         let (transaction, last_facilitator) = (&receipt.transaction, last_facilitator.as_deref());
@@ -109,9 +125,53 @@ impl Session {
         data.stats.facilitator = facilitator.or(data.stats.facilitator.take());
     }
 
-    /// What the chain shows of the payment. `None`: no node can say.
-    async fn on_chain(&self, config: &Config, payment: &Payment) -> Option<Evidence> {
-        let network = config.networks.iter().find(|network| network.id == payment.network)?;
-        chain::find_evidence(network, payment, self.record.started_at).await
+    /// Whether the chain confirms that a facilitator has not moved the money. `None`: it does not show that yet.
+    async fn check_no(&self, config: &Config, payment: &Payment) -> Option<Result<(), Receipt>> {
+        let mut check = NoCheck::new(clock::now());
+        for _ in 0..NO_CHECKS {
+            let outcome = check.outcome(&self.on_chain(config, payment).await);
+            if outcome.is_some() {
+                return outcome;
+            }
+            worker::Delay::from(NO_CHECK_WAIT).await;
+        }
+        None
     }
+
+    /// What the chain shows of the payment.
+    async fn on_chain(&self, config: &Config, payment: &Payment) -> ChainView {
+        let view = match network_of(config, payment) {
+            Some(network) => chain::find_evidence(network, payment, self.record.started_at).await,
+            None => ChainView::NoNode,
+        };
+        if let paid @ Confirmation::Paid(_) = Confirmation::of(&view) {
+            self.data.borrow_mut().stats.confirmation = paid;
+        }
+        view
+    }
+
+    /// Asks the chain whether a run that a facilitator says is paid is paid, unless that is known. The caller does not
+    /// wait for it.
+    pub(super) async fn confirm(&self) -> Confirmation {
+        let (receipt, known) = {
+            let data = self.data.borrow();
+            (data.run.receipt().cloned(), data.stats.confirmation.clone())
+        };
+        let Some(receipt) = receipt.filter(|_| known == Confirmation::Awaited) else { return known };
+        let Some(PaymentContext { config, payment, .. }) = self.payment_context().await else { return known };
+        let view = match network_of(&config, payment) {
+            Some(network) => chain::confirm(network, payment, &receipt.transaction, self.record.started_at).await,
+            None => ChainView::NoNode,
+        };
+        let confirmation = Confirmation::of(&view);
+        if confirmation == Confirmation::Refuted {
+            worker::console_error!("facilitator: settle: the chain has no such settlement, and can have none any more");
+        }
+        self.data.borrow_mut().stats.confirmation = confirmation.clone();
+        confirmation
+    }
+}
+
+fn network_of<'a>(config: &'a Config, payment: &Payment) -> Option<&'a Network> {
+    config.networks.iter().find(|network| network.id == payment.network)
 }

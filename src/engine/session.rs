@@ -5,7 +5,7 @@ use super::hire::ContractSession;
 use crate::edge::clock;
 use crate::edge::notify::Notify;
 use crate::edge::objects::wallet_store::{NewRun, StoredRun, WalletStore};
-use crate::rules::admission::KnownRun;
+use crate::rules::admission::{counts_against_payer, KnownRun};
 use crate::rules::record::replay::Snapshot;
 use crate::rules::record::run_record::{RunRecord, RunStats};
 use crate::rules::record::run_request::RenderedPrompt;
@@ -54,6 +54,8 @@ pub(crate) struct Session {
     pub(super) model_call: RefCell<Option<AbortHandle>>,
     /// Stops the wait of [`Effect::StartGrace`].
     pub(super) grace: RefCell<Option<AbortHandle>>,
+    /// In this call of Claude, a block of text has begun.
+    pub(super) text_begun: Cell<bool>,
     connected_callers: Cell<usize>,
     is_stored: Cell<bool>,
     /// The run counts against the wallet's limit of a day.
@@ -65,6 +67,8 @@ pub(crate) struct Session {
     /// The facilitator that had verified the payment before it was presented here.
     pub(super) verified_by: RefCell<Option<String>>,
     pub(super) ledger_write: Cell<LedgerWrite>,
+    /// How often the chain was asked in vain to confirm the settlement.
+    pub(super) confirmation_looks: Cell<u8>,
     /// When a ledger row is written again that could not be written.
     pub(super) ledger_retry_at: Cell<Option<Millis>>,
     pub(super) contract: ContractSession,
@@ -114,7 +118,7 @@ impl Session {
     /// A run as it is stored. One that was under way is continued.
     pub(super) fn restore(env: Env, store: Rc<WalletStore>, wallet_updates: Rc<Notify>, stored: StoredRun) -> Self {
         let StoredRun { number, name, run, record, stats, transcript, webhook } = stored;
-        let (is_busy, is_counted) = (run.is_busy(), run.is_unpaid_by_payer());
+        let (is_busy, is_counted) = (run.is_busy(), counts_against_payer(&run, &stats));
         let data = RunData { run, stats, transcript, checkpointed_at: 0, prompt: None, sealed_prompt: None };
         let contract = ContractSession::new(webhook);
         let session = Self::new(env, store, wallet_updates, (number, name, record), data, contract);
@@ -148,6 +152,7 @@ impl Session {
             driven: Cell::new(false),
             model_call: RefCell::default(),
             grace: RefCell::default(),
+            text_begun: Cell::new(false),
             connected_callers: Cell::new(0),
             is_stored: Cell::new(false),
             is_counted: Cell::new(false),
@@ -155,6 +160,7 @@ impl Session {
             save_failed: Cell::new(false),
             verified_by: RefCell::default(),
             ledger_write: Cell::new(LedgerWrite::Idle),
+            confirmation_looks: Cell::new(0),
             ledger_retry_at: Cell::new(None),
             contract,
         }
@@ -283,7 +289,7 @@ impl Session {
         }
         self.store.checkpoint(self.number, transcript)?;
         *checkpointed_at = now;
-        if run.is_unpaid_by_payer() && !self.is_counted.replace(true) {
+        if counts_against_payer(run, stats) && !self.is_counted.replace(true) {
             self.store.count(&self.name, run.is_outstanding(), now)?;
         }
         if run.receipt().is_some() {

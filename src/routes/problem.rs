@@ -77,7 +77,7 @@ const fn model_status(error: ModelError) -> u16 {
         ModelError::TooLong => 413,
         ModelError::RateLimited { .. } => 429,
         ModelError::Rejected | ModelError::Upstream | ModelError::Unreachable => 502,
-        ModelError::Broken | ModelError::CutOff | ModelError::CallerGone => 502,
+        ModelError::Broken | ModelError::CutOff | ModelError::Empty | ModelError::CallerGone => 502,
         ModelError::OutputMismatch { .. } | ModelError::Truncated => 502,
         ModelError::NotStored => 503,
         ModelError::TimedOut | ModelError::WindowOver | ModelError::DeadlineMissed => 504,

@@ -3,9 +3,9 @@
 
 use crate::rules::config::Limits;
 use crate::rules::payment::Payment;
-use crate::rules::record::run_record::RunRecord;
+use crate::rules::record::run_record::{RunRecord, RunStats};
 use crate::rules::record::run_request::RunRequest;
-use crate::rules::refusal::Refusal;
+use crate::rules::refusal::{ModelError, Refusal};
 use crate::rules::run::{Millis, Run, State};
 
 /// What counts against a wallet is forgotten after this time.
@@ -108,6 +108,17 @@ fn of_named(named: KnownRun<'_>, request: &RunRequest) -> Admission {
         false if matches!(named.run.state(), State::Presented) => Admission::Wait(Which::Named),
         false => Admission::Refuse(Refusal::PaymentReused),
     }
+}
+
+/// Whether a run that came to nothing counts against the wallet's limit of the day: by the payer's doing, and not because
+/// Claude was overloaded or failed. A payment that was refused, and a schema that no answer satisfied, are the payer's
+/// doing all the same.
+pub fn counts_against_payer(run: &Run, stats: &RunStats) -> bool {
+    let is_claudes = match run.model_error() {
+        Some(ModelError::CallerGone | ModelError::WindowOver | ModelError::DeadlineMissed) => stats.model_failed,
+        _ => false,
+    };
+    run.is_unpaid_by_payer() && !is_claudes
 }
 
 /// Why a wallet may not begin another run at the moment. What is under way may still come to nothing, so it counts

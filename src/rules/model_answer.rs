@@ -57,9 +57,9 @@ pub enum Step<'a> {
     /// A block of text has begun, whose first text is still to come. Where the same read also has the text, or the end
     /// of the answer, that is told alone.
     TextBegins,
-    /// The next piece of text.
+    /// The next piece of text. The first one has something to see.
     Text(&'a str),
-    /// `message_stop`: the answer is complete.
+    /// `message_stop`: the answer is complete, and has something to see.
     Whole,
     /// The answer has ended and is not complete.
     Broke(ModelError),
@@ -70,7 +70,12 @@ pub enum Step<'a> {
 pub struct AnswerReader {
     parser: sse::Parser,
     began: bool,
+    /// A block of text has begun.
     has_text: bool,
+    /// What the text began with, as long as there was nothing to see in it.
+    blank: String,
+    /// The text has something to see.
+    is_visible: bool,
     over: bool,
     /// The tokens so far.
     pub usage: Usage,
@@ -117,7 +122,7 @@ impl AnswerReader {
             if self.over {
                 return;
             }
-            match anthropic::read_event(event.data) {
+            match anthropic::read_event(event.name, event.data) {
                 Ok(event) => self.apply(event),
                 Err(_) => self.end(Step::Broke(ModelError::Broken)),
             }
@@ -153,16 +158,18 @@ impl AnswerReader {
             }
             StreamEvent::Text(text) if self.began => {
                 self.has_text |= !text.is_empty();
-                self.last_read.text.push_str(&text);
+                self.add_text(&text);
             }
             StreamEvent::Delta(stop_reason, usage) => {
                 self.usage.update(usage);
                 self.stop_reason = stop_reason.or(self.stop_reason.take());
             }
-            StreamEvent::Stop if self.began => match self.stop_reason {
-                Some(StopReason::Refusal) => self.end(Step::Broke(ModelError::Declined)),
-                _ => self.end(Step::Whole),
-            },
+            StreamEvent::Stop if self.began => self.end(match &self.stop_reason {
+                Some(StopReason::Refusal) => Step::Broke(ModelError::Declined),
+                Some(reason) if reason.is_intermediate() => Step::Broke(ModelError::CutOff),
+                _ if !self.is_visible => Step::Broke(ModelError::Empty),
+                _ => Step::Whole,
+            }),
             StreamEvent::Error(kind) => {
                 let error = match kind {
                     ErrorType::OverloadedError if !self.began => ModelError::Overloaded,
@@ -178,8 +185,28 @@ impl AnswerReader {
         }
     }
 
+    /// White space at the beginning is held back until there is something to see. An answer of nothing else is empty, and
+    /// nothing of it may be shown.
+    fn add_text(&mut self, text: &str) {
+        if !self.is_visible {
+            self.is_visible = text.chars().any(is_visible);
+            if !self.is_visible {
+                self.blank.push_str(text);
+                return;
+            }
+            self.last_read.text.push_str(&std::mem::take(&mut self.blank));
+        }
+        self.last_read.text.push_str(text);
+    }
+
     fn end(&mut self, last: Step<'static>) {
         self.over = true;
         self.last_read.end = Some(last);
     }
+}
+
+/// Whether a character shows anything: it is neither white space nor a control, and has a width.
+fn is_visible(c: char) -> bool {
+    let has_no_width = matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2060}'..='\u{2064}' | '\u{feff}');
+    !(c.is_whitespace() || c.is_control() || has_no_width)
 }

@@ -2,8 +2,14 @@
 //!
 //! Reference: Messages API (`POST /v1/messages`), "Streaming messages" and "Errors". Unknown types of events and deltas
 //! are ignored, as the reference asks of clients.
+//!
+//! Proxies and compatible endpoints write more than the reference says. Only text, the last event and an error are
+//! believed, and have to be well-formed. Every other member counts as absent where it has another form.
 
-use serde::{Deserialize, Serialize};
+use super::lenient::{self, Any, Count};
+use serde::de::value::{self, BorrowedStrDeserializer};
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Deserializer, Serialize};
 use std::borrow::Cow;
 
 /// The body of `POST /v1/messages`. The answer is always streamed, because only a stream shows whether it is whole.
@@ -59,17 +65,18 @@ pub struct Usage {
 
 /// The usage in one event, which may leave fields out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
 pub struct UsageUpdate {
-    input_tokens: Option<u64>,
-    output_tokens: Option<u64>,
-    cache_creation_input_tokens: Option<u64>,
-    cache_read_input_tokens: Option<u64>,
+    input_tokens: Count,
+    output_tokens: Count,
+    cache_creation_input_tokens: Count,
+    cache_read_input_tokens: Count,
 }
 
 impl Usage {
     /// Takes over the fields that `update` has. The counts are cumulative, so nothing is added up.
     pub fn update(&mut self, update: UsageUpdate) {
-        let set = |field: &mut u64, value: Option<u64>| *field = value.unwrap_or(*field);
+        let set = |field: &mut u64, value: Count| *field = value.0.unwrap_or(*field);
         set(&mut self.input_tokens, update.input_tokens);
         set(&mut self.output_tokens, update.output_tokens);
         set(&mut self.cache_creation_input_tokens, update.cache_creation_input_tokens);
@@ -87,8 +94,9 @@ impl Usage {
 pub enum StreamEvent<'a> {
     /// `message_start`: Claude has begun.
     Start(UsageUpdate),
-    /// `content_block_start` of a block of text.
+    /// `content_block_start` of a block of text, which has no text yet.
     TextBlock,
+    /// A piece of text: of a delta, or of the start of its block.
     Text(Cow<'a, str>),
     /// `message_delta`: the stop reason, and the usage so far.
     Delta(Option<StopReason>, UsageUpdate),
@@ -112,6 +120,13 @@ pub enum StopReason {
     Refusal,
     ContextWindowExceeded,
     Other(String),
+}
+
+impl StopReason {
+    /// Whether Claude has not finished: it waits for the result of a tool, or to be asked to go on.
+    pub fn is_intermediate(&self) -> bool {
+        matches!(self, Self::Other(name) if ["tool_use", "pause_turn"].contains(&name.as_str()))
+    }
 }
 
 impl From<String> for StopReason {
@@ -141,7 +156,7 @@ impl From<StopReason> for String {
 }
 
 /// `error.type` of an error body or event.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorType {
     /// Anthropic answers with status 400.
@@ -164,24 +179,40 @@ pub enum ErrorType {
     TimeoutError,
     /// Anthropic answers with status 529.
     OverloadedError,
+    /// A type that is not in the reference, or none.
+    #[default]
     #[serde(other)]
     Unknown,
 }
 
 /// The body of a failed call: `{"type":"error","error":{"type":…,"message":…}}`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
 pub struct ErrorBody {
+    #[serde(deserialize_with = "lenient::object")]
     pub error: ErrorDetail,
 }
 
 /// The text of an error is only read to tell refusals apart, and never passed on.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
 pub struct ErrorDetail {
     /// The member `error.type` of the body.
-    #[serde(rename = "type")]
+    #[serde(rename = "type", deserialize_with = "error_type")]
     pub kind: ErrorType,
-    #[serde(default)]
+    #[serde(deserialize_with = "lenient::text_or_empty")]
     pub message: String,
+}
+
+fn error_type<'de, D: Deserializer<'de>>(d: D) -> Result<ErrorType, D::Error> {
+    let name = lenient::text_or_empty(d)?;
+    Ok(named(&name).unwrap_or_default())
+}
+
+/// The variant of an enum by its name in the documents.
+fn named<'de, T: Deserialize<'de>>(name: &'de str) -> Option<T> {
+    let name: BorrowedStrDeserializer<'de, value::Error> = BorrowedStrDeserializer::new(name);
+    T::deserialize(name).ok()
 }
 
 /// An id for the log: Anthropic's request id, or `unnamed` for any other text, which is not ours to log.
@@ -193,42 +224,83 @@ pub fn loggable_request_id(text: &str) -> &str {
     }
 }
 
-/// The event is of a known type, but its data does not have the form of the reference.
+/// The event may hold text or an end of the answer, and cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("an event of Claude's stream is malformed")]
 pub struct MalformedEvent;
 
-/// Reads the data of one event of the stream, by the type inside it, as the official SDKs do.
-pub fn read_event(data: &str) -> Result<StreamEvent<'_>, MalformedEvent> {
+/// Reads one event of the stream: by the type inside its data, as the official SDKs do, else by its name.
+pub fn read_event<'a>(name: &str, data: &'a str) -> Result<StreamEvent<'a>, MalformedEvent> {
     // Nearly all events are deltas, so these are read first, in one pass and without a copy. Whatever does not have
     // their form is read by its type.
     if let Ok(BlockDeltaEvent { kind: EventType::ContentBlockDelta, delta }) = parse(data) {
-        return match (delta.kind, delta.text) {
-            (DeltaType::TextDelta, Some(Text(text))) => Ok(StreamEvent::Text(text)),
-            (DeltaType::TextDelta, None) => Err(MalformedEvent),
-            (DeltaType::Other, _) => Ok(StreamEvent::Other),
-        };
+        if let (DeltaType::TextDelta, Some(Text(text))) = (delta.kind, delta.text) {
+            return Ok(StreamEvent::Text(text));
+        }
     }
-    let Tagged { kind } = parse(data)?;
-    Ok(match kind {
-        EventType::MessageStart => StreamEvent::Start(parse::<StartEvent>(data)?.message.usage),
-        EventType::ContentBlockStart => match parse(data) {
-            Ok(BlockStartEvent { content_block: Tagged { kind: BlockType::Text } }) => StreamEvent::TextBlock,
-            _ => StreamEvent::Other,
-        },
-        // A delta of another type may have a member `text` of any kind.
-        EventType::ContentBlockDelta => match parse::<UnknownDeltaEvent>(data)?.delta.kind {
-            DeltaType::TextDelta => return Err(MalformedEvent),
-            DeltaType::Other => StreamEvent::Other,
-        },
+    Ok(match event_type(name, data)? {
+        // Beside the usage, which may be absent, nothing of it is read.
+        EventType::MessageStart => {
+            let start: StartEvent = parse(data).unwrap_or_default();
+            StreamEvent::Start(start.message.usage)
+        }
+        EventType::ContentBlockStart => read_block_start(data),
+        EventType::ContentBlockDelta => read_other_delta(data)?,
         EventType::MessageDelta => {
-            let MessageDeltaEvent { delta, usage } = parse(data)?;
-            StreamEvent::Delta(delta.stop_reason, usage)
+            let MessageDeltaEvent { delta } = parse(data).unwrap_or_default();
+            let WithUsage { usage } = parse(data).unwrap_or_default();
+            StreamEvent::Delta(delta.stop_reason.map(StopReason::from), usage)
         }
         EventType::MessageStop => StreamEvent::Stop,
-        EventType::Error => StreamEvent::Error(parse::<ErrorBody>(data)?.error.kind),
+        EventType::Error => StreamEvent::Error(parse::<ErrorBody>(data).unwrap_or_default().error.kind),
         EventType::Other => StreamEvent::Other,
     })
+}
+
+/// The name of an SSE event that has none.
+const UNNAMED: &str = "message";
+
+/// The type of an event: by its data, else by its name. An event without a known type, such as a heartbeat, holds
+/// nothing of the answer. What is damaged may have held a part of it.
+fn event_type(name: &str, data: &str) -> Result<EventType, MalformedEvent> {
+    let is_object = data.trim_start().starts_with('{');
+    if is_object {
+        let tagged: Tagged = parse(data).unwrap_or_default();
+        match tagged.kind.and_then(|kind| named(&kind)) {
+            Some(kind) => return Ok(kind),
+            _ if parse::<IgnoredAny>(data).is_err() && name == UNNAMED => return Err(MalformedEvent),
+            _ if data.contains("text_delta") => return Err(MalformedEvent),
+            _ => {}
+        }
+    }
+    match named(name).unwrap_or(EventType::Other) {
+        EventType::MessageStop | EventType::ContentBlockDelta if !is_object => Err(MalformedEvent),
+        EventType::MessageStop | EventType::ContentBlockDelta if parse::<IgnoredAny>(data).is_err() => {
+            Err(MalformedEvent)
+        }
+        kind => Ok(kind),
+    }
+}
+
+/// The start of a block of text may have the text's beginning.
+fn read_block_start(data: &str) -> StreamEvent<'_> {
+    let BlockStartEvent { content_block: TextBlock { kind, text } } = parse(data).unwrap_or_default();
+    match (kind.as_deref(), text.is_empty()) {
+        (Some("text"), true) => StreamEvent::TextBlock,
+        (Some("text"), false) => StreamEvent::Text(text.into()),
+        _ => StreamEvent::Other,
+    }
+}
+
+/// Reads a delta that has no text in the form of the reference. A delta of another type may have a member `text` of any
+/// kind; one that says nothing is passed over.
+fn read_other_delta(data: &str) -> Result<StreamEvent<'_>, MalformedEvent> {
+    match parse::<OtherDeltaEvent>(data)?.delta {
+        Any::Null => Ok(StreamEvent::Other),
+        Any::Object(OtherDelta { kind: Some(kind), .. }) if kind != "text_delta" => Ok(StreamEvent::Other),
+        Any::Object(OtherDelta { kind: None, text: None }) => Ok(StreamEvent::Other),
+        _ => Err(MalformedEvent),
+    }
 }
 
 fn parse<'a, T: Deserialize<'a>>(data: &'a str) -> Result<T, MalformedEvent> {
@@ -236,10 +308,11 @@ fn parse<'a, T: Deserialize<'a>>(data: &'a str) -> Result<T, MalformedEvent> {
 }
 
 /// An object of which only the type matters.
-#[derive(Deserialize)]
-struct Tagged<T> {
-    #[serde(rename = "type")]
-    kind: T,
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Tagged {
+    #[serde(rename = "type", deserialize_with = "lenient::text")]
+    kind: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -263,28 +336,36 @@ enum DeltaType {
     Other,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum BlockType {
-    Text,
-    #[serde(other)]
-    Other,
-}
-
-#[derive(Deserialize)]
+/// `message_start`, of which only the usage is read.
+#[derive(Default, Deserialize)]
+#[serde(default)]
 struct StartEvent {
-    message: WireMessage,
+    #[serde(deserialize_with = "lenient::object")]
+    message: WithUsage,
 }
 
-#[derive(Deserialize)]
-struct WireMessage {
-    #[serde(default)]
+/// An object that may have a usage.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct WithUsage {
+    #[serde(deserialize_with = "lenient::object")]
     usage: UsageUpdate,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
+#[serde(default)]
 struct BlockStartEvent {
-    content_block: Tagged<BlockType>,
+    #[serde(deserialize_with = "lenient::object")]
+    content_block: TextBlock,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct TextBlock {
+    #[serde(rename = "type", deserialize_with = "lenient::text")]
+    kind: Option<String>,
+    #[serde(deserialize_with = "lenient::text_or_empty")]
+    text: String,
 }
 
 #[derive(Deserialize)]
@@ -308,19 +389,34 @@ struct BlockDelta<'a> {
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 #[derive(Deserialize)]
-struct UnknownDeltaEvent {
-    delta: Tagged<DeltaType>,
+struct OtherDeltaEvent {
+    #[serde(default = "absent")]
+    delta: Any<OtherDelta>,
+}
+
+const fn absent() -> Any<OtherDelta> {
+    Any::Null
 }
 
 #[derive(Deserialize)]
+struct OtherDelta {
+    #[serde(rename = "type", default, deserialize_with = "lenient::text")]
+    kind: Option<String>,
+    #[serde(default)]
+    text: Option<IgnoredAny>,
+}
+
+/// `message_delta` without its usage, which is read by itself: the stop reason does not depend on it.
+#[derive(Default, Deserialize)]
+#[serde(default)]
 struct MessageDeltaEvent {
+    #[serde(deserialize_with = "lenient::object")]
     delta: MessageDelta,
-    #[serde(default)]
-    usage: UsageUpdate,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
+#[serde(default)]
 struct MessageDelta {
-    #[serde(default)]
-    stop_reason: Option<StopReason>,
+    #[serde(deserialize_with = "lenient::text")]
+    stop_reason: Option<String>,
 }

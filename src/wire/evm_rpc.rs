@@ -1,6 +1,7 @@
 //! The calls of Ethereum's JSON-RPC that show what became of an EIP-3009 authorization, and a node's answers to them
 //! (Ethereum execution API; EIP-3009 for the token's events).
 
+use super::lenient::{self, Any, Unread};
 use crate::wire::evm::{keccak, Address};
 use serde::Deserialize;
 use serde_json::{json, Value};
@@ -106,17 +107,38 @@ pub struct Block {
     pub timestamp: Quantity,
 }
 
-/// One event of a contract. Its hex digits are in lower case, as nodes write them.
+/// One event of a contract. Its hex digits are in lower case. Members that cannot be read are empty, because one odd log
+/// of another contract must not hide a payment in the same transaction.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Log {
     /// The contract that logged it.
     pub address: Address,
     /// The hash of the event's signature, and the indexed arguments.
+    #[serde(default, deserialize_with = "lower_case_list")]
     pub topics: Vec<String>,
     /// The arguments after the first one.
+    #[serde(default, deserialize_with = "lower_case")]
     pub data: String,
+    #[serde(default, deserialize_with = "lower_case")]
     pub transaction_hash: String,
+}
+
+impl Log {
+    /// Whether the log has what every event has.
+    pub fn is_readable(&self) -> bool {
+        !self.topics.is_empty() && self.data.starts_with("0x")
+    }
+}
+
+fn lower_case<'de, D: serde::Deserializer<'de>>(d: D) -> Result<String, D::Error> {
+    lenient::text_or_empty(d).map(|text| text.to_ascii_lowercase())
+}
+
+fn lower_case_list<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Vec<String>, D::Error> {
+    let topics = Option::<Vec<Any<Unread>>>::deserialize(d)?.unwrap_or_default();
+    let text = |topic| if let Any::Text(text) = topic { text.to_ascii_lowercase() } else { String::new() };
+    Ok(topics.into_iter().map(text).collect())
 }
 
 /// A transaction that was mined.

@@ -4,6 +4,7 @@
 //! (`PAYMENT-REQUIRED`, `PAYMENT-SIGNATURE`, `PAYMENT-RESPONSE`: base64 of JSON).
 
 use super::base64;
+use super::lenient::{self, Count};
 use crate::wire::amount::Amount;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -97,10 +98,10 @@ pub struct FacilitatorRequest<'a> {
 pub struct VerifyResponse {
     pub is_valid: bool,
     /// The code of the reason, where the payment is not valid.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::text")]
     pub invalid_reason: Option<String>,
     /// The address of the payer.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::strict_text")]
     pub payer: Option<String>,
 }
 
@@ -111,33 +112,36 @@ pub struct SettleResponse {
     /// Whether the money has moved.
     pub success: bool,
     /// The code of the reason, where it has not.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "lenient::text", skip_serializing_if = "Option::is_none")]
     pub error_reason: Option<String>,
     /// The hash of the transaction; empty where none was submitted.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::strict_text_or_empty")]
     pub transaction: String,
     /// The CAIP-2 id in v2, a name in v1.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::strict_text_or_empty")]
     pub network: String,
     /// The address of the payer.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "lenient::strict_text", skip_serializing_if = "Option::is_none")]
     pub payer: Option<String>,
 }
 
 /// The answer to `GET /supported` (v2, 7.3).
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Supported {
+    #[serde(deserialize_with = "lenient::objects")]
     pub kinds: Vec<SupportedKind>,
 }
 
-/// One kind of payment that a facilitator settles.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase")]
+/// One kind of payment that a facilitator settles. What it does not say in a readable form excludes no payment.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
 pub struct SupportedKind {
-    pub x402_version: u8,
-    pub scheme: String,
+    pub x402_version: Count,
+    #[serde(deserialize_with = "lenient::text")]
+    pub scheme: Option<String>,
     /// The CAIP-2 id in v2 (`eip155:*` stands for all EVM networks), a name in v1.
-    pub network: String,
+    #[serde(deserialize_with = "lenient::text")]
+    pub network: Option<String>,
 }
 
 impl Supported {
@@ -147,7 +151,11 @@ impl Supported {
         let all = network.split_once(':').map(|(kind, _)| format!("{kind}:*"));
         let named =
             |name: &str| name == network || all.as_deref() == Some(name) || (version == 1 && name == network_v1);
-        self.kinds.iter().any(|k| k.x402_version == version && k.scheme == scheme && named(&k.network))
+        self.kinds.iter().any(|kind| {
+            kind.x402_version.0.is_none_or(|number| number == u64::from(version))
+                && kind.scheme.as_deref().is_none_or(|name| name == scheme)
+                && kind.network.as_deref().is_none_or(named)
+        })
     }
 }
 

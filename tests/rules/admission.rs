@@ -1,16 +1,17 @@
 //! Who joins a run, waits, is refused or begins one, when a payment is presented to the object of its wallet.
 
-use super::sample::{begun, contract, payment, receipt, request, NOW, VALID_BEFORE};
+use super::sample::{begun, contract, free_terms, payment, receipt, request, NOW, VALID_BEFORE};
 use coinslot::testing::rules::admission::{
-    admit, next_execution, reusable_payment, Admission, Known, KnownRun, Usage, Which, COUNTED_FOR,
+    admit, counts_against_payer, next_execution, reusable_payment, Admission, Known, KnownRun, Usage, Which,
+    COUNTED_FOR,
 };
 use coinslot::testing::rules::config::Limits;
 use coinslot::testing::rules::payment::identifier::IdempotencyKey;
 use coinslot::testing::rules::payment::Payment;
-use coinslot::testing::rules::record::run_record::RunRecord;
+use coinslot::testing::rules::record::run_record::{RunRecord, RunStats};
 use coinslot::testing::rules::record::run_request::RunRequest;
 use coinslot::testing::rules::refusal::{ModelError, Refusal};
-use coinslot::testing::rules::run::{Event, Millis, Run, State};
+use coinslot::testing::rules::run::{Event, Millis, Moment, Policy, Run, State, Terms};
 use coinslot::testing::rules::template::input::Input;
 
 const PRESENTED: [Event; 1] = [Event::Presented];
@@ -338,6 +339,43 @@ fn a_wallet_at_its_limit_is_still_shown_what_it_has_bought() {
     assert_eq!(decide_with(&keyed("second", "k", "d"), &known), Admission::Join(Which::Keyed));
     let refused = Admission::RefuseFor(Which::Keyed, Refusal::IdentifierReused);
     assert_eq!(decide_with(&keyed("second", "k", "other"), &known), refused);
+}
+
+/// A deadline that was missed while Claude was overloaded, or a caller who did not wait that long, is not the payer's
+/// doing.
+#[test]
+fn claudes_own_failures_do_not_count_against_the_payer() {
+    let after = |terms: Terms, events: &[Event]| {
+        let mut run = Run::new(terms);
+        events.iter().for_each(|event| drop(run.handle(event.clone(), Moment { now: 0, jitter: 0 })));
+        run
+    };
+    let terms = || Terms { policy: Policy::OnResult, start_attempts: 3, valid_until: u64::MAX, ..free_terms() };
+    let contracts = || Terms { detached: true, due_by: Some(60_000), ..terms() };
+    let broke = |error| Event::Broke { error, no_text: true };
+    let overloaded = [Event::Presented, Event::Verified, broke(ModelError::Overloaded)];
+    let (well, ill) = (RunStats::default(), RunStats { model_failed: true, ..RunStats::default() });
+    for (terms, end) in [
+        (contracts(), Event::DeadlineMissed),
+        (terms(), Event::Abandoned),
+        (contracts(), broke(ModelError::WindowOver)),
+    ] {
+        let run = after(terms, &[&overloaded[..], &[Event::BackOffElapsed, end.clone()]].concat());
+        assert!(counts_against_payer(&run, &well), "{end:?}");
+        assert!(!counts_against_payer(&run, &ill), "{end:?}");
+    }
+    let mismatch = [Event::BackOffElapsed, Event::Began, broke(ModelError::OutputMismatch { repair: false })];
+    let run = after(contracts(), &[&overloaded[..], &mismatch].concat());
+    assert!(counts_against_payer(&run, &ill), "the schema is the seeker's");
+    let run =
+        after(terms(), &[&overloaded[..], &[Event::BackOffElapsed, Event::Began, Event::Ended, rejected()]].concat());
+    assert!(counts_against_payer(&run, &ill), "the payment is the payer's");
+    for error in [ModelError::Overloaded, ModelError::RateLimited { retry_after: Some(1) }, ModelError::Unreachable] {
+        assert!(error.is_claudes(), "{error:?}");
+    }
+    for error in [ModelError::OutputMismatch { repair: true }, ModelError::CallerGone, ModelError::Declined] {
+        assert!(!error.is_claudes(), "{error:?}");
+    }
 }
 
 #[test]

@@ -293,6 +293,10 @@ fn a_yes_that_does_not_fit_the_payment_leaves_open_whether_the_money_has_moved()
         ("network", json!("")),
         ("payer", json!(STRANGER)),
         ("payer", json!("")),
+        ("payer", json!(7)),
+        ("transaction", json!(null)),
+        ("transaction", json!([TRANSACTION])),
+        ("network", json!(null)),
     ] {
         let answer = with(settled(), name, value);
         assert_eq!(event(200, &answer), Event::SettleUnanswered, "{answer}");
@@ -318,6 +322,11 @@ fn every_no_is_read_as_what_it_makes_certain() {
             (no("settlement_pending", TRANSACTION), Event::SettleUnanswered),
             (no("unexpected_settle_error", ""), Event::SettleUnanswered),
             (json!({"success": false}), Event::SettleUnanswered),
+            (json!({"success": false, "transaction": null}), Event::SettleUnanswered),
+            (with(no("insufficient_funds", ""), "transaction", json!(null)), rejected("insufficient_funds")),
+            (with(no("insufficient_funds", ""), "payer", json!({})), rejected("insufficient_funds")),
+            (with(no("insufficient_funds", ""), "transaction", json!({})), Event::SettleFailed),
+            (with(no("", ""), "errorReason", json!({"code": "insufficient_funds"})), Event::SettleUnanswered),
         ] {
             assert_eq!(event(status, &answer), expected, "{status} {answer}");
         }
@@ -340,7 +349,7 @@ fn without_a_settle_response_the_status_says_whether_another_facilitator_may_be_
 
 /// A facilitator that takes the money and answers no would be paid twice.
 #[test]
-fn only_a_definite_no_is_checked_against_the_chain_and_only_a_transfer_contradicts_it() {
+fn only_a_definite_no_is_checked_against_the_chain_and_stands_only_where_that_confirms_it() {
     let no = Event::SettleRejected(Some("insufficient_funds".to_owned()));
     let paid = receipt_with(TRANSACTION);
     assert!(needs_chain(&no) && needs_chain(&Event::SettleRejected(None)));
@@ -353,16 +362,9 @@ fn only_a_definite_no_is_checked_against_the_chain_and_only_a_transfer_contradic
     ] {
         assert!(!needs_chain(&other), "{other:?}");
     }
-    assert_eq!(checked_on_chain(no.clone(), Some(Evidence::Paid(paid.clone()))), Event::Settled(paid.clone()));
-    for shown in [
-        None,
-        Some(Evidence::Nothing),
-        Some(Evidence::Unspent),
-        Some(Evidence::Spent(paid)),
-        Some(Evidence::Never(None)),
-    ] {
-        assert_eq!(checked_on_chain(no.clone(), shown), no);
-    }
+    assert_eq!(checked_on_chain(no.clone(), Some(Err(paid.clone()))), Event::Settled(paid));
+    assert_eq!(checked_on_chain(no.clone(), Some(Ok(()))), no);
+    assert_eq!(checked_on_chain(no, None), Event::SettleFailed, "the payer is not told to sign again");
 }
 
 // The report of a refund.

@@ -1,6 +1,8 @@
 //! What the chain shows of a payment.
 
-use coinslot::testing::rules::payment::reconcile::{of_spent, of_unspent, receipt, search_from, Spending};
+use coinslot::testing::rules::payment::reconcile::{
+    confirmation_wait, evidence, of_spent, of_unspent, receipt, search_from, ChainView, Confirmation, NoCheck, Spending,
+};
 use coinslot::testing::rules::payment::Payment;
 use coinslot::testing::rules::run::{Evidence, Receipt};
 use coinslot::testing::wire::amount::Amount;
@@ -336,6 +338,117 @@ fn a_transfer_from_before_the_run_has_bought_something_else() {
     };
     assert_eq!((of(0, 0), of(u64::MAX, u64::MAX)), (paid(), paid()), "no overflow");
     assert_eq!(of(u64::MAX, 0), never(ELSEWHERE));
+}
+
+#[test]
+fn a_nodes_odd_spelling_and_an_odd_log_of_another_contract_hide_no_payment() {
+    let upper = |log: Value| -> Value { serde_json::from_str(&in_upper_case(&log.to_string())).unwrap() };
+    let odd = [
+        json!({"address": STRANGER, "topics": [], "data": null, "transactionHash": TRANSACTION}),
+        json!({"address": STRANGER, "topics": null}),
+        json!({"address": STRANGER, "topics": [null, 7], "data": {"a": 1}, "transactionHash": null}),
+    ];
+    for log in &odd {
+        assert_eq!(evidence_of(&[log.clone(), used(PAYER, NONCE), log.clone(), the_transfer()]), paid(), "{log}");
+    }
+    assert_eq!(evidence_of(&[upper(used(PAYER, NONCE)), upper(the_transfer())]), paid(), "hex digits in upper case");
+    let unreadable = json!({"address": USDC, "topics": null, "data": "0x"});
+    assert_eq!(evidence_of(&[used(PAYER, NONCE), unreadable]), Evidence::Nothing, "it may be the transfer");
+}
+
+/// Writes the hex digits of topics and data in upper case.
+fn in_upper_case(json: &str) -> String {
+    json.split('"')
+        .map(|part| match part.strip_prefix("0x") {
+            Some(digits) if digits.len() == 64 => format!("0x{}", digits.to_ascii_uppercase()),
+            _ => part.to_owned(),
+        })
+        .collect::<Vec<_>>()
+        .join("\"")
+}
+
+// Which witness counts.
+
+fn shown(evidence: Evidence, number: u64, timestamp: u64) -> ChainView {
+    ChainView::Shown(evidence, Block { number: Quantity(number), timestamp: Quantity(timestamp) })
+}
+
+/// A payer can spend a nonce without paying, and only the chain shows that.
+#[test]
+fn a_facilitators_spent_is_no_evidence_where_a_node_is_configured() {
+    let spent = || Evidence::Spent(receipt_with(""));
+    assert_eq!(evidence(ChainView::NoNode, spent()), spent());
+    assert_eq!(evidence(ChainView::NoAnswer, spent()), Evidence::Nothing);
+    for told in [Evidence::Unspent, Evidence::Nothing] {
+        for view in [ChainView::NoNode, ChainView::NoAnswer] {
+            assert_eq!(evidence(view, told.clone()), told);
+        }
+    }
+    for seen in [paid(), never("authorization_canceled"), Evidence::Unspent, Evidence::Nothing] {
+        assert_eq!(evidence(shown(seen.clone(), 1, 1), spent()), seen);
+    }
+}
+
+#[test]
+fn after_a_no_unspent_counts_only_from_a_later_block() {
+    let at = |seconds: u64| NoCheck::new(seconds * 1000 + 999);
+    let unspent = |number, timestamp| shown(Evidence::Unspent, number, timestamp);
+    let mut check = at(1_000);
+    for (view, outcome) in [
+        (unspent(50, 998), None),
+        (unspent(50, 998), None),
+        (unspent(51, 1_000), None),
+        (unspent(52, 1_001), Some(Ok(()))),
+    ] {
+        assert_eq!(check.outcome(&view), outcome, "{view:?}");
+    }
+    let mut check = at(1_000);
+    assert_eq!(check.outcome(&unspent(50, 2_000)), None, "the chain's clock may be ahead of ours");
+    assert_eq!(check.outcome(&unspent(51, 2_002)), Some(Ok(())));
+    let mut check = at(1_000);
+    assert_eq!([50, 51, 52].map(|n| check.outcome(&unspent(n, 10))), [None, None, Some(Ok(()))], "or far behind");
+    let mut check = at(1_000);
+    assert_eq!([50, 51, 59].map(|n| check.outcome(&unspent(n, 950))), [None, None, None], "the node is behind");
+    let mut check = at(1_000);
+    assert_eq!(check.outcome(&unspent(50, 998)), None);
+    assert_eq!(
+        check.outcome(&shown(paid(), 51, 1_000)),
+        Some(Err(receipt_with(TRANSACTION))),
+        "it has moved the money"
+    );
+    for (view, outcome) in [
+        (ChainView::NoNode, Some(Ok(()))),
+        (ChainView::NoAnswer, None),
+        (shown(Evidence::Nothing, 50, 2_000), None),
+        (shown(never("authorization_canceled"), 50, 998), Some(Ok(()))),
+    ] {
+        assert_eq!(at(1_000).outcome(&view), outcome, "{view:?}");
+    }
+}
+
+#[test]
+fn a_facilitators_yes_counts_as_paid_once_the_chain_shows_the_transfer() {
+    for (view, confirmation) in [
+        (ChainView::NoNode, Confirmation::Unchecked),
+        (ChainView::NoAnswer, Confirmation::Awaited),
+        (shown(paid(), 1, 1), Confirmation::Paid(TRANSACTION.to_owned())),
+        (shown(Evidence::Unspent, 1, 1), Confirmation::Awaited),
+        (shown(Evidence::Nothing, 1, 1), Confirmation::Awaited),
+        (shown(never("authorization_canceled"), 1, 1), Confirmation::Refuted),
+    ] {
+        assert_eq!(Confirmation::of(&view), confirmation, "{view:?}");
+        let counts = matches!(confirmation, Confirmation::Unchecked | Confirmation::Paid(_));
+        assert_eq!(confirmation.is_paid(), counts);
+    }
+}
+
+#[test]
+fn the_chain_is_asked_to_confirm_less_and_less_often_for_a_day() {
+    let day = 24 * 60 * 60 * 1000;
+    let waits: Vec<_> = (0..5).map(|looks| confirmation_wait(looks, 1_000, 2_000).unwrap()).collect();
+    assert_eq!(waits, [2_000, 8_000, 32_000, 60_000, 60_000]);
+    assert_eq!(confirmation_wait(u8::MAX, 1_000, day), Some(60_000));
+    assert_eq!(confirmation_wait(0, 1_000, day + 1_000), None);
 }
 
 #[test]

@@ -95,6 +95,7 @@ fn row(refusal: &Refusal) -> Row {
             ModelError::WindowOver => never("PAYMENT_WINDOW_OVER"),
             ModelError::Broken => after("CLAUDE_STREAM_ERROR", 1),
             ModelError::CutOff => after("CLAUDE_CUT_OFF", 1),
+            ModelError::Empty => after("CLAUDE_EMPTY_ANSWER", 1),
             ModelError::Declined => never("CLAUDE_REFUSED"),
             ModelError::CallerGone => after("CALLER_GONE", 1),
             ModelError::DeadlineMissed => never("DEADLINE_MISSED"),
@@ -206,6 +207,7 @@ pub fn all() -> Vec<Refusal> {
             C::WindowOver,
             C::Broken,
             C::CutOff,
+            C::Empty,
             C::Declined,
             C::CallerGone,
             C::DeadlineMissed,
@@ -330,7 +332,8 @@ fn an_error_that_passes_is_waited_for_and_any_other_is_not() {
     for refusal in all() {
         let Refusal::Claude(error) = refusal else { continue };
         let expected = match error {
-            C::Overloaded | C::Upstream | C::Unreachable | C::Broken | C::CutOff | C::NotStored => Some(2_000),
+            C::Overloaded | C::Upstream | C::Unreachable | C::Broken | C::CutOff => Some(2_000),
+            C::Empty | C::NotStored => Some(2_000),
             C::OutputMismatch { repair: true } => Some(0),
             C::OutputMismatch { repair: false } | C::DeadlineMissed | C::Truncated => None,
             C::WindowOver => None,

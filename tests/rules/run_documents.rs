@@ -3,6 +3,7 @@
 
 use crate::identifier::payment;
 use crate::sample::free_terms;
+use coinslot::testing::rules::payment::reconcile::Confirmation;
 use coinslot::testing::rules::record::events;
 use coinslot::testing::rules::record::receipt::{rejected_headers, settled_headers};
 use coinslot::testing::rules::record::run_record::{RunRecord, RunStats};
@@ -157,4 +158,30 @@ fn a_settlement_is_told_in_the_headers_of_both_versions() {
 fn a_json_object_that_is_no_type_of_ours_is_kept_in_the_order_of_its_names() {
     let read: Value = serde_json::from_str(r#"{"b":1,"type":2,"a":3}"#).unwrap();
     assert_eq!(read.to_string(), r#"{"a":3,"b":1,"type":2}"#);
+}
+
+/// A facilitator may have invented the transaction.
+#[test]
+fn the_ledger_counts_a_payment_only_where_the_chain_confirms_it() {
+    let run = run_after(settled().into_iter().chain([Event::Ended]));
+    let row = |confirmation| record().ledger_row(&run, &RunStats { confirmation, ..stats() }, 1_740_672_001_000);
+    let books = |confirmation| {
+        let row = row(confirmation);
+        (row.status.into_owned(), row.amount, row.transaction, row.code)
+    };
+    let text = str::to_owned;
+    let price = payment().amount.to_string();
+    let unpaid = |status: &str, code: &str| (text(status), text("0"), None, Some(text(code)));
+    assert_eq!(books(Confirmation::Unchecked), (text("delivered"), price.clone(), Some(text("0xt")), None));
+    assert_eq!(books(Confirmation::Paid(text("0xu"))), (text("delivered"), price, Some(text("0xu")), None));
+    assert_eq!(books(Confirmation::Awaited), unpaid("unknown", "SETTLEMENT_UNKNOWN"));
+    assert_eq!(books(Confirmation::Refuted), unpaid("refused", "SETTLEMENT_REJECTED"));
+    let failed =
+        run_after([Event::Presented, Event::Verified, Event::Broke { error: ModelError::Declined, no_text: true }]);
+    let row = record().ledger_row(&failed, &stats(), 1_740_672_001_000);
+    assert_eq!(
+        (row.status.as_ref(), row.code.as_deref()),
+        ("failed", Some("CLAUDE_REFUSED")),
+        "nobody said that it is paid"
+    );
 }

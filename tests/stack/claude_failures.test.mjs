@@ -43,6 +43,10 @@ const table = [
   ['an HTML page with 200', () => [Buffer.from(`<html>${THEIRS}</html>`)], 502, 'CLAUDE_CUT_OFF', true],
   ['a break at once after message_start', () => [start(), cut], 502, 'CLAUDE_CUT_OFF', true],
   ['an error event at once after message_start', () => [encode(start(), open(), errorEvent('api_error', THEIRS))], 502, 'CLAUDE_STREAM_ERROR', true],
+  ['an empty answer', () => [start(), end(), stop], 502, 'CLAUDE_EMPTY_ANSWER', true],
+  ['an empty block of text', () => [start(), open(), shut(), end(), stop], 502, 'CLAUDE_EMPTY_ANSWER', true],
+  ['white space alone', () => [encode(...say(' ', '\n\u200b'))], 502, 'CLAUDE_EMPTY_ANSWER', true],
+  ['thinking up to the limit, and no text', () => [start(), open(0, { type: 'thinking', thinking: '' }), { type: 'content_block_delta', index: 0, delta: { type: 'thinking_delta', thinking: THEIRS } }, shut(0), end({ stop_reason: 'max_tokens' }), stop], 502, 'CLAUDE_EMPTY_ANSWER', true],
   ['a refusal at once', () => [Buffer.concat([encode(start(), open(), delta(THEIRS), shut(), end({ stop_reason: 'refusal' }), stop)])], 422, 'CLAUDE_REFUSED', null],
   ['a refusal without a word', () => [start(), end({ stop_reason: 'refusal' }), stop], 422, 'CLAUDE_REFUSED', null],
 ];
@@ -51,6 +55,8 @@ const midway = [
   ['an error event midway', () => [start(), open(), delta(THEIRS), 60, errorEvent('overloaded_error', THEIRS)], 502, 'CLAUDE_STREAM_ERROR', true],
   ['a break midway', () => [start(), open(), delta(THEIRS), 60, cut], 502, 'CLAUDE_CUT_OFF', true],
   ['an end without message_stop', () => [start(), open(), delta(THEIRS), shut(), end()], 502, 'CLAUDE_CUT_OFF', true],
+  ['a pause midway', () => say('Hel', { stop_reason: 'pause_turn' }), 502, 'CLAUDE_CUT_OFF', true],
+  ['a call of a tool that nobody offered', () => say('Hel', { stop_reason: 'tool_use' }), 502, 'CLAUDE_CUT_OFF', true],
   ['silence midway', () => [start(), open(), delta(THEIRS), hang], 504, 'CLAUDE_TIMEOUT', true],
   ['a refusal after some text', () => [start(), open(), delta(THEIRS), 60, shut(), end({ stop_reason: 'refusal' }), stop], 422, 'CLAUDE_REFUSED', null],
 ];
@@ -237,6 +243,27 @@ describe('bytes', () => {
     assert.equal(got, 'Hello');
     assert.equal(done.usage.output_tokens, 3);
   });
+
+  // What proxies and compatible endpoints write between the events of a whole answer.
+  const raw = (text) => Buffer.from(`${text}\n\n`);
+  const asides = [
+    raw('event: ping\ndata:'), raw('event: ping\ndata: {"type": "ping"'), raw('event: keepalive\ndata: []'), raw('data: still alive'),
+    raw('data: null'), raw('data: {"type": null}'), raw(': comment'), raw('event: heartbeat\ndata: {now}'),
+    { type: 'content_block_delta', index: 0, delta: null }, { type: 'message_delta', delta: null, usage: null },
+    { type: 'message_delta', delta: { stop_reason: null }, usage: { output_tokens: 3.7, input_tokens: null } },
+  ];
+  for (const accept of ['text/event-stream', 'application/json']) {
+    test(`odd events and side figures around a whole answer change nothing of it (${accept})`, async () => {
+      const steps = [{ type: 'message_start', message: null }, ...say('Hel', 'lo').slice(1, -2), { type: 'message_delta', delta: { stop_reason: 'end_turn' }, usage: null }, stop];
+      stack.claude.script = () => [steps[0], ...asides, ...steps.slice(1).flatMap((step) => [step, ...asides])];
+      const response = await stack.post(HAIKU, INPUT, { accept, ...(await stack.signPayment(HAIKU, INPUT, payer)) });
+      assert.equal(response.status, 200);
+      assert.equal(accept === 'application/json' ? (await response.json()).output : (await readSse(response)).text, 'Hello');
+      assert.equal(stack.claude.requests.length, 1);
+      assert.equal(await stack.balance(payer), WHOLE - HAIKU_PRICE);
+      await stack.row(response.headers.get('x-run-id'), (r) => r.status === 'delivered');
+    });
+  }
 
   test('an answer that stops at max_tokens says so', async () => {
     stack.claude.script = () => say('Hel', { stop_reason: 'max_tokens' });

@@ -1,4 +1,5 @@
-// Many runs at once, each with one fault by chance: in the facilitator, in Claude, or in how its caller behaves. Three
+// Many runs at once, each with one fault by chance: in the facilitator, in the chain's node, in Claude, or in how its
+// caller behaves. Three
 // of them at a time are of one wallet. Whatever happens, the chain and the ledger agree, and who paid has the text or is
 // owed a refund.
 //   RUNS=1000               how many
@@ -7,12 +8,13 @@
 //   EXCLUDE=a,b             without these faults
 //   REST=45                 how many seconds the Worker has for finishing by itself
 import assert from 'node:assert/strict';
+import http from 'node:http';
 import { after, before, test } from 'node:test';
 import { encodeFunctionData, parseAbi } from 'viem';
 import { drop, reply } from '../../dev/facilitator.mjs';
-import { apiError, cut, errorEvent, hang, head, open, start, stop } from '../support/claude.mjs';
+import { apiError, cut, end, errorEvent, hang, head, open, shut, start, stop } from '../support/claude.mjs';
 import { booksOf, chance, comeBack, inLanes, intention, isWhole, kindsOf, present, rest, retold, seed, sum, transfers, wallets, write } from '../support/soak.mjs';
-import { HAIKU, HAIKU_PRICE, USDC, ada, sleep, sse, startStack } from '../support/stack.mjs';
+import { HAIKU, HAIKU_PRICE, NETWORK, USDC, ada, networks, sleep, sse, startStack } from '../support/stack.mjs';
 
 const RUNS = Number(process.env.RUNS ?? 60);
 const ONLY = process.env.ONLY === undefined ? undefined : Number(process.env.ONLY);
@@ -25,19 +27,45 @@ const ELSEWHERE = '0x00000000000000000000000000000000000e15e0';
 const FUNDS = 2n * BigInt(OF_ONE_WALLET) * HAIKU_PRICE;
 
 let stack;
+let node;
 const ours = new Map(); // runs by index and by nonce
+
+/** The chain's node as the Worker sees it: it fails the first calls about a run's nonce as often as the run's fault says. */
+async function startNode() {
+  const server = http.createServer(async (req, res) => {
+    const chunks = [];
+    for await (const chunk of req) chunks.push(chunk);
+    const body = Buffer.concat(chunks).toString();
+    const [, nonce] = /"eth_call".*"data":"0x[0-9a-f]{72}([0-9a-f]{64})"/.exec(body) ?? [];
+    const status = ours.get(`0x${nonce}`)?.node.shift();
+    if (status) return res.writeHead(status).end('no');
+    const answer = await fetch(stack.chain.url, { method: 'POST', headers: { 'content-type': 'application/json' }, body });
+    res.writeHead(answer.status, { 'content-type': 'application/json' }).end(await answer.text());
+  });
+  await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
+  return server;
+}
+
 before(async () => {
-  stack = await startStack({ vars: { LIMITS: JSON.stringify(LIMITS) } });
+  node = await startNode();
+  stack = await startStack({ vars: { LIMITS: JSON.stringify(LIMITS), NETWORKS: networks(`http://127.0.0.1:${node.address().port}`) } });
   stack.claude.script = (request) => ours.get(Number(/topic \S+-(\d+)\./.exec(request.raw)[1])).claude();
   const step = (list) => (call, next) => list(ours.get(call.body.paymentPayload.payload.authorization.nonce)).shift()?.(call, next);
   stack.facilitator.onVerify = step((run) => run.verify);
   stack.facilitator.onSettle = step((run) => run.settle);
 });
-after(() => stack?.close());
+after(async () => {
+  await stack?.close();
+  node?.closeAllConnections();
+  node?.close();
+});
 
 // What a facilitator does once: as interceptors (dev/facilitator.mjs), one for each call.
 const done = (answer) => async (call, next) => { const real = await next(); return answer(real); };
 const lies = (real) => ({ ...real, success: false, errorReason: 'unexpected_settle_error', transaction: '' });
+const refusesFunds = (real) => ({ ...real, success: false, errorReason: 'insufficient_funds', transaction: '' });
+const oddly = (real) => ({ ...real, invalidReason: real.isValid ? null : real.invalidReason, errorReason: real.success ? 7 : real.errorReason, extra: [null] });
+const invents = (run) => () => ({ success: true, transaction: `0x${'ab'.repeat(32)}`, network: NETWORK, payer: run.payer.address });
 const idempotent = () => {
   let first;
   return [done((real) => { first = real; return drop; }), () => first];
@@ -55,6 +83,12 @@ async function emptyTheWallet(run) {
 const textAt = (steps) => steps.findIndex((step) => step.type === 'content_block_delta');
 const upTo = (run, steps, pieces) => steps.slice(0, textAt(steps) + pieces * (run.every ? 2 : 1));
 const broken = (...ending) => (run, steps) => [...upTo(run, steps, run.by.between(1, run.count - 1)), run.by.pick([0, 400]), ...ending];
+const raw = (text) => Buffer.from(`${text}\n\n`);
+const ASIDES = [
+  raw('event: ping\ndata:'), raw('event: keepalive\ndata: []'), raw('data: still alive'), raw('data: {"type": null}'),
+  { type: 'tomorrow', delta: null }, { type: 'message_delta', delta: null, usage: null }, { type: 'message_delta', delta: {}, usage: { output_tokens: 1.5 } },
+];
+const withAsides = (run, steps) => steps.flatMap((step) => [step, run.by.pick(ASIDES)]);
 const refuses = (status, headers) => () => apiError(status, { headers });
 
 // How a caller behaves before they come back as everybody does.
@@ -101,7 +135,16 @@ const FAULTS = {
   'settle-late': { settle: () => [async (call, next) => { await sleep(2500); return next(); }] },
   'settle-lies': { settle: () => [done(lies)] },
   'settle-twice': { settle: idempotent },
+  'settle-no-after': { settle: () => [done(refusesFunds)] },
+  'settle-odd-fields': { verify: () => [done(oddly)], settle: () => [done(oddly)] },
+  // The creator's risk with this facilitator: the text is given on its word, and the books do not count it.
+  'settle-invents': { settle: (run) => [invents(run)], ends: 'refused', given: true },
+  'node-down': { settle: () => [done(() => drop)], node: () => [503, 503, 429] },
+  'node-down-at-confirmation': { settle: () => [done((real) => ({ ...real, transaction: `0x${'cd'.repeat(32)}` }))], node: () => [500] },
   'settle-no-funds': { settle: (run) => [async (call, next) => { await emptyTheWallet(run); return next(); }], ends: 'refused', ruins: true },
+  'claude-side-events': { claude: withAsides, always: true },
+  'claude-empty': { claude: (run) => [start(), ...run.by.pick([[], [open(), shut()]]), end(), stop] },
+  'claude-pauses': { claude: (run, steps) => [...steps.slice(0, -2), end({ stop_reason: 'pause_turn' }), stop] },
   'claude-429': { claude: refuses(429, { 'retry-after': '1' }) },
   'claude-500': { claude: refuses(500) },
   'claude-529': { claude: refuses(529) },
@@ -141,6 +184,7 @@ async function plan(index, payer) {
     ends: fault.ends ?? 'delivered',
     verify: fault.verify?.(run) ?? [],
     settle: fault.settle?.(run) ?? [],
+    node: fault.node?.(run) ?? [],
     claude() {
       run.editions += 1;
       const steps = write(run.topic, run.editions, run.count, run.every);
@@ -189,7 +233,7 @@ function judge(run, rows, paid) {
     [booked.some((row) => row.tx !== paid[0]?.tx), "the row's transaction is not the chain's"],
     [booked.some((row) => !['delivered', 'refundable', 'refunded'].includes(row.status)), `the row is ${booked.map((row) => `${row.status} ${row.code}`)}`],
     [paid.length && !texts.length && !refundable, 'paid, and neither text nor refund'],
-    [!paid.length && seen, 'text, and not paid'],
+    [!paid.length && seen && !FAULTS[run.kind].given, 'text, and not paid'],
     [texts.some((text) => !isWhole(text, run.topic, run.editions, run.count)), `not one whole edition: ${texts}`],
     [paid.length && run.told.some(({ status }) => status === 402), 'a 402 although it is paid'],
     [!asExpected, `expected to end ${run.ends}, ended ${end}`],

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { createHmac } from 'node:crypto';
 import { describe, test } from 'node:test';
-import { delta, end, open, say, shut, start, stop } from '../support/claude.mjs';
+import { apiError, delta, end, open, say, shut, start, stop } from '../support/claude.mjs';
 import { canonical, countersign, draft, sha256 } from '../support/hire.mjs';
 import { ASYNC, PAID, TEXT, WHOLE, account, agents, asked, books, ended, gated, hello, hire, newAccount, refused, seeker, seekerStack, settles, stack } from '../support/seeker_stack.mjs';
 import { HAIKU_PRICE, INPUT, ada, gate, readSse, sleep, sse, until, vaultKey } from '../support/stack.mjs';
@@ -203,6 +203,18 @@ describe('JSON', () => {
     } } });
     assert.ok(messages[0].content.includes('"maximum":10'));
     await books(hired, PAID);
+  });
+
+  test('a schema that Anthropic refuses for structured output is left out: the seeker sees nothing of it', async () => {
+    const refusal = apiError(400, { message: 'output_config.format.schema: The compiled grammar is too large.' });
+    stack.claude.script = (request) => ('output_config' in request.body ? refusal : say(stack.claude.requests.length === 2 ? '{"score": 99}' : '{"score": 8}'));
+    const hired = await hire({ output_schema: SCORE });
+    const { body } = await seeker.buy(hired, INPUT);
+    assert.deepEqual([body.status, body.deliverables[0].content], ['completed', { score: 8 }]);
+    const sent = stack.claude.requests.map((request) => 'output_config' in request.body);
+    assert.deepEqual(sent, [true, false, false], 'and the repair does not try it again');
+    assert.ok(stack.claude.requests[1].body.messages[0].content.includes('"maximum":10'));
+    assert.equal(await stack.balance(account), WHOLE - HAIKU_PRICE);
   });
 
   for (const [name, task, text] of [

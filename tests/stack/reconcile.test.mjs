@@ -331,21 +331,90 @@ describe('a node that is not to be relied on', () => {
       node.calls += 1;
       if (node.status) return res.writeHead(node.status).end('no');
       if (node.lags && body.includes(selector)) return res.end(JSON.stringify({ jsonrpc: '2.0', id: JSON.parse(body).id, result: `0x${'0'.repeat(64)}` }));
-      const answer = await fetch(stack.chain.url, { method: 'POST', headers: { 'content-type': 'application/json' }, body });
+      const call = JSON.parse(body);
+      if (node.behind && call.method === 'eth_getBlockByNumber' && call.params[0] === 'latest') {
+        call.params[0] = `0x${(BigInt(await stack.chain.rpc('eth_blockNumber')) - 1n).toString(16)}`;
+      }
+      const answer = await fetch(stack.chain.url, { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(call) });
       res.writeHead(answer.status, { 'content-type': 'application/json' }).end(await answer.text());
     });
     await new Promise((resolve) => proxy.listen(0, '127.0.0.1', resolve));
     await stack.restart({ NETWORKS: networks(`http://127.0.0.1:${proxy.address().port}`) });
   });
-  after(() => { proxy?.close(); proxy?.closeAllConnections(); });
+  after(async () => {
+    await stack.restart(); // with the chain's own node
+    proxy?.close();
+    proxy?.closeAllConnections();
+  });
   beforeEach(() => { node = { calls: 0, lags: false, status: 0 }; });
 
-  test('one that is down: the facilitator is asked instead', async () => {
+  test('one that is down: it is asked until it answers, whatever the facilitator says', async () => {
     node.status = 503;
     const them = await customer({ plan: async (call, next) => { await next(); return drop; } });
     const run = await unknown(await them.present());
+    await until(() => node.calls >= 1, SOON);
+    assert.equal((await them.rows('delivered')).length, 0, "a facilitator's “spent” is no evidence");
+    node.status = 0;
+    await until(async () => (await them.rows('delivered')).length, { timeout: 30_000, every: 100 });
     await bought(them, run, 1);
-    assert.ok(node.calls > 0);
+  });
+
+  for (const [name, spoil] of Object.entries({ cancelled: cancel, 'spent on themselves': payThemselves })) {
+    for (const status of [429, 500]) {
+      test(`${name} by the payer while the node answers ${status}: nothing is given away`, async () => {
+        node.status = status;
+        const them = await customer({ plan: async () => { await spoil(them); return drop; } });
+        const run = await unknown(await them.present());
+        await until(() => node.calls >= 1, SOON);
+        await nothing(them, run);
+        node.status = 0;
+        await until(async () => (await them.rows('refused')).length, { timeout: 70_000, every: 100 });
+        await nothing(them, run);
+      });
+    }
+  }
+
+  test('one that is a block behind a facilitator that has settled and says no: the payer is not told to sign again', async () => {
+    node.behind = true;
+    const them = await customer({ plan: async (call, next) => { await next(); return failure('insufficient_funds'); } });
+    const response = await them.present();
+    assert.equal(response.status, 200, await response.clone().text());
+    assert.ok((await response.text()).includes('SECRET'));
+    await until(async () => (await them.rows('delivered')).length, SOON);
+    assert.equal(await them.balance(), WHOLE - HAIKU_PRICE);
+    assert.equal(them.calls('settle').length, 1);
+  });
+
+  test('one that is a block behind a facilitator whose no is true: 402, and nothing is charged', async () => {
+    node.behind = true;
+    const them = await customer({ plan: () => failure('insufficient_funds') });
+    const response = await them.present();
+    assert.equal(response.status, 402);
+    assert.equal((await response.json()).code, 'SETTLEMENT_REJECTED');
+    assert.equal(await them.balance(), WHOLE);
+  });
+
+  test('a facilitator invents a transaction: the stream does not wait, and the books do not count it', async () => {
+    const invented = `0x${'12'.repeat(32)}`;
+    const soon = String(Math.floor(Date.now() / 1000) + 25);
+    const them = await customer({ authorization: { validBefore: soon }, plan: () => ({ success: true, transaction: invented, network: NETWORK, payer: them.account.address }) });
+    const response = await them.present();
+    assert.ok((await response.text()).includes('SECRET'));
+    const run = response.headers.get('x-run-id');
+    const row = await stack.row(run);
+    assert.deepEqual([row.status, row.amount, row.tx], ['unknown', '0', null]);
+    await until(async () => (await stack.row(run)).status === 'refused', { timeout: 90_000, every: 500, what: 'the chain says never' });
+    const { status, amount, tx, code } = await stack.row(run);
+    assert.deepEqual([status, amount, tx, code], ['refused', '0', null, 'SETTLEMENT_REJECTED']);
+  });
+
+  test('a facilitator names the wrong transaction for a payment that it has made: the books have the chain’s', async () => {
+    let real;
+    const them = await customer({ plan: async (call, next) => { real = await next(); return { ...real, transaction: `0x${'34'.repeat(32)}` }; } });
+    const response = await them.present();
+    assert.ok((await response.text()).includes('SECRET'));
+    const row = await stack.row(response.headers.get('x-run-id'), (r) => r.status === 'delivered');
+    assert.equal(row.tx, real.transaction);
   });
 
   test('one that lags behind the facilitator: nobody is asked over and over, and the run is paid once', async () => {

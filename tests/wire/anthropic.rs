@@ -22,7 +22,11 @@ const ERROR_EVENT: &str = include_str!("../golden/anthropic_error_event.sse");
 type Read = Result<StreamEvent<'static>, MalformedEvent>;
 
 fn read(data: &str) -> Read {
-    read_event(data).map(|event| match event {
+    read_named("message", data)
+}
+
+fn read_named(name: &str, data: &str) -> Read {
+    read_event(name, data).map(|event| match event {
         StreamEvent::Text(text) => StreamEvent::Text(text.into_owned().into()),
         StreamEvent::Start(usage) => StreamEvent::Start(usage),
         StreamEvent::TextBlock => StreamEvent::TextBlock,
@@ -35,7 +39,7 @@ fn read(data: &str) -> Read {
 
 fn events(stream: &str) -> Vec<Read> {
     let mut events = Vec::new();
-    Parser::default().push(stream.as_bytes(), |event| events.push(read(event.data))).unwrap();
+    Parser::default().push(stream.as_bytes(), |event| events.push(read_named(event.name, event.data))).unwrap();
     events
 }
 
@@ -133,7 +137,7 @@ fn a_text_is_borrowed_from_the_event_wherever_its_members_stand() {
         r#"{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"Grüße"}}"#,
         r#"{ "delta": { "text": "Grüße", "type": "text_delta", "x": [{}] }, "index": 1e9, "type": "content_block_delta" }"#,
     ] {
-        let Ok(StreamEvent::Text(Cow::Borrowed("Grüße"))) = read_event(data) else { panic!("{data}") };
+        let Ok(StreamEvent::Text(Cow::Borrowed("Grüße"))) = read_event("message", data) else { panic!("{data}") };
     }
     let escaped = r#"{"type":"content_block_delta","delta":{"type":"text_delta","text":"a\n\u00fc \ud83e\udd80"}}"#;
     assert_eq!(read(escaped), text("a\nü 🦀"));
@@ -174,17 +178,11 @@ fn the_type_inside_the_data_counts() {
 }
 
 #[test]
-fn an_event_of_a_known_type_with_other_data_is_malformed() {
+fn an_event_that_may_have_held_text_and_cannot_be_read_is_malformed() {
     for data in [
-        json!({"type": "message_start"}),
         json!({"type": "content_block_delta", "delta": {"type": "text_delta"}}),
         json!({"type": "content_block_delta", "delta": {"type": "text_delta", "text": 1}}),
-        json!({"type": "content_block_delta"}),
-        json!({"type": "message_delta"}),
-        json!({"type": "message_delta", "delta": {}, "usage": {"output_tokens": -1}}),
-        json!({"type": "error"}),
-        json!({"no": "type"}),
-        json!("text"),
+        json!({"type": "content_block_delta", "delta": [1]}),
     ] {
         assert_eq!(event(data.clone()), Err(MalformedEvent), "{data}");
     }
@@ -275,7 +273,7 @@ fn an_error_body_is_read_and_new_types_are_tolerated() {
     ] {
         assert_eq!(error(name, "").error.kind, kind, "{name}");
     }
-    for text in ["", "{}", r#"{"error":"overloaded"}"#, r#"{"error":{"message":"x"}}"#, "<html>529</html>"] {
+    for text in ["", "<html>529</html>"] {
         assert!(serde_json::from_str::<ErrorBody>(text).is_err(), "{text}");
     }
 }
@@ -387,9 +385,185 @@ fn steps(stream: &str) -> Vec<Step> {
 
 #[test]
 fn the_examples_are_whole_answers() {
-    for (stream, text) in [(BASIC, "Hello!"), (THINKING, "27 * 453 = 12,231"), (TOOL_USE, "Okay")] {
+    for (stream, text) in [(BASIC, "Hello!"), (THINKING, "27 * 453 = 12,231")] {
         assert_eq!(steps(stream), [Step::Began, Step::Text(text.to_owned()), Step::Whole]);
     }
+}
+
+fn stream(events: &[Value]) -> String {
+    events.iter().map(|data| format!("event: {}\ndata: {data}\n\n", data["type"].as_str().unwrap())).collect()
+}
+
+fn answer(text: &[&str], stop_reason: Value) -> String {
+    let delta = |text: &&str| json!({"type": "content_block_delta", "delta": {"type": "text_delta", "text": text}});
+    let mut events = vec![json!({"type": "message_start", "message": {}})];
+    events.push(json!({"type": "content_block_start", "content_block": {"type": "text", "text": ""}}));
+    events.extend(text.iter().map(delta));
+    events.push(json!({"type": "message_delta", "delta": {"stop_reason": stop_reason}, "usage": {"output_tokens": 1}}));
+    events.push(json!({"type": "message_stop"}));
+    stream(&events)
+}
+
+/// Handling stop reasons: `tool_use` and `pause_turn` ask for another request.
+#[test]
+fn an_answer_that_claude_has_not_finished_is_not_whole() {
+    let text = || Step::Text("Okay".to_owned());
+    assert_eq!(steps(TOOL_USE), [Step::Began, text(), Step::Broke(ModelError::CutOff)]);
+    for reason in ["tool_use", "pause_turn"] {
+        let cut_off = [Step::Began, text(), Step::Broke(ModelError::CutOff)];
+        assert_eq!(steps(&answer(&["Okay"], json!(reason))), cut_off, "{reason}");
+    }
+    for reason in ["end_turn", "max_tokens", "stop_sequence", "model_context_window_exceeded", "bored"] {
+        assert_eq!(steps(&answer(&["Okay"], json!(reason))), [Step::Began, text(), Step::Whole], "{reason}");
+    }
+}
+
+#[test]
+fn an_answer_without_anything_to_see_is_empty() {
+    for text in [&[][..], &[""], &[" "], &["\n", "\n"], &["\u{200b}"], &["\u{feff}\u{a0}\t"]] {
+        for reason in ["end_turn", "max_tokens", "stop_sequence", "model_context_window_exceeded"] {
+            let empty = [Step::Began, Step::Broke(ModelError::Empty)];
+            assert_eq!(steps(&answer(text, json!(reason))), empty, "{text:?} {reason}");
+        }
+    }
+    let declined = [Step::Began, Step::Broke(ModelError::Declined)];
+    assert_eq!(steps(&answer(&[], json!("refusal"))), declined, "that Claude declines says more");
+}
+
+#[test]
+fn white_space_before_the_text_is_kept_for_it() {
+    let mut reading = AnswerReader::default();
+    let head = answer(&["\n", " "], json!("end_turn"));
+    let head = head.split("event: message_delta").next().unwrap();
+    assert_eq!(push(&mut reading, head.as_bytes()), [Step::Began, Step::TextBegins]);
+    let rest = answer(&["Hi", " ", "\n"], json!("end_turn"));
+    let rest = &rest[rest.find("event: content_block_delta").unwrap()..];
+    assert_eq!(push(&mut reading, rest.as_bytes()), [Step::Text("\n Hi \n".to_owned()), Step::Whole]);
+}
+
+/// Proxies and compatible endpoints write all of these in the middle of whole answers.
+#[test]
+fn odd_events_and_side_figures_change_nothing_of_a_whole_answer() {
+    let whole = answer(&["Hel", "lo"], json!("end_turn"));
+    let expected = steps(&whole);
+    assert_eq!(expected, [Step::Began, Step::Text("Hello".to_owned()), Step::Whole]);
+    for odd in [
+        "event: ping\ndata:\n\n",
+        "event: ping\ndata: {}\n\n",
+        "event: ping\ndata: null\n\n",
+        "event: ping\ndata: {\n\n",
+        "data:\n\n",
+        "data: keep-alive\n\n",
+        "data: [DONE]\n\n",
+        "data: []\n\n",
+        "data: null\n\n",
+        "data: 17\n\n",
+        "data: {}\n\n",
+        "data: {\"no\": \"type\"}\n\n",
+        "data: {\"type\": null}\n\n",
+        "data: {\"type\": 3}\n\n",
+        "event: keepalive\ndata: []\n\n",
+        "event: heartbeat\ndata: 12:00:01 alive\n\n",
+        "event: heartbeat\ndata: {alive}\n\n",
+        "event: tomorrow\ndata: {\"type\":\"tomorrow\",\"delta\":null}\n\n",
+        "event: content_block_stop\ndata: null\n\n",
+        "event: content_block_start\ndata: {\"type\":\"content_block_start\",\"content_block\":null}\n\n",
+        "event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"delta\":null}\n\n",
+        "event: content_block_delta\ndata: {\"type\":\"content_block_delta\"}\n\n",
+        "event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"delta\":{}}\n\n",
+        "event: message_delta\ndata: {\"type\":\"message_delta\"}\n\n",
+        "event: message_delta\ndata: {\"type\":\"message_delta\",\"delta\":null,\"usage\":null}\n\n",
+        "event: message_delta\ndata: {\"type\":\"message_delta\",\"delta\":[],\"usage\":[]}\n\n",
+        "event: message_delta\ndata: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":7},\"usage\":\"none\"}\n\n",
+        "event: message_delta\ndata: {\"type\":\"message_delta\",\"usage\":{\"output_tokens\":1e999}}\n\n",
+        "event: message_start\ndata: {\"type\":\"message_start\",\"message\":null}\n\n",
+        "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"usage\":null}}\n\n",
+        "event: message_start\ndata: {\"type\":\"message_start\"}\n\n",
+    ] {
+        for (at, _) in whole.match_indices("event: ") {
+            let stream = format!("{}{odd}{}", &whole[..at], &whole[at..]);
+            assert_eq!(steps(&stream), expected, "{odd:?} at {at}");
+        }
+    }
+}
+
+/// Text that was lost, or an end that was not there, is not passed over.
+#[test]
+fn what_may_have_held_text_is_never_passed_over() {
+    let whole = answer(&["Hel", "lo"], json!("end_turn"));
+    let at = whole.find("event: message_delta").unwrap();
+    for damaged in [
+        "event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"delta\":{\"type\":\"text_del\n\n",
+        "event: content_block_delta\ndata:\n\n",
+        "event: content_block_delta\ndata: \"text\"\n\n",
+        "data: {\"type\":\"content_block_delta\",\"delta\":{\"type\":\"text_delta\",\"text\":\"lost\n\n",
+        "data: {\"type\":null,\"delta\":{\"type\":\"text_delta\",\"text\":\"lost\"}}\n\n",
+        "data: {\"type\":\"content_block_delta\",\"delta\":{\"type\":\"text_delta\",\"text\":null}}\n\n",
+        "data: {\"type\":\"content_block_delta\",\"delta\":{\"type\":\"text_delta\"}}\n\n",
+        "data: {\"type\":\"content_block_delta\",\"delta\":{\"type\":\"text_delta\",\"text\":[\"lost\"]}}\n\n",
+        "data: {\"type\":\"content_block_delta\",\"delta\":{\"text\":\"lost\"}}\n\n",
+        "event: message_stop\ndata:\n\n",
+    ] {
+        let stream = format!("{}{damaged}{}", &whole[..at], &whole[at..]);
+        let broken = [Step::Began, Step::Text("Hello".to_owned()), Step::Broke(ModelError::Broken)];
+        assert_eq!(steps(&stream), broken, "{damaged:?}");
+    }
+    for error in ["", "{}", "null", "overloaded", r#"{"type":"error"}"#, r#"{"type":"error","error":null}"#] {
+        let stream = format!("{}event: error\ndata: {error}\n\n{}", &whole[..at], &whole[at..]);
+        let broken = [Step::Began, Step::Text("Hello".to_owned()), Step::Broke(ModelError::Broken)];
+        assert_eq!(steps(&stream), broken, "{error:?}");
+    }
+}
+
+#[test]
+fn the_first_text_of_a_block_is_text() {
+    let start = |block: Value| event(json!({"type": "content_block_start", "content_block": block}));
+    assert_eq!(start(json!({"type": "text", "text": "Hel"})), text("Hel"));
+    for odd in [json!({"type": "text"}), json!({"type": "text", "text": null}), json!({"type": "text", "text": 1})] {
+        assert_eq!(start(odd.clone()), TEXT_BLOCK, "{odd}");
+    }
+}
+
+/// An event is read by its name where its data names no type.
+#[test]
+fn the_name_of_an_event_counts_where_its_data_has_no_type() {
+    assert_eq!(read_named("message_stop", "{}"), Ok(StreamEvent::Stop));
+    let stop = Ok(StreamEvent::Delta(Some(StopReason::EndTurn), usage(json!({"output_tokens": 2}))));
+    let delta = r#"{"delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 2}}"#;
+    assert_eq!(read_named("message_delta", delta), stop);
+    assert_eq!(read_named("ping", "{}"), OTHER);
+    assert_eq!(read_named("error", "<html>"), Ok(StreamEvent::Error(ErrorType::Unknown)));
+}
+
+#[test]
+fn a_count_that_is_none_leaves_the_count_as_it_was() {
+    let mut usage = Usage::default();
+    usage.update(self::usage(json!({"input_tokens": 7, "output_tokens": 5})));
+    for odd in [json!(null), json!(-1), json!("12"), json!(true), json!([3]), json!({"a": 1})] {
+        usage.update(self::usage(json!({"input_tokens": odd, "output_tokens": odd})));
+        assert_eq!((usage.input_tokens, usage.output_tokens), (7, 5), "{odd}");
+    }
+    usage.update(self::usage(json!({"output_tokens": 40.5, "cache_read_input_tokens": null})));
+    assert_eq!(usage.output_tokens, 40);
+    usage.update(self::usage(json!({"output_tokens": 1e30})));
+    assert_eq!(usage.output_tokens, u64::MAX);
+}
+
+#[test]
+fn an_error_body_of_another_form_leaves_the_decision_to_the_status() {
+    for body in [
+        json!({"error": null}),
+        json!({"error": "overloaded"}),
+        json!({"error": {"type": 7, "message": null}}),
+        json!({"type": "error"}),
+        json!({}),
+    ] {
+        let read: ErrorBody = serde_json::from_value(body.clone()).unwrap();
+        assert_eq!(model_error_of(529, Some(&read), None), ModelError::Overloaded, "{body}");
+    }
+    let read: ErrorBody =
+        serde_json::from_value(json!({"error": {"type": "overloaded_error", "message": []}})).unwrap();
+    assert_eq!(model_error_of(500, Some(&read), None), ModelError::Overloaded);
 }
 
 /// Streaming, "Error events": the same event before and after `message_start`.

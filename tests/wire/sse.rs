@@ -326,16 +326,14 @@ fn the_end_of_the_stream_is_told_once_and_not_after_a_whole_answer() {
 }
 
 #[test]
-fn a_refusal_is_declined_and_every_other_reason_is_a_whole_answer() {
+fn a_refusal_is_declined_and_every_other_reason_to_stop_is_a_whole_answer() {
     let refused = format!("{}{}{}", head(), text_delta("I"), stop("refusal"));
     let (steps_of_refusal, reading) = steps_of(&[refused.as_bytes()]);
     assert_eq!(steps_of_refusal, [Step::Began, text("I"), Step::Broke(ModelError::Declined)]);
     assert_eq!(reading.usage.output_tokens, 9, "the tokens are billed all the same");
-    for reason in
-        ["end_turn", "max_tokens", "stop_sequence", "tool_use", "pause_turn", "model_context_window_exceeded", "new"]
-    {
-        let stream = format!("{}{}", head(), stop(reason));
-        assert_eq!(steps(&stream), [Step::Began, Step::Whole], "{reason}");
+    for reason in ["end_turn", "max_tokens", "stop_sequence", "model_context_window_exceeded", "new"] {
+        let stream = format!("{}{}{}", head(), text_delta("I"), stop(reason));
+        assert_eq!(steps(&stream), [Step::Began, text("I"), Step::Whole], "{reason}");
     }
 }
 
@@ -364,7 +362,7 @@ fn an_error_event_is_a_failure_to_begin_before_message_start_and_a_break_after_i
 
 #[test]
 fn nothing_after_the_end_counts() {
-    for ending in [STOP.to_owned(), ERROR.to_owned(), "data: nonsense\n\n".to_owned()] {
+    for ending in [STOP.to_owned(), ERROR.to_owned(), "data: {\"nonsense\n\n".to_owned()] {
         let stream = format!("{}{}{ending}", head(), text_delta("a"));
         let after = format!("{}{}{STOP}{ERROR}{}", text_delta("b"), head(), stop("refusal"));
         let alone = steps(&stream);
@@ -410,7 +408,7 @@ fn that_text_begins_is_a_step_once_and_only_before_the_first_text() {
     // One read: the text is the step, and an answer that has ended without any must not look as if there will be some.
     assert_eq!(read(&[&format!("{head}{begins}{a}{STOP}")]), [[Step::Began, text("a"), Step::Whole]]);
     assert_eq!(read(&[&format!("{head}{begins}{ERROR}")]), [[Step::Began, Step::Broke(ModelError::Broken)]]);
-    assert_eq!(read(&[&format!("{head}{begins}{STOP}")]), [[Step::Began, Step::Whole]]);
+    assert_eq!(read(&[&format!("{head}{begins}{STOP}")]), [[Step::Began, Step::Broke(ModelError::Empty)]]);
 }
 
 /// An event that lies in one read is not copied.

@@ -174,11 +174,44 @@ fn settle_answers_come_back_as_they_were_read() {
     }
 }
 
-/// A null transaction is not "not executed": such an answer says nothing.
 #[test]
-fn a_settle_answer_without_a_verdict_or_with_a_null_transaction_is_none() {
-    for text in ["{}", r#"{"transaction":"0x1","network":"base"}"#, r#"{"success":false,"transaction":null}"#] {
-        assert!(serde_json::from_str::<SettleResponse>(text).is_err(), "{text}");
+fn an_answer_without_a_verdict_is_none() {
+    for verdict in ["", r#","success":null"#, r#","success":"true""#, r#","success":1"#] {
+        let text = format!(r#"{{"transaction":"0x1","network":"base"{verdict}}}"#);
+        assert!(serde_json::from_str::<SettleResponse>(&text).is_err(), "{text}");
+    }
+    for text in ["{}", r#"{"isValid":null}"#, r#"{"isValid":"true"}"#] {
+        assert!(serde_json::from_str::<VerifyResponse>(text).is_err(), "{text}");
+    }
+}
+
+/// What a facilitator may leave out may be null. What is no text is no absent text either: it fits no payment.
+#[test]
+fn null_is_absent_and_a_value_of_another_type_is_not() {
+    let read_settle = |text: &str| read::<SettleResponse>(text);
+    let nulls = r#"{"success":false,"errorReason":null,"transaction":null,"network":null,"payer":null}"#;
+    assert_eq!(read_settle(nulls), read_settle(r#"{"success":false}"#));
+    let odd = read_settle(r#"{"success":true,"errorReason":{},"transaction":[1],"network":7,"payer":{"a":"b"}}"#);
+    assert_eq!(odd.error_reason, None);
+    assert!(!odd.transaction.is_empty() && !is_hash(&odd.transaction));
+    assert!(!odd.network.is_empty() && odd.payer.is_some());
+    let verify = |text: &str| read::<VerifyResponse>(text);
+    assert_eq!(verify(r#"{"isValid":true,"invalidReason":7,"payer":null}"#), verify(r#"{"isValid":true}"#));
+    assert!(verify(r#"{"isValid":true,"payer":7}"#).payer.is_some());
+}
+
+/// One odd entry says nothing about the others, and what it does not say excludes nothing.
+#[test]
+fn an_odd_kind_does_not_hide_the_others() {
+    let supported = |kinds: Value| read::<Supported>(&json!({"kinds": kinds, "signers": null}).to_string());
+    let base = json!({"x402Version": 2, "scheme": "exact", "network": "eip155:8453"});
+    let covers = |supported: &Supported, network: &str| supported.covers(2, "exact", network, "none");
+    let odd = supported(json!([null, 7, "exact", ["exact"], base]));
+    assert!(covers(&odd, "eip155:8453") && !covers(&odd, "eip155:84532"));
+    for unsaid in [json!({"network": "eip155:10", "scheme": null}), json!({"network": "eip155:10", "x402Version": "2"})]
+    {
+        assert!(covers(&supported(json!([unsaid])), "eip155:10"), "{unsaid}");
+        assert!(!covers(&supported(json!([unsaid])), "eip155:8453"), "{unsaid}");
     }
 }
 

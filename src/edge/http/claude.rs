@@ -13,6 +13,7 @@ use crate::rules::record::run_request::RenderedPrompt;
 use crate::rules::refusal::{ModelError, Refusal};
 use crate::rules::secret::Secret;
 use crate::wire::anthropic::{loggable_request_id, ErrorBody};
+use crate::wire::retry_after;
 use std::time::Duration;
 use wasm_bindgen::JsValue;
 use worker::{Env, Headers, Method, Response, ResponseBody};
@@ -28,17 +29,19 @@ pub(crate) struct Body {
 }
 
 /// Asks Claude with the creator's key, and returns when the stream is open. `rejected` is an earlier answer and what is
-/// wrong with it: then Claude is asked for a better one.
+/// wrong with it: then Claude is asked for a better one. `structured`: with structured outputs, where the prompt has a
+/// schema for them.
 pub(crate) async fn ask(
     env: &Env,
     config: &Config,
     record: &RunRecord,
     prompt: &RenderedPrompt,
     rejected: Option<(String, String)>,
+    structured: bool,
 ) -> Result<Body, ModelError> {
     let headers = creators_headers(env, config, &record.creator_id).await?;
     let rejected = rejected.as_ref().map(|(answer, mismatch)| (answer.as_str(), mismatch.as_str()));
-    let json = model_request::body(&record.model, record.max_tokens, prompt, rejected);
+    let json = model_request::body(&record.model, record.max_tokens, prompt, rejected, structured);
     let url = http::join(&config.anthropic.base_url, "/v1/messages");
     let limit = Duration::from_secs(config.limits.claude_begin_seconds);
     let (response, call) = http::send(Method::Post, &url, headers, Some(&json), limit).await.map_err(no_answer)?;
@@ -95,7 +98,7 @@ fn no_answer(error: CallError) -> ModelError {
 
 async fn read_error(mut response: Response, limit: Duration) -> ModelError {
     let header = |name: &str| response.headers().get(name).ok().flatten();
-    let retry_after = header("retry-after").and_then(|s| s.trim().parse().ok());
+    let retry_after = header("retry-after").and_then(|text| retry_after::seconds(&text, clock::now()));
     let request_id = header("request-id").unwrap_or_default();
     let status = response.status_code();
     let text = clock::within(limit, response.text()).await;

@@ -9,8 +9,9 @@ use super::reconcile::receipt;
 use super::Payment;
 use crate::rules::config::Facilitator;
 use crate::rules::refusal::Refusal;
-use crate::rules::run::{Event, Evidence};
+use crate::rules::run::{Event, Evidence, Receipt};
 use crate::wire::evm::{is_hash, Address};
+use crate::wire::lenient;
 use crate::wire::x402::{reason_code, SettleResponse, Supported, VerifyResponse};
 use serde_json::{json, Value};
 
@@ -89,17 +90,18 @@ pub fn settle_event(status: u16, answer: Option<&SettleResponse>, payment: &Paym
     }
 }
 
-/// Whether the chain must confirm what a facilitator has answered. A facilitator that takes the money and answers no
-/// would be paid a second time by the payer's next payment.
+/// Whether the chain must confirm what a facilitator has answered.
 pub fn needs_chain(event: &Event) -> bool {
     matches!(event, Event::SettleRejected(_))
 }
 
-/// A facilitator's no, after the chain was asked. Only a transfer that the chain shows contradicts it.
-pub fn checked_on_chain(no: Event, shown: Option<Evidence>) -> Event {
-    match shown {
-        Some(Evidence::Paid(receipt)) => Event::Settled(receipt),
-        _ => no,
+/// A facilitator's no, after the chain was asked. A transfer that the chain shows contradicts it. Where the chain shows
+/// nothing that confirms it (`None`), it is no definite no.
+pub fn checked_on_chain(no: Event, outcome: Option<Result<(), Receipt>>) -> Event {
+    match outcome {
+        Some(Ok(())) => no,
+        Some(Err(receipt)) => Event::Settled(receipt),
+        None => Event::SettleFailed,
     }
 }
 
@@ -178,9 +180,9 @@ pub fn claim(payment: &Payment, transaction: &str, reason: &str) -> Value {
 pub fn is_reported(status: u16, text: &str) -> bool {
     #[derive(serde::Deserialize)]
     struct Answer {
-        #[serde(default)]
+        #[serde(default, deserialize_with = "lenient::is_true")]
         success: bool,
-        #[serde(default)]
+        #[serde(default, deserialize_with = "lenient::text_or_empty")]
         error: String,
     }
     let Ok(answer) = serde_json::from_str::<Answer>(text) else { return false };

@@ -4,9 +4,14 @@
 //! cancel the authorization, or spend its nonce on a transfer to themselves, and a run that takes "spent" for "paid" is
 //! given away. The chain shows which of these it was; a facilitator's `/verify` does not.
 
+//!
+//! Where a node is configured, it is the only witness that counts for a payment. As long as it does not answer, or has
+//! not come as far as the facilitator whom it is to confirm, it is asked again.
+
 use crate::rules::payment::Payment;
-use crate::rules::run::{Evidence, Millis, Receipt};
-use crate::wire::evm_rpc::{Block, Log, AUTHORIZATION_CANCELED, AUTHORIZATION_USED, TRANSFER};
+use crate::rules::run::{Evidence, Millis, Receipt, BACK_OFF, RETENTION};
+use crate::wire::evm_rpc::{Block, Log, Quantity, AUTHORIZATION_CANCELED, AUTHORIZATION_USED, TRANSFER};
+use serde::{Deserialize, Serialize};
 
 /// How many blocks are searched before the time of the run, because clocks differ.
 const EARLIER_BLOCKS: u64 = 300;
@@ -17,6 +22,107 @@ const MAX_BLOCKS: u64 = 9_000;
 /// By how many seconds the chain's clock and ours may differ. It is generous, because a payer who is wrongly told that
 /// their payment will never settle pays twice.
 const CLOCKS_DIFFER: u64 = 15 * 60;
+
+/// How many blocks after the first look are enough where the chain's clock is too far behind ours to compare them.
+const LATER_BLOCKS: u64 = 2;
+/// From how many seconds on it is. By less, a node may be behind the facilitator.
+const CLOCK_BEHIND: u64 = 60;
+
+/// The longest wait before the chain is asked again to confirm a settlement.
+const CONFIRM_WAIT_MAX: Millis = 60 * 1000;
+
+/// What a node of the chain shows of a payment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ChainView {
+    /// No node is configured for the payment's network.
+    NoNode,
+    /// There is a node, and it gives no usable answer.
+    NoAnswer,
+    /// The evidence, as of this block.
+    Shown(Evidence, Block),
+}
+
+/// What is known of a settlement that was not answered. `told` is what a facilitator says, where the chain shows nothing.
+/// A facilitator cannot tell who has spent a nonce on what, so its "spent" is no evidence where a node can tell.
+pub fn evidence(view: ChainView, told: Evidence) -> Evidence {
+    match (view, told) {
+        (ChainView::Shown(evidence, _), _) => evidence,
+        (ChainView::NoAnswer, Evidence::Spent(_)) => Evidence::Nothing,
+        (ChainView::NoAnswer | ChainView::NoNode, told) => told,
+    }
+}
+
+/// The search for what contradicts a facilitator's no. A facilitator that takes the money and answers no would be paid a
+/// second time by the payer's next payment.
+#[derive(Clone, Debug)]
+pub struct NoCheck {
+    /// When the facilitator has said no, in Unix milliseconds.
+    said_at: Millis,
+    /// The block of the first look.
+    first: Option<u64>,
+}
+
+impl NoCheck {
+    pub fn new(said_at: Millis) -> Self {
+        Self { said_at, first: None }
+    }
+
+    /// Whether the no is confirmed. `None`: the node has to be asked again. It may be behind the facilitator, so an
+    /// unspent nonce counts only as of a block that is later than the no.
+    pub fn outcome(&mut self, view: &ChainView) -> Option<Result<(), Receipt>> {
+        match view {
+            ChainView::NoNode => Some(Ok(())),
+            ChainView::Shown(Evidence::Paid(receipt), _) => Some(Err(receipt.clone())),
+            ChainView::Shown(Evidence::Never(_), _) => Some(Ok(())),
+            ChainView::Shown(Evidence::Unspent, block) => {
+                let Block { number: Quantity(number), timestamp: Quantity(at) } = *block;
+                let first = *self.first.get_or_insert(number);
+                let is_later = number > first && at > self.said_at / 1000;
+                let is_behind = at.saturating_add(CLOCK_BEHIND) < self.said_at / 1000;
+                (is_later || (is_behind && number >= first.saturating_add(LATER_BLOCKS))).then_some(Ok(()))
+            }
+            ChainView::NoAnswer | ChainView::Shown(Evidence::Nothing | Evidence::Spent(_), _) => None,
+        }
+    }
+}
+
+/// What the books say of a settlement that a facilitator has told.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Confirmation {
+    /// The chain has not been asked, or has not shown it yet.
+    #[default]
+    Awaited,
+    /// The facilitator's word counts, because there is no node.
+    Unchecked,
+    /// The chain shows the transfer, in this transaction.
+    Paid(String),
+    /// The chain shows that there was none, and that there can be none any more.
+    Refuted,
+}
+
+impl Confirmation {
+    /// What the chain shows of a payment that is settled by a facilitator's word.
+    pub fn of(view: &ChainView) -> Self {
+        match view {
+            ChainView::NoNode => Self::Unchecked,
+            ChainView::Shown(Evidence::Paid(receipt), _) => Self::Paid(receipt.transaction.clone()),
+            ChainView::Shown(Evidence::Never(_), _) => Self::Refuted,
+            ChainView::NoAnswer | ChainView::Shown(_, _) => Self::Awaited,
+        }
+    }
+
+    /// Whether the run counts as paid.
+    pub fn is_paid(&self) -> bool {
+        matches!(self, Self::Unchecked | Self::Paid(_))
+    }
+}
+
+/// How long to wait before the chain is asked again to confirm a settlement, after `looks` in vain, for a run that came
+/// to rest at `rested_at`. `None`: the run was kept for as long as it is, and its payment stays unknown.
+pub fn confirmation_wait(looks: u8, rested_at: Millis, now: Millis) -> Option<Millis> {
+    let wait = BACK_OFF.saturating_mul(4u64.saturating_pow(u32::from(looks))).min(CONFIRM_WAIT_MAX);
+    (now < rested_at.saturating_add(RETENTION)).then_some(wait)
+}
 
 /// The first block to search for where a nonce was spent, for a run that was presented `age` ago.
 pub fn search_from(latest_block: u64, age: Millis) -> u64 {
@@ -65,9 +171,11 @@ pub fn of_spent(payment: &Payment, since: u64, spending: &Spending) -> Evidence 
     }
     // The token logs the transfer right after the nonce. A later transfer may belong to another payment.
     let transfer = logs.iter().skip(position + 1).find(|log| log.address == payment.asset);
-    match transfer.is_some_and(|log| is_transfer_of(log, payment)) {
-        true => Evidence::Paid(receipt(payment, transaction.clone())),
-        false => used_elsewhere(),
+    match transfer {
+        Some(log) if is_transfer_of(log, payment) => Evidence::Paid(receipt(payment, transaction.clone())),
+        // It may be the transfer.
+        Some(log) if !log.is_readable() => Evidence::Nothing,
+        _ => used_elsewhere(),
     }
 }
 

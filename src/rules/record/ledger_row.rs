@@ -1,5 +1,6 @@
 //! The row of a run in the ledger. It holds no text of the prompt, the input or the answer.
 
+use crate::rules::payment::reconcile::Confirmation;
 use crate::rules::refusal::Refusal;
 use crate::rules::run::{Policy, Run, State};
 use crate::wire::anthropic::{StopReason, Usage};
@@ -55,6 +56,27 @@ pub struct Row {
     /// The time in Unix milliseconds.
     pub started_at: u64,
     pub duration_ms: u64,
+}
+
+impl Row {
+    /// The row of a run that a facilitator says is paid, by what the chain says of it.
+    pub fn confirmed(self, confirmation: &Confirmation) -> Self {
+        let (status, refusal) = match (&self.transaction, confirmation) {
+            (None, _) | (_, Confirmation::Unchecked) => return self,
+            (Some(_), Confirmation::Paid(transaction)) => {
+                return Self { transaction: Some(transaction.clone()), ..self };
+            }
+            (Some(_), Confirmation::Awaited) => ("unknown", Refusal::SettlementUnknown),
+            (Some(_), Confirmation::Refuted) => ("refused", Refusal::SettlementRejected { reason: None }),
+        };
+        Self {
+            transaction: None,
+            amount: "0".to_owned(),
+            status: Cow::Borrowed(status),
+            code: Some(refusal.code().to_owned()),
+            ..self
+        }
+    }
 }
 
 /// Makes the row of a run. Only a run at rest has a final one.

@@ -8,6 +8,7 @@ use crate::rules::hire::context::ContractContext;
 use crate::rules::hire::task::TaskFacts;
 use crate::rules::ids::run_path;
 use crate::rules::payment::identifier::IdempotencyKey;
+use crate::rules::payment::reconcile::Confirmation;
 use crate::rules::payment::Payment;
 use crate::rules::record::ledger_row::{row, Facts, Row};
 use crate::rules::refusal::body::ErrorBody;
@@ -53,6 +54,15 @@ pub struct RunStats {
     /// Claude was shown what is wrong with an answer, and asked again.
     #[serde(default)]
     pub repaired: bool,
+    /// What the chain says of the settlement.
+    #[serde(default)]
+    pub confirmation: Confirmation,
+    /// Claude's own failure has delayed the run, or ended it.
+    #[serde(default)]
+    pub model_failed: bool,
+    /// Anthropic has refused the schema for structured outputs, so Claude is asked without them.
+    #[serde(default)]
+    pub without_format: bool,
 }
 
 impl RunStats {
@@ -125,6 +135,11 @@ impl RunRecord {
                 duration_ms: now.saturating_sub(self.started_at),
             },
         )
+    }
+
+    /// The row as it goes into the ledger: a settlement that the chain has to confirm is not counted before that.
+    pub fn ledger_row(&self, run: &Run, stats: &RunStats, now: Millis) -> Row {
+        self.row(run, stats, now).confirmed(&stats.confirmation)
     }
 
     /// The event that ends a whole answer.

@@ -32,8 +32,10 @@ pub enum ModelError {
     WindowOver,
     /// An `error` event after the answer had begun.
     Broken,
-    /// The stream ended without `message_stop`.
+    /// The stream ended without `message_stop`, or Claude stopped before it had finished.
     CutOff,
+    /// The answer ended, and holds nothing for the caller.
+    Empty,
     /// Claude's `stop_reason` was `refusal`.
     Declined,
     /// Every caller had disconnected before anything was paid, and the call was cancelled.
@@ -69,6 +71,7 @@ impl ModelError {
             Self::WindowOver => "PAYMENT_WINDOW_OVER",
             Self::Broken => "CLAUDE_STREAM_ERROR",
             Self::CutOff => "CLAUDE_CUT_OFF",
+            Self::Empty => "CLAUDE_EMPTY_ANSWER",
             Self::Declined => "CLAUDE_REFUSED",
             Self::CallerGone => "CALLER_GONE",
             Self::DeadlineMissed => "DEADLINE_MISSED",
@@ -97,6 +100,7 @@ impl ModelError {
             }
             Self::Broken => "Claude reported an error in the middle of its answer.",
             Self::CutOff => "Claude's answer broke off before its end.",
+            Self::Empty => "Claude's answer was empty. Try again in a moment.",
             Self::Declined => "Claude declined to answer this input.",
             Self::CallerGone => "The caller had gone before anything was paid.",
             Self::DeadlineMissed => "The result was not there in the time that the contract allows.",
@@ -116,10 +120,22 @@ impl ModelError {
             Self::RateLimited { retry_after: Some(s) } => Retry::After(s),
             Self::Overloaded => Retry::After(15),
             Self::Upstream | Self::Unreachable | Self::TimedOut | Self::NotStored => Retry::After(5),
-            Self::Broken | Self::CutOff | Self::CallerGone => Retry::After(1),
+            Self::Broken | Self::CutOff | Self::Empty | Self::CallerGone => Retry::After(1),
             // Another execution may be in time, unless the contract's deadline is over: `rules::hire::task` decides.
             Self::DeadlineMissed => Retry::Never,
             Self::OutputMismatch { .. } => Retry::After(1),
+        }
+    }
+
+    /// Whether Claude or the way to it has failed, and neither the caller nor the template.
+    pub const fn is_claudes(self) -> bool {
+        match self {
+            Self::RateLimited { .. } | Self::Overloaded | Self::Upstream | Self::Unreachable | Self::TimedOut => true,
+            Self::Broken | Self::CutOff => true,
+            Self::KeyInvalid | Self::Permission | Self::Billing | Self::ModelRetired => true,
+            Self::TooLong | Self::Rejected | Self::Empty | Self::Declined | Self::Truncated => false,
+            Self::WindowOver | Self::CallerGone | Self::DeadlineMissed => false,
+            Self::OutputMismatch { .. } | Self::NotStored => false,
         }
     }
 
@@ -129,7 +145,7 @@ impl ModelError {
         match self {
             Self::RateLimited { retry_after: Some(seconds) } => Some(wait.max(u64::from(seconds).saturating_mul(1000))),
             Self::Overloaded | Self::Upstream | Self::Unreachable | Self::Broken | Self::CutOff => Some(wait),
-            Self::NotStored => Some(wait),
+            Self::NotStored | Self::Empty => Some(wait),
             Self::OutputMismatch { repair } => repair.then_some(0),
             Self::KeyInvalid | Self::Permission | Self::Billing | Self::ModelRetired => None,
             Self::TooLong | Self::Rejected | Self::Declined | Self::CallerGone => None,

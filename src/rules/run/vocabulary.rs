@@ -16,6 +16,8 @@ pub const HEARTBEAT: Millis = 20 * 1000;
 /// How long a stream's settlement waits for the first text after `message_start`. So an answer that breaks off at once
 /// is not charged, and one that thinks for long is settled meanwhile.
 pub const GRACE: Millis = 250;
+/// The same, once the block of the first text has begun. An empty block ends within this time.
+pub const GRACE_OF_TEXT: Millis = 50;
 /// The first wait of a paid run before Claude is called again, and of a run with an unknown settlement before evidence
 /// is looked for. Each wait after it is four times longer.
 pub const BACK_OFF: Millis = 2_000;
