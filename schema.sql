@@ -40,7 +40,7 @@ CREATE TABLE IF NOT EXISTS templates (
 
 -- The ledger: one row for each run that ended.
 CREATE TABLE IF NOT EXISTS runs (
-  id            TEXT PRIMARY KEY,
+  id            TEXT PRIMARY KEY,   -- SHA-256 of the run's id, in hex: the id itself opens the caller's answer
   template_id   TEXT NOT NULL,
   creator_id    TEXT NOT NULL,
   owner_test    INTEGER NOT NULL,   -- 1: free test by the creator, no earnings

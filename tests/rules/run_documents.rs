@@ -3,6 +3,7 @@
 
 use crate::identifier::payment;
 use crate::sample::free_terms;
+use coinslot::testing::rules::ids::{ledger_id, object_of};
 use coinslot::testing::rules::record::events;
 use coinslot::testing::rules::record::receipt::{rejected_headers, settled_headers};
 use coinslot::testing::rules::record::run_record::{RunRecord, RunStats};
@@ -55,6 +56,18 @@ fn run_after(events: impl IntoIterator<Item = Event>) -> Run {
 
 fn settled() -> [Event; 5] {
     [Event::Presented, Event::Verified, Event::Began, Event::FirstText, Event::Settled(receipt())]
+}
+
+#[test]
+fn the_ledger_has_a_digest_of_the_runs_id_and_nothing_that_opens_the_run() {
+    let row = record().row(&run_after(settled()), &stats(), 1_740_672_001_000);
+    assert_eq!(row.id, ledger_id(RUN));
+    let again = record().row(&run_after([Event::Presented]), &RunStats::default(), 1_740_672_002_000);
+    assert_eq!(again.id, row.id, "each write is of the same row");
+    assert_eq!(serde_json::to_string(&row).unwrap().contains(RUN), false);
+    assert_eq!([object_of(&row.id), object_of(&format!("run_{}", row.id))], [None, None]);
+    // `printf %s run_0 | sha256sum`
+    assert_eq!(ledger_id("run_0"), "c684ed4b2316540381a19434accafd20eb58b634fa27d8060997cc3276559690");
 }
 
 #[test]

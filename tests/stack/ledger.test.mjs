@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { after, before, beforeEach, describe, test } from 'node:test';
 import { cut, delta, end, open, say, shut, start, stop } from '../support/claude.mjs';
-import { HAIKU, HAIKU_PRICE, INPUT, NETWORK, USDC, ada, decodeReceipt, gate, grace, readSse, sleep, sse, startStack, until } from '../support/stack.mjs';
+import { HAIKU, HAIKU_PRICE, INPUT, NETWORK, USDC, ada, decodeReceipt, gate, grace, ledgerId, readSse, sleep, sse, startStack, until } from '../support/stack.mjs';
 
 const HAIKU_ID = 'template_ada_haiku';
 const MODEL = 'claude-haiku-4-5-20251001';
@@ -41,7 +41,7 @@ describe('the row', () => {
       const row = await stack.row(result.done.run);
       const { started_at, duration_ms, payer: who, asset, ...rest } = row;
       assert.deepEqual(rest, {
-        id: result.done.run, template_id: HAIKU_ID, creator_id: ada.id, owner_test: 0, network: NETWORK, amount: String(HAIKU_PRICE),
+        id: ledgerId(result.done.run), template_id: HAIKU_ID, creator_id: ada.id, owner_test: 0, network: NETWORK, amount: String(HAIKU_PRICE),
         tx: decodeReceipt(result.response, version === 'v2' ? 'payment-response' : 'x-payment-response').transaction,
         status: 'delivered', code: null, model: MODEL, stop_reason: 'end_turn', input_tokens: 31, output_tokens: 17,
       });
@@ -209,5 +209,5 @@ test('a ledger that cannot be written keeps nobody from their answer, and the fa
     await stack.DB.prepare('DROP TRIGGER ledger_away').run();
   }
   // The row is owed, and written when the run is woken: the alarm does it after 30 seconds.
-  assert.deepEqual(await stack.rows('id = ?', run), []);
+  assert.deepEqual(await stack.rows('id = ?', ledgerId(run)), []);
 });

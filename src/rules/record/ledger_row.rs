@@ -1,5 +1,6 @@
 //! The row of a run in the ledger. It holds no text of the prompt, the input or the answer.
 
+use crate::rules::ids::ledger_id;
 use crate::rules::refusal::Refusal;
 use crate::rules::run::{Policy, Run, State};
 use crate::wire::anthropic::{StopReason, Usage};
@@ -29,7 +30,7 @@ pub struct Facts<'a> {
 /// One row of the table `runs`, in the order of its columns.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Row {
-    /// The run's id. A row that is written twice counts once.
+    /// The digest of the run's id. A row that is written twice counts once.
     pub id: String,
     pub template_id: String,
     pub creator_id: String,
@@ -76,7 +77,7 @@ pub fn row(run: &Run, facts: Facts<'_>) -> Row {
     };
     let charged = run.receipt().is_some();
     Row {
-        id: facts.run_id.to_owned(),
+        id: ledger_id(facts.run_id),
         template_id: facts.template_id.to_owned(),
         creator_id: facts.creator_id.to_owned(),
         owner_test: run.terms().policy == Policy::Free,
