@@ -12,7 +12,9 @@ use crate::wire::canonical::sha256_hex;
 use crate::wire::evm::{Address, Authorization, PayloadError, Signed};
 use crate::wire::x402::{self, PaymentRequirements};
 use crate::wire::x402_v1;
+use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value};
+use url::Url;
 
 /// By how many seconds the payer's clock may be ahead of ours.
 const CLOCKS_DIFFER: u64 = 60;
@@ -23,6 +25,8 @@ pub struct Presented {
     /// The whole payment as it was presented, which goes on to the facilitator.
     raw: Value,
     chosen: ChosenOffer,
+    /// The URL of the resource that it was signed for, where it names one.
+    resource: Option<String>,
     authorization: Authorization,
     payload: Map<String, Value>,
     pub identifier: Option<String>,
@@ -66,7 +70,8 @@ pub fn read_payment(v2: Option<&str>, v1: Option<&str>) -> Result<Option<Present
     }
     let authorization = Authorization::read(&payload).map_err(|e: PayloadError| malformed(e.to_string()))?;
     let identifier = identifier::of_extensions(&raw)?;
-    Ok(Some(Presented { raw, chosen, authorization, payload, identifier, by_key: false }))
+    let resource = resource_of(&raw);
+    Ok(Some(Presented { raw, chosen, resource, authorization, payload, identifier, by_key: false }))
 }
 
 /// What a payment is against a quote.
@@ -109,6 +114,9 @@ pub fn match_payment(presented: &Presented, quote: &Quote, window: u64, now: u64
         ChosenOffer::V2(accepted) => offer_as_accepted(accepted, quote)?,
         ChosenOffer::V1 { .. } => presented.offer(quote).ok_or_else(|| mismatch("network"))?,
     };
+    if presented.resource.as_deref().is_some_and(|resource| !is_same_resource(resource, quote.url())) {
+        return Err(mismatch("resource"));
+    }
     let authorization = &presented.authorization;
     if Address::parse(&offer.v2.pay_to) != Some(authorization.to) {
         return Err(mismatch("authorization.to"));
@@ -213,6 +221,21 @@ fn offer_as_accepted<'a>(accepted: &PaymentRequirements, quote: &'a Quote) -> Re
         Some((field, _)) => Err(mismatch(field)),
         None => Ok(offer),
     }
+}
+
+/// The URL of the resource that a payment names: in v2 the member of an object, and some v1 clients write a text.
+fn resource_of(payment: &Value) -> Option<String> {
+    let resource = payment.get("resource")?;
+    resource.get("url").unwrap_or(resource).as_str().map(str::to_owned)
+}
+
+/// Whether two URLs name one resource: host and path are the same. The query is not compared, nor is the scheme, which a
+/// proxy may change; and a path may be written relative to ours.
+fn is_same_resource(named: &str, ours: &str) -> bool {
+    let Ok(ours) = Url::parse(ours) else { return false };
+    let Ok(named) = ours.join(named) else { return false };
+    let path = |url: &Url| percent_decode_str(url.path().trim_end_matches('/')).collect::<Vec<u8>>();
+    (named.host_str(), named.port(), path(&named)) == (ours.host_str(), ours.port(), path(&ours))
 }
 
 fn mismatch(field: &str) -> Refusal {

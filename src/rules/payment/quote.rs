@@ -175,6 +175,11 @@ impl Quote {
         (body, x402::encode_header(&self.challenge(Some(reason))))
     }
 
+    /// The URL that was called.
+    pub fn url(&self) -> &str {
+        &self.resource.url
+    }
+
     pub fn offers(&self) -> &[Offer] {
         &self.offers
     }
