@@ -121,7 +121,7 @@ fn every_fault_names_its_field_what_was_expected_and_what_came() {
         (r#"{"tone":"x"}"#, InputError::MissingParameter, "topic", "a non-empty string", "nothing"),
         (r#"{"topic":"x","Tone":"x"}"#, InputError::UnknownParameter, "Tone", many, "an undeclared parameter"),
         (r#"{"topic":1}"#, InputError::NotAString, "topic", "a string", "a number"),
-        (r#"{"topic":null}"#, InputError::NotAString, "topic", "a string", "null"),
+        (r#"{"topic":7}"#, InputError::NotAString, "topic", "a string", "a number"),
         (r#"{"topic":["x"]}"#, InputError::NotAString, "topic", "a string", "an array"),
         (r#"{"topic":{"x":1}}"#, InputError::NotAString, "topic", "a string", "an object"),
         (r#"{"topic":"x","mood":false}"#, InputError::NotAString, "mood", "a string", "a boolean"),
@@ -137,6 +137,21 @@ fn every_fault_names_its_field_what_was_expected_and_what_came() {
         let result = validate(&Body::read(body.as_bytes()), &haiku(), &limits());
         assert_eq!(refused(result), (fault, [field, expected, received].map(str::to_owned)), "{body}");
     }
+}
+
+#[test]
+fn null_is_absent_for_every_field_and_a_name_that_is_not_declared_stays_refused() {
+    let refusal = refused(check(json!({"topic": null})));
+    assert_eq!((refusal.0, refusal.1[2].as_str()), (InputError::MissingParameter, "nothing"));
+    let (with, without) = (json!({"topic": "x", "tone": null, "length": null, "mood": null}), json!({"topic": "x"}));
+    assert_eq!(check(with), check(without));
+    let input = check(json!({"topic": "x", "user_message": null})).unwrap();
+    assert_eq!(input.user_message, None);
+    let closed = template(vec![], false);
+    assert!(validate(&Body::Json(json!({"user_message": null})), &closed, &limits()).is_ok());
+    let message = validate(&Body::Json(json!({"user_message": ""})), &closed, &limits());
+    assert_eq!(refused(message).0, InputError::UserMessageNotAllowed);
+    assert_eq!(refused(check(json!({"topic": "x", "Tone": null}))).0, InputError::UnknownParameter);
 }
 
 #[test]
