@@ -176,12 +176,12 @@ impl RunRequest {
     /// Fills the input into the prompt.
     pub fn rendered_prompt(&self) -> RenderedPrompt {
         let user = self.input.user_message.clone().unwrap_or_else(|| NEUTRAL_MESSAGE.to_owned());
-        let wanted = self.contract_context.as_ref().map(|e| (e.output, e.output_schema.as_ref()));
-        let form = wanted.and_then(|(output, schema)| instructions(output, schema));
+        let wanted = self.contract_context.as_ref().map(|e| (e.output, e.schema_for_model()));
+        let form = wanted.as_ref().and_then(|(output, schema)| instructions(*output, schema.as_ref()));
         RenderedPrompt {
             system: Secret::new(render(self.prompt.reveal(), &self.input.values)),
             user: Secret::new(form.map_or_else(|| user.clone(), |form| format!("{user}\n\n{form}"))),
-            format: wanted.and_then(|(output, schema)| structured_output_schema(output, schema)),
+            format: wanted.and_then(|(output, schema)| structured_output_schema(output, schema.as_ref())),
         }
     }
 }

@@ -38,7 +38,9 @@ fn the_agreed_terms_are_stored_and_read_again() {
     let agreed = with("task.output_type", "file").unwrap();
     let stored = serde_json::to_value(&agreed).unwrap();
     let names: Vec<&str> = stored.as_object().unwrap().keys().map(String::as_str).collect();
-    assert_eq!(names, ["attempts", "deadline", "file", "output", "output_schema", "price", "seeker", "worker"]);
+    let expected =
+        ["attempts", "deadline", "file", "output", "output_schema", "own_schema", "price", "seeker", "worker"];
+    assert_eq!(names, expected);
     let read: AgreedTerms = serde_json::from_value(stored.clone()).unwrap();
     assert_eq!(serde_json::to_value(&read).unwrap(), stored);
 }

@@ -24,6 +24,7 @@ fn agreed() -> AgreedTerms {
         attempts: 1,
         output: OutputType::Text,
         output_schema: None,
+        own_schema: false,
         file: FileSpec { name: "output.txt".to_owned(), mime: "text/plain".to_owned() },
     }
 }
@@ -72,11 +73,41 @@ fn read(body: &Value, schema: Option<&Value>) -> Result<Vec<(String, String)>, R
 }
 
 #[test]
-fn a_value_that_is_no_string_is_its_json_text_in_the_prompt() {
-    let text = |value: Value| read(&json!({"topic": value, "tone": "dry"}), None).unwrap()[1].1.clone();
+fn a_value_that_the_contracts_schema_admits_and_is_no_string_is_its_json_text_in_the_prompt() {
+    let any = json!({});
+    let text = |value: Value| read(&json!({"topic": value, "tone": "dry"}), Some(&any)).unwrap()[1].1.clone();
     assert_eq!(text(json!("a pond")), "a pond");
     assert_eq!(text(json!(["a", 1, {"b": null}])), r#"["a",1,{"b":null}]"#);
     assert_eq!((text(json!(7)), text(json!(true))), ("7".to_owned(), "true".to_owned()));
+}
+
+#[test]
+fn without_a_schema_in_the_contract_the_templates_parameters_are_the_schema() {
+    let refused = |body: Value| read(&body, None).unwrap_err();
+    for (value, kind) in [
+        (json!(7), "a number"),
+        (json!(true), "a boolean"),
+        (json!(["a"]), "an array"),
+        (json!({"a": "b"}), "an object"),
+    ] {
+        let expected = Refusal::input(InputError::NotAString, "topic", "a string", kind);
+        assert_eq!(refused(json!({"topic": value})), expected, "{kind}");
+    }
+    let undeclared = refused(json!({"topic": "a pond", "extra": "x"}));
+    assert!(matches!(undeclared, Refusal::Input(InputError::UnknownParameter, _)), "{undeclared:?}");
+    assert_eq!(read(&json!({"topic": "a pond"}), None).unwrap()[1].1, "a pond");
+}
+
+#[test]
+fn null_is_an_absent_value_whatever_the_contracts_schema_admits() {
+    let any = json!({});
+    let nullable = json!({"properties": {"topic": {"type": ["string", "null"]}}});
+    for schema in [None, Some(&any), Some(&nullable)] {
+        let refusal = read(&json!({"topic": null}), schema).unwrap_err();
+        assert!(matches!(refusal, Refusal::Input(InputError::MissingParameter, _)), "{refusal:?}");
+        let values = read(&json!({"topic": "a pond", "tone": null}), schema).unwrap();
+        assert_eq!(values[0], ("tone".to_owned(), "dry".to_owned()), "the default");
+    }
 }
 
 #[test]

@@ -12,6 +12,7 @@ mod execution;
 mod instructions;
 mod manifest;
 mod proposal;
+mod shown_schema;
 mod task;
 mod webhook;
 mod webhook_target;

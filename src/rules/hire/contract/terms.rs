@@ -38,6 +38,9 @@ pub struct AgreedTerms {
     pub output: OutputType,
     /// JSON Schema that the result has to satisfy.
     pub output_schema: Option<Value>,
+    /// The schema is the capability's own, and not the seeker's.
+    #[serde(default)]
+    pub own_schema: bool,
     /// Name and media type of a result that is a file.
     pub file: FileSpec,
 }
@@ -99,6 +102,7 @@ fn agreed_terms(contract: &Contract, capability: &Capability) -> Result<AgreedTe
         attempts,
         output,
         output_schema,
+        own_schema: capability.output_schema.is_some(),
         file: capability.file.clone(),
     })
 }
