@@ -18,6 +18,7 @@ fn template(parameters: Vec<Parameter>, allow_user_message: bool) -> Template {
     Template {
         id: "t1".to_owned(),
         creator_id: "c1".to_owned(),
+        agent_wallet: None,
         wallets: BTreeMap::new(),
         name: "Haiku".to_owned(),
         description: String::new(),

@@ -38,6 +38,7 @@ pub fn template(wallets: &[(&str, &str)]) -> Template {
     Template {
         id: "t1".to_owned(),
         creator_id: "c1".to_owned(),
+        agent_wallet: None,
         wallets: wallets
             .iter()
             .map(|(network, wallet)| ((*network).to_owned(), (*wallet).to_owned()))

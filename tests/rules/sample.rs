@@ -49,6 +49,7 @@ pub fn request(payment: Option<Payment>, digest: &str) -> RunRequest {
         prompt: Secret::new("THE SECRET PROMPT".to_owned()),
         input: Input::default(),
         payment,
+        own_payment: false,
         object: "cd".repeat(16),
         name: "ab".repeat(16),
         key: None,

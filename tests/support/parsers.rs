@@ -114,6 +114,7 @@ fn template_of(parameters: Vec<Parameter>, allow_user_message: bool, networks: &
     Template {
         id: "t1".to_owned(),
         creator_id: "c1".to_owned(),
+        agent_wallet: None,
         wallets: networks.iter().map(|network| ((*network).to_owned(), WALLET.to_owned())).collect(),
         name: "Haiku".to_owned(),
         description: "A haiku on anything".to_owned(),

@@ -21,6 +21,7 @@ struct TemplateRow {
     id: String,
     creator_id: String,
     wallets: String,
+    agent_wallet: Option<Address>,
     name: String,
     description: String,
     model: String,
@@ -58,7 +59,8 @@ struct HireRow {
 
 const COLUMNS: &str = "\
     t.id, t.creator_id, c.wallets, t.name, t.description, t.model, t.prompt, t.parameters, t.allow_user_message, \
-    t.max_tokens, t.price, t.published, t.release, t.runs";
+    t.max_tokens, t.price, t.published, t.release, t.runs, \
+    (SELECT wallet FROM agents WHERE creator_id = t.creator_id) AS agent_wallet";
 
 /// The second longest of the template's last runs.
 const USUAL: &str = "\
@@ -186,6 +188,7 @@ fn template(row: TemplateRow) -> Result<Template, Refusal> {
         wallets: serde_json::from_str(&row.wallets).map_err(fault("creators.wallets"))?,
         parameters: serde_json::from_str(&row.parameters).map_err(fault("templates.parameters"))?,
         price: row.price.parse().map_err(fault("templates.price"))?,
+        agent_wallet: row.agent_wallet,
         id: row.id,
         creator_id: row.creator_id,
         name: row.name,

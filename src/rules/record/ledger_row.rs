@@ -14,7 +14,9 @@ pub struct Facts<'a> {
     pub template_id: &'a str,
     pub creator_id: &'a str,
     pub model: &'a str,
-    /// `None`: an owner's test.
+    /// The payment is by a wallet of the template's creator.
+    pub own_payment: bool,
+    /// `None`: an owner's free test.
     pub payer: Option<String>,
     /// Network (CAIP-2), asset and amount of the quote. `None`: an owner's test.
     pub price: Option<(&'a str, String, String)>,
@@ -34,7 +36,7 @@ pub struct Row {
     pub id: String,
     pub template_id: String,
     pub creator_id: String,
-    /// An owner's test is free, and not counted as earnings.
+    /// A test by the owner, free or paid by a wallet of theirs, is not counted as a run or as earnings.
     pub owner_test: bool,
     /// `None`: an owner's test.
     pub payer: Option<String>,
@@ -80,7 +82,7 @@ pub fn row(run: &Run, facts: Facts<'_>) -> Row {
         id: ledger_id(facts.run_id),
         template_id: facts.template_id.to_owned(),
         creator_id: facts.creator_id.to_owned(),
-        owner_test: run.terms().policy == Policy::Free,
+        owner_test: run.terms().policy == Policy::Free || facts.own_payment,
         payer: facts.payer,
         network,
         asset,

@@ -37,6 +37,8 @@ pub struct RunRequest {
     pub input: Input,
     /// `None`: an owner's test.
     pub payment: Option<Payment>,
+    /// The payment is by a wallet of the template's creator, so the run counts as a test and earns nothing.
+    pub own_payment: bool,
     /// The name of the object that keeps the run.
     pub object: String,
     /// The run's name there: the payment's, the id of the contract's task, or random for an owner's test.
@@ -108,7 +110,9 @@ pub struct CallerRequest {
 impl RunRequest {
     /// A request for a run of `template`, under no contract.
     pub fn new(template: &Template, config: &Config, caller: CallerRequest) -> Self {
+        let is_own = |payment: &Payment| payment.payer == payment.pay_to || template.is_of_creator(payment.payer);
         Self {
+            own_payment: caller.payment.as_ref().is_some_and(is_own),
             max_tokens: config.max_tokens(&template.model, template.max_tokens),
             template_id: template.id.clone(),
             creator_id: template.creator_id.clone(),

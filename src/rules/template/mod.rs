@@ -5,6 +5,7 @@ pub mod input;
 use crate::rules::run::Release;
 use crate::rules::secret::Secret;
 use crate::wire::amount::Price;
+use crate::wire::evm::Address;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -43,6 +44,8 @@ pub struct Template {
     pub creator_id: String,
     /// The creator's addresses, by the CAIP-2 id of the network.
     pub wallets: BTreeMap<String, String>,
+    /// The wallet that signs the creator's contracts, and is paid for them.
+    pub agent_wallet: Option<Address>,
     /// The name that is displayed.
     pub name: String,
     /// A line for people.
@@ -66,6 +69,14 @@ pub struct Template {
     pub runs: u64,
     /// How long the last delivered runs took, in milliseconds, without the longest one. `None`: there are too few.
     pub usual_ms: Option<u64>,
+}
+
+impl Template {
+    /// Whether a wallet is the creator's own. An address is one account on every network.
+    pub fn is_of_creator(&self, wallet: Address) -> bool {
+        let paid = self.wallets.values().filter_map(|text| Address::parse(text));
+        paid.chain(self.agent_wallet).any(|own| own == wallet)
+    }
 }
 
 /// The longest name of a parameter, in bytes.

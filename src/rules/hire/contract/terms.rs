@@ -62,6 +62,11 @@ pub fn check_terms(
     if agreed.worker != capability.agent.wallet {
         return unknown_worker("parties.worker.wallet", &capability.agent.wallet.to_string());
     }
+    if agreed.seeker == agreed.worker {
+        // The contract would cost its creator nothing, and count as a run and as earnings.
+        let (field, expected) = ("parties.seeker.wallet", "another wallet than the worker's");
+        return Err(Refusal::contract(ContractError::Malformed, field, expected, "the same"));
+    }
     check_price(&agreed.price, capability, network)?;
     check_times(contract, &agreed, capability, now)?;
     for (field, schema) in
