@@ -14,7 +14,7 @@ use crate::edge::objects::wallets;
 use crate::edge::objects::wallets::Answer as RunAnswer;
 use crate::edge::rate_limit;
 use crate::edge::rate_limit::Kind;
-use crate::routes::paid_run::{check_payment, check_readiness, send};
+use crate::routes::paid_run::{check_payment_of_any, check_readiness, send};
 use crate::rules::config::Config;
 use crate::rules::ids::owner_object;
 use crate::rules::payment::identifier;
@@ -86,8 +86,8 @@ async fn run(mut context: RequestContext<'_>, config: &Config, head: &RequestHea
         Representation::Stream => config.limits.window_needed(),
         Representation::Json => config.limits.window_needed_for(template.usual_ms),
     };
-    let (payment, begin_refusal) = match (check_payment(&mut presented, &quote, window), input.as_ref().err().cloned())
-    {
+    let check = check_payment_of_any(config, &mut presented, &quote, window).await;
+    let (payment, begin_refusal) = match (check, input.as_ref().err().cloned()) {
         // A forged payment costs nobody anything: no object, and no call of the facilitator. (Only the facilitator can
         // tell a contract wallet's signature from a forged one.)
         (PaymentCheck::Forged(refusal) | PaymentCheck::Differs(refusal, None), wrong_input) => {

@@ -2,7 +2,7 @@
 
 use coinslot::testing::rules::config::{Config, Eip712Domain, Network};
 use coinslot::testing::rules::payment::matching::{
-    check_payment, check_signature, identify, match_payment, read_payment, PaymentCheck,
+    check_payment, check_payment_of_contract, check_signature, identify, match_payment, read_payment, PaymentCheck,
 };
 use coinslot::testing::rules::payment::quote::{quote, Quote};
 use coinslot::testing::rules::payment::Payment;
@@ -495,6 +495,22 @@ fn a_payment_for_another_resource_has_a_name() {
     let other = with(payment(), "/resource/url", json!("https://coinslot.example/execute"));
     let presented = read_payment(Some(&encode_header(&other)), None).unwrap().unwrap();
     assert_eq!(identify(&presented, &both()).unwrap().name, name(&payment()));
+}
+
+/// A Safe with one owner signs 65 bytes, from which another address or none is recovered.
+#[test]
+fn where_the_payer_has_code_only_a_facilitator_can_tell_what_a_signature_is_worth() {
+    let mut presented = read_payment(Some(&encode_header(&payment())), None).unwrap().unwrap();
+    let quote = both();
+    assert!(matches!(check_payment(&mut presented, &quote, WINDOW, NOW), PaymentCheck::Forged(_)));
+    assert_eq!(presented.payer(&quote), Some((SEPOLIA, Address::parse(PAYER).unwrap())));
+    let PaymentCheck::Matches(payment) = check_payment_of_contract(&presented, &quote, WINDOW, NOW) else {
+        panic!("the terms are ours")
+    };
+    assert!(!payment.by_key, "it is verified before the wallet's object keeps anything, and never shown early");
+    // It is found again by its name when it has expired.
+    let late = check_payment_of_contract(&presented, &quote, WINDOW, u64::MAX);
+    assert_eq!(late, PaymentCheck::Differs(Refusal::PaymentExpired, Some(payment)));
 }
 
 /// Who knows the nonce, which is public once it is settled, still cannot look at the run.

@@ -53,7 +53,7 @@ async fn find_evidence_at(url: &str, chain_id: u64, payment: &Payment, since: Mi
     Some(of_spent(payment, since / 1000, &spending))
 }
 
-async fn call<T: for<'de> Deserialize<'de>>(url: &str, request: &str) -> Option<T> {
+pub(super) async fn call<T: for<'de> Deserialize<'de>>(url: &str, request: &str) -> Option<T> {
     let (_, text) = http::post_json(url, request, LIMIT).await.ok().filter(|(status, _)| *status == 200)?;
     evm_rpc::result(&text)
 }

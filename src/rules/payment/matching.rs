@@ -78,7 +78,8 @@ pub fn read_payment(v2: Option<&str>, v1: Option<&str>) -> Result<Option<Present
 #[derive(Clone, Debug, PartialEq)]
 pub enum PaymentCheck {
     Matches(Payment),
-    /// Its signature cannot be the payer's, so neither an object nor a facilitator is called.
+    /// Its signature is not by the payer's key, so neither an object nor a facilitator is called. Where the payer's
+    /// address has code, the signature may be valid all the same: see [`check_payment_of_contract`].
     Forged(Refusal),
     /// It is for other terms, or for another time. It may have bought a run when it did match; then it has a name.
     Differs(Refusal, Option<Payment>),
@@ -89,6 +90,12 @@ pub fn check_payment(presented: &mut Presented, quote: &Quote, window: u64, now:
     if let Err(refusal) = check_signature(presented, quote) {
         return PaymentCheck::Forged(refusal);
     }
+    check_payment_of_contract(presented, quote, window, now)
+}
+
+/// As [`check_payment`], for a payer whose address has code, or may have: whether the signature is valid there (EIP-1271)
+/// only a facilitator can tell.
+pub fn check_payment_of_contract(presented: &Presented, quote: &Quote, window: u64, now: u64) -> PaymentCheck {
     match match_payment(presented, quote, window, now) {
         Ok(payment) => PaymentCheck::Matches(payment),
         Err(refusal) => PaymentCheck::Differs(refusal, identify(presented, quote)),
@@ -147,6 +154,11 @@ pub fn identify(presented: &Presented, quote: &Quote) -> Option<Payment> {
 }
 
 impl Presented {
+    /// The payer, and the CAIP-2 id of the offered network on which they pay.
+    pub fn payer<'a>(&self, quote: &'a Quote) -> Option<(&'a str, Address)> {
+        self.offer(quote).map(|offer| (offer.v2.network.as_str(), self.authorization.from))
+    }
+
     /// The offer on the network that the payment is for.
     fn offer<'a>(&self, quote: &'a Quote) -> Option<&'a Offer> {
         let network = match &self.chosen {
