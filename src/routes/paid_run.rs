@@ -27,6 +27,10 @@ pub(crate) async fn check_readiness(
     if config.paused {
         return Err(Refusal::Paused);
     }
+    if !template.is_bounded(&config.limits) {
+        worker::console_error!("template {}: an input could fill in more than limits.promptBytes", template.id);
+        return Err(Refusal::NotForSale);
+    }
     config.model(&template.model, &clock::today()).ok_or(Refusal::ModelUnavailable)?;
     let key = claude_keys::recent(context.env, &template.creator_id, config.limits.cache_time()).await?;
     let key = key.ok_or(Refusal::KeyMissing)?;

@@ -37,14 +37,18 @@ pub(crate) async fn create(context: RequestContext<'_>, user: &str, slug: &str) 
     check_rate(&context, &head).await?;
     let template = templates::recent(context.env, user, slug, config::last_cache_time());
     let (config, template) = try_join(config::load(context.env), template).await?;
-    let template = template.ok_or(Refusal::NotFound)?;
-    if template.published || (head.owner_test && check_owner(&context, &config, &template).await.is_ok()) {
+    if let Some(template) = template {
         return run(context, &config, &head, &template).await;
     }
-    // To anyone but its owner a draft does not exist, token or no token. But whoever paid for a run before it was
-    // withdrawn has a right to that run, and to nothing else.
+    if head.owner_test {
+        let creator = context.creator(&config).await.map_err(|_| Refusal::NotFound)?;
+        let draft = templates::find(context.env, user, slug, Some(&creator)).await?;
+        return run(context, &config, &head, &draft.ok_or(Refusal::NotFound)?).await;
+    }
+    // To anyone but its owner a draft does not exist. But whoever paid for a run before it was withdrawn has a right to
+    // that run, and to nothing else. Whether there is a draft or nothing, the same is done.
     let paid_before = match head.has_payment() {
-        true => run(context, &config, &head, &template).await.ok(),
+        true => run(context, &config, &head, &Template::withdrawn(&config)).await.ok(),
         false => None,
     };
     let is_of_a_run = |response: &Response| response.headers().has("x-run-id").unwrap_or_default();
@@ -122,7 +126,7 @@ async fn run(mut context: RequestContext<'_>, config: &Config, head: &RequestHea
     count_if_invalid(&context, &answer).await;
     match answer {
         Err(refusal) if problem::asks_for_payment(&refusal) => challenge(&refusal),
-        answer => reply::of_run(answer?, Some(&quote)),
+        answer => reply::of_run(answer?, template.published.then_some(&quote)),
     }
 }
 

@@ -290,6 +290,20 @@ describe('a payment that does not match', () => {
     assert.equal(stack.log().includes('uncaught'), false);
   });
 
+  test('for the terms of another route is refused before the facilitator is asked', async () => {
+    const payer = await stack.payer();
+    const named = (url) => ({ edit: (p) => ({ ...p, resource: { ...p.resource, url } }) });
+    for (const path of ['/execute', '/@ada/commit-message', '/']) {
+      const response = await stack.post(HAIKU, INPUT, await stack.signPayment(HAIKU, INPUT, payer, named(`${stack.url}${path}`)));
+      assert.equal(response.status, 402, path);
+      const { code, details } = await response.json();
+      assert.deepEqual([code, details.field], ['PAYMENT_MISMATCH', 'resource'], path);
+    }
+    nothingHappened();
+    const response = await stack.post(HAIKU, INPUT, await stack.signPayment(HAIKU, INPUT, payer, named(`${stack.url}${HAIKU}?from=here`)));
+    assert.equal((await readSse(response)).text, 'Hello, world');
+  });
+
   test('by signature is refused before the facilitator is asked', async () => {
     const payer = await stack.payer();
     const forged = (p) => ({ ...p, payload: { ...p.payload, signature: `0x${'11'.repeat(64)}1b` } });
@@ -324,6 +338,20 @@ describe('a payment that does not match', () => {
     assert.equal(stack.claude.requests.length, 0);
     assert.equal(stack.facilitator.count('settle'), 0);
     assert.equal(await stack.balance(payer), 1_000_000n);
+  });
+
+  test('by a contract wallet whose signature has 65 bytes buys the run: the chain says that it has code, the facilitator that it has signed', async () => {
+    const [owner, wallet] = [await stack.payer(0n), (await stack.payer()).address];
+    // Code that answers each call with EIP-1271's magic value.
+    await stack.chain.rpc('anvil_setCode', wallet, `0x7f1626ba7e${'00'.repeat(28)}60005260206000f3`);
+    const headers = await stack.signPayment(HAIKU, INPUT, owner, { authorization: { from: wallet } });
+    const { spent, earned, result } = await moved(wallet, async () => readSse(await stack.post(HAIKU, INPUT, headers)));
+    assert.equal(result.text, 'Hello, world');
+    assert.deepEqual([spent, earned], [HAIKU_PRICE, HAIKU_PRICE]);
+    assert.equal(stack.facilitator.count('verify'), 1);
+    const again = await readSse(await stack.post(HAIKU, INPUT, headers));
+    assert.deepEqual([again.text, again.done.run], ['Hello, world', result.done.run]);
+    assert.equal(stack.claude.requests.length, 1);
   });
 
   test('of an empty wallet is refused, and Claude is not asked', async () => {

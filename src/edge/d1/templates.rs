@@ -82,14 +82,14 @@ thread_local! {
     static TEMPLATES: Cache<Template> = const { Cache::new(size) };
 }
 
-/// As [`find`], for runs: the template as this isolate has read it, less than `fresh` milliseconds ago.
+/// As [`find`], for strangers' runs: the template as this isolate has read it, less than `fresh` milliseconds ago.
 pub(crate) async fn recent(
     env: &Env,
     handle: &str,
     slug: &str,
     fresh: Millis,
 ) -> Result<Option<Rc<Template>>, Refusal> {
-    cache::recent(&TEMPLATES, &format!("{handle}/{slug}"), fresh, find(env, handle, slug)).await
+    cache::recent(&TEMPLATES, &format!("{handle}/{slug}"), fresh, find(env, handle, slug, None)).await
 }
 
 fn size(template: &Template) -> usize {
@@ -101,14 +101,21 @@ fn size(template: &Template) -> usize {
     template.prompt.reveal().len() + template.description.len() + template.name.len() + parameters
 }
 
-/// The template at `/@{handle}/{slug}`, whether it is published or not.
-pub(crate) async fn find(env: &Env, handle: &str, slug: &str) -> Result<Option<Template>, Refusal> {
+/// The template at `/@{handle}/{slug}`, where it is published or `creator`'s own. To anybody else a draft is not there: the
+/// look-up takes no longer than one that finds nothing.
+pub(crate) async fn find(
+    env: &Env,
+    handle: &str,
+    slug: &str,
+    creator: Option<&str>,
+) -> Result<Option<Template>, Refusal> {
     let db = env.d1("DB").map_err(fault("D1 binding"))?;
     let by_path = format!(
         "SELECT {COLUMNS}, {USUAL} FROM templates t JOIN creators c ON c.id = t.creator_id
-         WHERE c.handle = ?1 AND t.slug = ?2 AND c.deleted_at IS NULL"
+         WHERE c.handle = ?1 AND t.slug = ?2 AND c.deleted_at IS NULL AND (t.published = 1 OR t.creator_id = ?3)"
     );
-    let query = db.prepare(by_path).bind(&[handle.into(), slug.into()]);
+    let creator = creator.map_or(JsValue::NULL, JsValue::from);
+    let query = db.prepare(by_path).bind(&[handle.into(), slug.into(), creator]);
     let query = query.map_err(fault("template query"))?;
     let row: Option<TemplateRow> = query.first(None).await.map_err(fault("template query"))?;
     row.map(template).transpose()

@@ -1,6 +1,6 @@
 //! The input of a run, which is validated as a whole before a payment is asked for or touched.
 
-use super::{rendered_len, Parameter, Template, USER_MESSAGE};
+use super::{Parameter, Template, USER_MESSAGE};
 use crate::rules::config::Limits;
 use crate::rules::refusal::{InputError, Refusal};
 use crate::wire::flat;
@@ -68,17 +68,6 @@ pub fn validate(body: &Body, template: &Template, limits: &Limits) -> Result<Inp
     let given: Vec<_> = given.collect::<Result<_, Refusal>>()?;
     let values = template.parameters.iter().zip(given).map(|(p, given)| Ok((p.name.clone(), value_of(p, given)?)));
     let values = values.collect::<Result<_, Refusal>>()?;
-    let length = rendered_len(template.prompt.reveal(), &values);
-    if length > limits.prompt_bytes {
-        // The refusal says nothing about the prompt, not even its length.
-        let received = "values that fill in to more";
-        return Err(Refusal::input(
-            InputError::TooLong,
-            "body",
-            "values that fit into the template's prompt",
-            received,
-        ));
-    }
     Ok(Input { values, user_message })
 }
 
@@ -108,7 +97,7 @@ fn check_name(name: &str, value: &Value, template: &Template) -> Result<(), Refu
 
 /// The value that the input has for a parameter, once its type and length are checked.
 fn given_value(parameter: &Parameter, fields: &Map<String, Value>, limits: &Limits) -> Result<Option<String>, Refusal> {
-    let limit = parameter.max_length.unwrap_or(usize::MAX).min(limits.value_chars);
+    let limit = parameter.longest_value(limits);
     given_field(fields, &parameter.name).map(|value| text(&parameter.name, value, limit)).transpose()
 }
 
