@@ -72,7 +72,7 @@ fn the_ledger_has_a_digest_of_the_runs_id_and_nothing_that_opens_the_run() {
     assert_eq!(row.id, ledger_id(RUN));
     let again = record().row(&run_after([Event::Presented]), &RunStats::default(), 1_740_672_002_000);
     assert_eq!(again.id, row.id, "each write is of the same row");
-    assert_eq!(serde_json::to_string(&row).unwrap().contains(RUN), false);
+    assert!(!serde_json::to_string(&row).unwrap().contains(RUN));
     assert_eq!([object_of(&row.id), object_of(&format!("run_{}", row.id))], [None, None]);
     // `printf %s run_0 | sha256sum`
     assert_eq!(ledger_id("run_0"), "c684ed4b2316540381a19434accafd20eb58b634fa27d8060997cc3276559690");
