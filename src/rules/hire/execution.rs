@@ -63,21 +63,20 @@ pub fn why_over(state: &str, deadline: Millis, now: Millis) -> Option<Refusal> {
     }
 }
 
-/// The input, checked against the contract's schema and the template. Where the contract has a schema of its own, a value
-/// that is no string is its JSON text in the prompt; where it has none, the template's parameters are the schema, as on
-/// the template's own route.
+/// The input, checked against the contract's schema and the template. Where the contract has none, the template's
+/// parameters are the schema: which members there may be, which there must be, and how long they are. In the prompt, a
+/// value that is no string is its JSON text.
 pub fn input_of(
     body: &Value,
     input_schema: Option<&Value>,
     template: &Template,
     limits: &Limits,
 ) -> Result<Input, Refusal> {
-    let Some(schema) = input_schema else {
-        return input::validate(&Body::Json(body.clone()), template, limits);
-    };
-    // It could be read when the contract was registered.
-    let schema = Schema::read(schema).map_err(|_| Refusal::Internal)?;
-    schema.check(body).map_err(refusal_of)?;
+    if let Some(schema) = input_schema {
+        // It could be read when the contract was registered.
+        let schema = Schema::read(schema).map_err(|_| Refusal::Internal)?;
+        schema.check(body).map_err(refusal_of)?;
+    }
     let text = |value: &Value| match value {
         // `null` is an absent value, and not the text "null".
         Value::String(_) | Value::Null => value.clone(),

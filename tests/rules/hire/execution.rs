@@ -73,9 +73,8 @@ fn read(body: &Value, schema: Option<&Value>) -> Result<Vec<(String, String)>, R
 }
 
 #[test]
-fn a_value_that_the_contracts_schema_admits_and_is_no_string_is_its_json_text_in_the_prompt() {
-    let any = json!({});
-    let text = |value: Value| read(&json!({"topic": value, "tone": "dry"}), Some(&any)).unwrap()[1].1.clone();
+fn a_value_that_is_no_string_is_its_json_text_in_the_prompt() {
+    let text = |value: Value| read(&json!({"topic": value, "tone": "dry"}), None).unwrap()[1].1.clone();
     assert_eq!(text(json!("a pond")), "a pond");
     assert_eq!(text(json!(["a", 1, {"b": null}])), r#"["a",1,{"b":null}]"#);
     assert_eq!((text(json!(7)), text(json!(true))), ("7".to_owned(), "true".to_owned()));
@@ -84,14 +83,9 @@ fn a_value_that_the_contracts_schema_admits_and_is_no_string_is_its_json_text_in
 #[test]
 fn without_a_schema_in_the_contract_the_templates_parameters_are_the_schema() {
     let refused = |body: Value| read(&body, None).unwrap_err();
-    for (value, kind) in [
-        (json!(7), "a number"),
-        (json!(true), "a boolean"),
-        (json!(["a"]), "an array"),
-        (json!({"a": "b"}), "an object"),
-    ] {
-        let expected = Refusal::input(InputError::NotAString, "topic", "a string", kind);
-        assert_eq!(refused(json!({"topic": value})), expected, "{kind}");
+    for absent in [json!({}), json!({"topic": ""}), json!({"topic": null})] {
+        let refusal = refused(absent);
+        assert!(matches!(refusal, Refusal::Input(InputError::MissingParameter, _)), "{refusal:?}");
     }
     let undeclared = refused(json!({"topic": "a pond", "extra": "x"}));
     assert!(matches!(undeclared, Refusal::Input(InputError::UnknownParameter, _)), "{undeclared:?}");
