@@ -102,6 +102,7 @@ describe('402', () => {
 describe('the input', () => {
   for (const [name, input, code, field] of [
     ['without a required parameter', { mood: 'playful' }, 'MISSING_PARAMETER', 'topic'],
+    ['with null for a required parameter', { topic: null }, 'MISSING_PARAMETER', 'topic'],
     ['with a parameter that the template does not know', { topic: 'a', colour: 'red' }, 'UNKNOWN_PARAMETER', 'colour'],
     ['with a value that is too long', { topic: 'x'.repeat(201) }, 'VALUE_TOO_LONG', 'topic'],
     ['that is no object', ['topic'], 'INVALID_INPUT', 'body'],

@@ -2,7 +2,6 @@
 import assert from 'node:assert/strict';
 import { after, before, beforeEach, describe, test } from 'node:test';
 import { cut, delta, end, open, say, shut, start, stop } from '../support/claude.mjs';
-import { privateKeyToAccount } from 'viem/accounts';
 import { HAIKU, HAIKU_PRICE, INPUT, NETWORK, USDC, ada, decodeReceipt, gate, grace, ledgerId, readSse, sleep, sse, startStack, until } from '../support/stack.mjs';
 
 const HAIKU_ID = 'template_ada_haiku';
@@ -72,8 +71,7 @@ describe('the row', () => {
   });
 
   test("of a run that a creator's own wallet has paid: a test, with what was paid, and no earnings", async () => {
-    const own = privateKeyToAccount(grace.privateKey);
-    await stack.chain.mint(own.address, 1_000_000n);
+    const own = await stack.payer();
     await stack.DB.prepare('UPDATE creators SET wallets = ? WHERE id = ?').bind(JSON.stringify({ ...ada.wallets, 'eip155:1': own.address.toLowerCase() }), ada.id).run();
     try {
       await stack.restart();

@@ -445,7 +445,7 @@ describe('a paid run that broke off', () => {
   test('is finished by the alarm without anybody asking, for no more money', async () => {
     const { run, last } = await interrupted();
     assert.equal((await stack.row(run)).status, 'interrupted');
-    await until(async () => (await stack.rows('id = ? AND status = ?', run, 'delivered')).length, { timeout: 10_000, what: 'delivered' });
+    await until(async () => (await stack.rows('id = ? AND status = ?', ledgerId(run), 'delivered')).length, { timeout: 10_000, what: 'delivered' });
     const { body } = await show(run);
     assert.deepEqual([body.status, body.output], ['delivered', 'Hello, world']);
     await chargedOnce('delivered', 2);
@@ -499,7 +499,7 @@ describe('a paid run that broke off', () => {
     const again = await readSse(await follow(run)); // only looks
     assert.ok(again.error);
     await sleep(2500);
-    await until(async () => (await stack.rows('id = ? AND status = ?', run, 'delivered')).length, { timeout: 8000 });
+    await until(async () => (await stack.rows('id = ? AND status = ?', ledgerId(run), 'delivered')).length, { timeout: 8000 });
     await chargedOnce('delivered', 2);
   });
 });
