@@ -1,14 +1,12 @@
 // A stranger pays for a run and gets it: on a real chain, with the official client and an older one.
 import assert from 'node:assert/strict';
 import { after, before, beforeEach, describe, test } from 'node:test';
-import { encodeFunctionData, parseAbi } from 'viem';
+import { encodeFunctionData, erc20Abi } from 'viem';
 import { drop, reply } from '../../dev/facilitator.mjs';
 import { apiError, cut, delta, end, open, say, shut, start, stop } from '../support/claude.mjs';
 import {
   HAIKU, HAIKU_PRICE, INPUT, NETWORK, USDC, ada, decodeHeader, decodeReceipt, decodeTerms, encodeHeader, gate, grace, readSse, sleep, sse, startStack, until,
 } from '../support/stack.mjs';
-
-const BY_BYTES = parseAbi(['function transferWithAuthorization(address from, address to, uint256 value, uint256 validAfter, uint256 validBefore, bytes32 nonce, bytes signature)']);
 
 let stack;
 before(async () => { stack = await startStack(); });
@@ -350,13 +348,13 @@ describe('a payment that does not match', () => {
     // Code that answers each call with EIP-1271's magic value.
     await stack.chain.rpc('anvil_setCode', wallet, `0x7f1626ba7e${'00'.repeat(28)}60005260206000f3`);
     const headers = await stack.signPayment(HAIKU, INPUT, owner, { authorization: { from: wallet } });
-    // The reference facilitator settles by v, r and s, which this token takes from keys alone; one that settles by bytes is played.
-    const [from] = await stack.chain.rpc('eth_accounts');
+    // The chain's token takes v, r and s of keys alone, so a facilitator that can settle this is played.
+    for (const [method, ...params] of [['anvil_impersonateAccount', wallet], ['anvil_setBalance', wallet, '0xde0b6b3a7640000']]) await stack.chain.rpc(method, ...params);
     stack.facilitator.onVerify = () => ({ isValid: true, payer: wallet });
     stack.facilitator.onSettle = async ({ body }) => {
-      const { authorization: a, signature } = body.paymentPayload.payload;
-      const args = [a.from, a.to, BigInt(a.value), BigInt(a.validAfter), BigInt(a.validBefore), a.nonce, signature];
-      const transaction = await stack.chain.rpc('eth_sendTransaction', { from, to: USDC, data: encodeFunctionData({ abi: BY_BYTES, args }) });
+      const { to, value } = body.paymentPayload.payload.authorization;
+      const data = encodeFunctionData({ abi: erc20Abi, functionName: 'transfer', args: [to, BigInt(value)] });
+      const transaction = await stack.chain.rpc('eth_sendTransaction', { from: wallet, to: USDC, data });
       await stack.chain.mine();
       return { success: true, transaction, network: NETWORK, payer: wallet };
     };
