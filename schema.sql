@@ -40,11 +40,11 @@ CREATE TABLE IF NOT EXISTS templates (
 
 -- The ledger: one row for each run that ended.
 CREATE TABLE IF NOT EXISTS runs (
-  id            TEXT PRIMARY KEY,
+  id            TEXT PRIMARY KEY,   -- SHA-256 of the run's id, in hex: the id itself opens the caller's answer
   template_id   TEXT NOT NULL,
   creator_id    TEXT NOT NULL,
-  owner_test    INTEGER NOT NULL,   -- 1: free test by the creator, no earnings
-  payer         TEXT,               -- NULL: owner test
+  owner_test    INTEGER NOT NULL,   -- 1: test by the creator, free or paid from a wallet of theirs: no run, no earnings
+  payer         TEXT,               -- NULL: free owner test
   network       TEXT,               -- CAIP-2
   asset         TEXT,
   amount        TEXT NOT NULL,      -- atomic units charged; '0' where nothing was settled

@@ -5,7 +5,7 @@
 
 use super::request::RequestContext;
 use crate::edge::clock;
-use crate::edge::http::facilitator;
+use crate::edge::http::{accounts, facilitator};
 use crate::edge::kv::claude_keys;
 use crate::edge::objects::wallets;
 use crate::edge::objects::wallets::Answer as RunAnswer;
@@ -27,6 +27,10 @@ pub(crate) async fn check_readiness(
     if config.paused {
         return Err(Refusal::Paused);
     }
+    if !template.is_bounded(&config.limits) {
+        worker::console_error!("template {}: an input could fill in more than limits.promptBytes", template.id);
+        return Err(Refusal::NotForSale);
+    }
     config.model(&template.model, &clock::today()).ok_or(Refusal::ModelUnavailable)?;
     let key = claude_keys::recent(context.env, &template.creator_id, config.limits.cache_time()).await?;
     let key = key.ok_or(Refusal::KeyMissing)?;
@@ -34,9 +38,27 @@ pub(crate) async fn check_readiness(
     key.can_be_opened(context.env)
 }
 
-/// Checks a payment against the quote, at this moment.
+/// Checks a payment against the quote, at this moment. The payer has a key.
 pub(crate) fn check_payment(presented: &mut Presented, quote: &Quote, window: u64) -> PaymentCheck {
     matching::check_payment(presented, quote, window, clock::seconds())
+}
+
+/// As [`check_payment`], for a payer who may be a contract wallet: a signature that is not by the payer's key says
+/// nothing where the payer's address has code.
+pub(crate) async fn check_payment_of_any(
+    config: &Config,
+    presented: &mut Presented,
+    quote: &Quote,
+    window: u64,
+) -> PaymentCheck {
+    let check = check_payment(presented, quote, window);
+    let (PaymentCheck::Forged(_), Some((network, payer))) = (&check, presented.payer(quote)) else { return check };
+    let network = config.networks.iter().find(|configured| configured.id == network);
+    // Where no node says so, the facilitator is asked, which checks the signature itself.
+    match accounts::has_code(network, payer).await {
+        Some(false) => check,
+        Some(true) | None => matching::check_payment_of_contract(presented, quote, window, clock::seconds()),
+    }
 }
 
 /// Sends a request to its wallet's object, and waits for the answer or for the caller to hang up.

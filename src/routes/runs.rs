@@ -57,10 +57,9 @@ pub(crate) async fn follow(context: RequestContext<'_>, run: &str) -> Reply {
 pub(crate) async fn list(context: RequestContext<'_>, user: &str, slug: &str) -> Reply {
     let config = config::load(context.env).await?;
     let creator = context.creator(&config).await?;
-    let template = templates::find(context.env, user, slug).await?.ok_or(Refusal::NotFound)?;
+    let template = templates::find(context.env, user, slug, Some(&creator)).await?.ok_or(Refusal::NotFound)?;
     if template.creator_id != creator {
-        // To strangers a draft does not exist, token or no token.
-        return Err(if template.published { Refusal::NotOwner } else { Refusal::NotFound });
+        return Err(Refusal::NotOwner);
     }
     let query = context.query();
     let before = query_value(&query, "before").and_then(|before| before.parse().ok());

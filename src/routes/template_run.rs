@@ -14,7 +14,7 @@ use crate::edge::objects::wallets;
 use crate::edge::objects::wallets::Answer as RunAnswer;
 use crate::edge::rate_limit;
 use crate::edge::rate_limit::Kind;
-use crate::routes::paid_run::{check_payment, check_readiness, send};
+use crate::routes::paid_run::{check_payment_of_any, check_readiness, send};
 use crate::rules::config::Config;
 use crate::rules::ids::owner_object;
 use crate::rules::payment::identifier;
@@ -37,14 +37,18 @@ pub(crate) async fn create(context: RequestContext<'_>, user: &str, slug: &str) 
     check_rate(&context, &head).await?;
     let template = templates::recent(context.env, user, slug, config::last_cache_time());
     let (config, template) = try_join(config::load(context.env), template).await?;
-    let template = template.ok_or(Refusal::NotFound)?;
-    if template.published || (head.owner_test && check_owner(&context, &config, &template).await.is_ok()) {
+    if let Some(template) = template {
         return run(context, &config, &head, &template).await;
     }
-    // To anyone but its owner a draft does not exist, token or no token. But whoever paid for a run before it was
-    // withdrawn has a right to that run, and to nothing else.
+    if head.owner_test {
+        let creator = context.creator(&config).await.map_err(|_| Refusal::NotFound)?;
+        let draft = templates::find(context.env, user, slug, Some(&creator)).await?;
+        return run(context, &config, &head, &draft.ok_or(Refusal::NotFound)?).await;
+    }
+    // To anyone but its owner a draft does not exist. But whoever paid for a run before it was withdrawn has a right to
+    // that run, and to nothing else. Whether there is a draft or nothing, the same is done.
     let paid_before = match head.has_payment() {
-        true => run(context, &config, &head, &template).await.ok(),
+        true => run(context, &config, &head, &Template::withdrawn(&config)).await.ok(),
         false => None,
     };
     let is_of_a_run = |response: &Response| response.headers().has("x-run-id").unwrap_or_default();
@@ -86,8 +90,8 @@ async fn run(mut context: RequestContext<'_>, config: &Config, head: &RequestHea
         Representation::Stream => config.limits.window_needed(),
         Representation::Json => config.limits.window_needed_for(template.usual_ms),
     };
-    let (payment, begin_refusal) = match (check_payment(&mut presented, &quote, window), input.as_ref().err().cloned())
-    {
+    let check = check_payment_of_any(config, &mut presented, &quote, window).await;
+    let (payment, begin_refusal) = match (check, input.as_ref().err().cloned()) {
         // A forged payment costs nobody anything: no object, and no call of the facilitator. (Only the facilitator can
         // tell a contract wallet's signature from a forged one.)
         (PaymentCheck::Forged(refusal) | PaymentCheck::Differs(refusal, None), wrong_input) => {
@@ -122,7 +126,7 @@ async fn run(mut context: RequestContext<'_>, config: &Config, head: &RequestHea
     count_if_invalid(&context, &answer).await;
     match answer {
         Err(refusal) if problem::asks_for_payment(&refusal) => challenge(&refusal),
-        answer => reply::of_run(answer?, Some(&quote)),
+        answer => reply::of_run(answer?, template.published.then_some(&quote)),
     }
 }
 

@@ -32,11 +32,13 @@ struct TemplateCard<'a> {
 /// Shows the card. A draft is shown to its owner only.
 pub(crate) async fn show(context: RequestContext<'_>, user: &str, slug: &str) -> Reply {
     let config = config::load(context.env).await?;
-    let template = templates::find(context.env, user, slug).await?.ok_or(Refusal::NotFound)?;
-    if !template.published {
-        let owner = context.creator(&config).await;
-        owner.ok().filter(|id| *id == template.creator_id).ok_or(Refusal::NotFound)?;
-    }
+    let template = match templates::find(context.env, user, slug, None).await? {
+        Some(template) => template,
+        None => {
+            let creator = context.creator(&config).await.map_err(|_| Refusal::NotFound)?;
+            templates::find(context.env, user, slug, Some(&creator)).await?.ok_or(Refusal::NotFound)?
+        }
+    };
     let quote = quote::quote(&template, &config, &context.url()).ok();
     let card = TemplateCard {
         resource: format!("/@{user}/{slug}"),

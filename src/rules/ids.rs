@@ -25,6 +25,12 @@ pub fn run_id(object: &str, number: u64, random: &str) -> String {
     format!("run_{object}_{number:08x}{}", random.get(..24).unwrap_or_default())
 }
 
+/// The run's id in the ledger. Creators read the ledger, and a run's id opens the caller's answer, so the ledger has the
+/// id's digest alone: SHA-256 in hex, which whoever has the id can compute.
+pub fn ledger_id(run_id: &str) -> String {
+    sha256_hex(run_id.as_bytes())
+}
+
 /// The path at which the holder of a run's id sees the run.
 pub fn run_path(run_id: &str) -> String {
     format!("/runs/{run_id}")

@@ -118,6 +118,11 @@ impl fmt::Display for Price {
 }
 
 impl Price {
+    /// A price without decimals.
+    pub const fn whole(whole: u128) -> Self {
+        Self { whole, fraction: String::new() }
+    }
+
     /// The exact number of atomic units of an asset with `decimals` decimals.
     pub fn to_amount(&self, decimals: u8) -> Result<Amount, PriceError> {
         let missing = usize::from(decimals).checked_sub(self.fraction.len()).ok_or(PriceError::TooFine)?;

@@ -13,7 +13,7 @@ use sha3::{Digest, Keccak256};
 use std::fmt;
 
 /// A 20-byte address. It is read in any case, and written with its checksum (EIP-55), as wallets show it.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Address([u8; 20]);
 
 impl Address {
@@ -162,7 +162,8 @@ pub enum Signed {
     /// It does not have the form of a key's signature. Whether it is valid for a contract wallet (EIP-1271, EIP-6492)
     /// only the facilitator can check.
     Elsewhere,
-    /// It is by another key, or over another message.
+    /// It is not by the payer's own key. It may be valid for a contract wallet all the same, if the payer is one: a Safe
+    /// with one owner has signatures of this length too.
     Wrong,
 }
 
@@ -180,7 +181,7 @@ pub struct Authorization {
     pub valid_before: u64,
     /// 32 bytes that the token accepts once, in lower-case hex.
     pub nonce: String,
-    /// 65 bytes from a key; longer ones are from a contract wallet (EIP-1271, EIP-6492).
+    /// 65 bytes from a key; those of a contract wallet (EIP-1271, EIP-6492) may have any length.
     pub signature: Vec<u8>,
     /// EIP-712's hash of the message, with the times as they are spelled in the payload.
     hash: Word,

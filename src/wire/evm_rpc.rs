@@ -65,6 +65,17 @@ pub fn receipt_of(transaction: &str) -> String {
     request("eth_getTransactionReceipt", json!([transaction]))
 }
 
+/// `eth_getCode` of an address, as of the newest block. [`read_has_code`] reads the result.
+pub fn code_of(address: Address) -> String {
+    request("eth_getCode", json!([address, "latest"]))
+}
+
+/// Whether an address has code; `None` where the text is no code.
+pub fn read_has_code(code: &str) -> Option<bool> {
+    let digits = code.strip_prefix("0x")?;
+    digits.bytes().all(|b| b.is_ascii_hexdigit()).then(|| digits.bytes().any(|b| b != b'0'))
+}
+
 fn quantity(number: u64) -> String {
     format!("{number:#x}")
 }

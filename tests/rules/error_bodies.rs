@@ -4,6 +4,7 @@ use crate::golden::assert_golden;
 use crate::refusals::all;
 use coinslot::testing::rules::hire::context::ContractContext;
 use coinslot::testing::rules::hire::output::{FileSpec, OutputType};
+use coinslot::testing::rules::hire::shown_schema::ShownSchema;
 use coinslot::testing::rules::hire::task::{task_report, RefusalDocument, TaskFacts};
 use coinslot::testing::rules::record::events;
 use coinslot::testing::rules::refusal::body::ErrorBody;
@@ -26,6 +27,7 @@ fn contract_context(attempts: u32) -> ContractContext {
         origin: "https://coinslot.example".to_owned(),
         output: OutputType::Text,
         output_schema: None,
+        shown_schema: ShownSchema::default(),
         file: FileSpec { name: "output.txt".to_owned(), mime: "text/plain".to_owned() },
         allow_partial: false,
         deadline: DEADLINE,

@@ -1,6 +1,7 @@
 //! Tests of what is decided (`rules/`, `json_schema/`), native and without the runtime.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod account_code;
 mod admission;
 mod breaker;
 mod config;

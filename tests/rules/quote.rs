@@ -2,7 +2,7 @@
 
 use coinslot::testing::rules::config::{Config, Eip712Domain, Network};
 use coinslot::testing::rules::payment::matching::{
-    check_payment, check_signature, identify, match_payment, read_payment, PaymentCheck,
+    check_payment, check_payment_of_contract, check_signature, identify, match_payment, read_payment, PaymentCheck,
 };
 use coinslot::testing::rules::payment::quote::{quote, Quote};
 use coinslot::testing::rules::payment::Payment;
@@ -38,6 +38,7 @@ pub fn template(wallets: &[(&str, &str)]) -> Template {
     Template {
         id: "t1".to_owned(),
         creator_id: "c1".to_owned(),
+        agent_wallet: None,
         wallets: wallets
             .iter()
             .map(|(network, wallet)| ((*network).to_owned(), (*wallet).to_owned()))
@@ -468,7 +469,7 @@ fn a_run_is_named_by_network_asset_payer_and_nonce_and_by_nothing_else() {
         ("signature", change("/payload/signature", &format!("0x{}", "1c".repeat(65)))),
         ("validBefore", change("/payload/authorization/validBefore", "1740672399")),
         ("validAfter", change("/payload/authorization/validAfter", "1")),
-        ("resource", change("/resource/url", "https://elsewhere.example/")),
+        ("resource", change("/resource/url", "https://coinslot.example/@alice/haiku?from=here")),
         ("nonce's case", change("/payload/authorization/nonce", &format!("0x{}", "AB".repeat(32)))),
         ("payer's case", change("/payload/authorization/from", &PAYER.to_ascii_lowercase())),
         ("version", name(&payment_v1("base-sepolia"))),
@@ -496,6 +497,79 @@ fn another_token_on_the_same_network_names_another_run() {
     assert_ne!(payment.name, name(&payment_v1("base-sepolia")));
 }
 
+/// A payment that was signed for other terms of the same amount and recipient, a contract's or another template's.
+#[test]
+fn a_payment_that_names_a_resource_buys_that_resource_alone() {
+    let named = |resource: Value| present(&with(payment(), "/resource", resource)).map(drop);
+    let v1 = |resource: Value| {
+        let mut payment = payment_v1("base-sepolia");
+        payment["resource"] = resource;
+        present(&payment).map(drop)
+    };
+    for url in [
+        URL,
+        "https://coinslot.example/@alice/haiku/",
+        "https://coinslot.example/@alice/haiku?from=here#top",
+        "https://coinslot.example:443/%40alice/haiku",
+        "http://COINSLOT.example/@alice/haiku",
+        "/@alice/haiku",
+    ] {
+        assert_eq!(named(json!({"url": url})), Ok(()), "{url}");
+        assert_eq!(v1(json!(url)), Ok(()), "{url}");
+    }
+    for url in [
+        "https://coinslot.example/execute",
+        "https://coinslot.example/@alice/haiku2",
+        "https://coinslot.example/@alice",
+        "https://coinslot.example/@alice/Haiku",
+        "https://coinslot.example/@alice/haiku/more",
+        "https://coinslot.example/execute?next=/@alice/haiku",
+        "https://coinslot.example/execute#/@alice/haiku",
+        "https://coinslot.example/",
+        "https://elsewhere.example/@alice/haiku",
+        "https://coinslot.example:8443/@alice/haiku",
+        "https://coinslot.example@elsewhere.example/@alice/haiku",
+        "//elsewhere.example/@alice/haiku",
+        "/execute",
+        "execute",
+        "mailto:alice",
+        "https://[",
+    ] {
+        assert_eq!(named(json!({"url": url})), Err(mismatch("resource")), "{url}");
+        assert_eq!(v1(json!(url)), Err(mismatch("resource")), "{url}");
+        assert_eq!(v1(json!({"url": url})), Err(mismatch("resource")), "{url}");
+    }
+    assert_eq!(named(Value::Null), Ok(()), "it names none");
+    assert_eq!(v1(Value::Null), Ok(()));
+    let mut none = payment();
+    none.as_object_mut().unwrap().remove("resource");
+    assert_eq!(present(&none).map(drop), Ok(()));
+}
+
+/// A run that it has bought is found by its name all the same.
+#[test]
+fn a_payment_for_another_resource_has_a_name() {
+    let other = with(payment(), "/resource/url", json!("https://coinslot.example/execute"));
+    let presented = read_payment(Some(&encode_header(&other)), None).unwrap().unwrap();
+    assert_eq!(identify(&presented, &both()).unwrap().name, name(&payment()));
+}
+
+/// A Safe with one owner signs 65 bytes, from which another address or none is recovered.
+#[test]
+fn where_the_payer_has_code_only_a_facilitator_can_tell_what_a_signature_is_worth() {
+    let mut presented = read_payment(Some(&encode_header(&payment())), None).unwrap().unwrap();
+    let quote = both();
+    assert!(matches!(check_payment(&mut presented, &quote, WINDOW, NOW), PaymentCheck::Forged(_)));
+    assert_eq!(presented.payer(&quote), Some((SEPOLIA, Address::parse(PAYER).unwrap())));
+    let PaymentCheck::Matches(payment) = check_payment_of_contract(&presented, &quote, WINDOW, NOW) else {
+        panic!("the terms are ours")
+    };
+    assert!(!payment.by_key, "it is verified before the wallet's object keeps anything, and never shown early");
+    // It is found again by its name when it has expired.
+    let late = check_payment_of_contract(&presented, &quote, WINDOW, u64::MAX);
+    assert_eq!(late, PaymentCheck::Differs(Refusal::PaymentExpired, Some(payment)));
+}
+
 /// Who knows the nonce, which is public once it is settled, still cannot look at the run.
 #[test]
 fn the_proof_changes_with_whatever_was_signed_and_with_the_signature() {
@@ -508,7 +582,7 @@ fn the_proof_changes_with_whatever_was_signed_and_with_the_signature() {
     ] {
         assert_ne!(present(&with(payment(), path, json!(value))).unwrap().proof, first, "{path}");
     }
-    assert_eq!(present(&with(payment(), "/resource/url", json!("https://x"))).unwrap().proof, first);
+    assert_eq!(present(&with(payment(), "/resource/url", json!(format!("{URL}/")))).unwrap().proof, first);
     assert_eq!(present(&payment_v1("base-sepolia")).unwrap().proof, first, "either version proves the same");
 }
 

@@ -42,6 +42,7 @@ fn of_contract(
         attempts: 1,
         output: OutputType::Text,
         output_schema: None,
+        own_schema: false,
         file: FileSpec { name: "output.txt".to_owned(), mime: "text/plain".to_owned() },
     };
     contract_quote(config, template, &agreed, max_latency_ms, EXECUTE)

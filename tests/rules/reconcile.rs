@@ -8,8 +8,8 @@ use coinslot::testing::rules::run::{Evidence, Receipt};
 use coinslot::testing::wire::amount::Amount;
 use coinslot::testing::wire::evm::Address;
 use coinslot::testing::wire::evm_rpc::{
-    self, authorization_state, chain_id, latest_block, read_bool, receipt_of, result, spending_of, Block, Log,
-    Quantity, TransactionReceipt,
+    self, authorization_state, chain_id, code_of, latest_block, read_bool, read_has_code, receipt_of, result,
+    spending_of, Block, Log, Quantity, TransactionReceipt,
 };
 use proptest::prelude::*;
 use serde_json::{json, Value};
@@ -197,6 +197,20 @@ fn paid() -> Evidence {
 
 fn never(reason: &str) -> Evidence {
     Evidence::Never(Some(reason.to_owned()))
+}
+
+/// EIP-7702: the address of a key may have code too, which names another address.
+#[test]
+fn an_address_has_code_where_a_node_shows_any() {
+    let delegated = format!("0xef0100{}", "ab".repeat(20));
+    assert_eq!((read_has_code("0x6080"), read_has_code(&delegated)), (Some(true), Some(true)));
+    assert_eq!((read_has_code("0x"), read_has_code("0x0")), (Some(false), Some(false)));
+    for text in ["", "0xzz", "6080", "null"] {
+        assert_eq!(read_has_code(text), None, "{text}");
+    }
+    let call: Value = serde_json::from_str(&code_of(Address::from([1; 20]))).unwrap();
+    assert_eq!(call["method"], "eth_getCode");
+    assert_eq!(call["params"], json!([Address::from([1; 20]).to_string(), "latest"]));
 }
 
 #[test]

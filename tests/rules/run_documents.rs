@@ -2,13 +2,21 @@
 //! byte for byte here, for people read the members in this order.
 
 use crate::identifier::payment;
+use crate::quote::{template, BASE, WALLET};
 use crate::sample::free_terms;
+use coinslot::testing::rules::config::Config;
+use coinslot::testing::rules::ids::{ledger_id, object_of};
 use coinslot::testing::rules::payment::reconcile::Confirmation;
+use coinslot::testing::rules::payment::Payment;
 use coinslot::testing::rules::record::events;
+use coinslot::testing::rules::record::ledger_row::Row;
 use coinslot::testing::rules::record::receipt::{rejected_headers, settled_headers};
 use coinslot::testing::rules::record::run_record::{RunRecord, RunStats};
+use coinslot::testing::rules::record::run_request::{CallerRequest, Representation, RunRequest};
 use coinslot::testing::rules::refusal::{ModelError, Refusal};
 use coinslot::testing::rules::run::{Event, Moment, Policy, Receipt, Run, Terms};
+use coinslot::testing::rules::template::input::Input;
+use coinslot::testing::rules::template::Template;
 use coinslot::testing::wire::anthropic::{StopReason, Usage};
 use coinslot::testing::wire::base64;
 use serde_json::Value;
@@ -41,6 +49,7 @@ fn record() -> RunRecord {
         model: "claude-haiku-5-5".to_owned(),
         max_tokens: 100,
         payment: Some(payment()),
+        own_payment: false,
         digest: "d".to_owned(),
         key: None,
         started_at: 1_740_672_000_000,
@@ -56,6 +65,55 @@ fn run_after(events: impl IntoIterator<Item = Event>) -> Run {
 
 fn settled() -> [Event; 5] {
     [Event::Presented, Event::Verified, Event::Began, Event::FirstText, Event::Settled(receipt())]
+}
+
+#[test]
+fn the_ledger_has_a_digest_of_the_runs_id_and_nothing_that_opens_the_run() {
+    let row = record().row(&run_after(settled()), &stats(), 1_740_672_001_000);
+    assert_eq!(row.id, ledger_id(RUN));
+    let again = record().row(&run_after([Event::Presented]), &RunStats::default(), 1_740_672_002_000);
+    assert_eq!(again.id, row.id, "each write is of the same row");
+    assert!(!serde_json::to_string(&row).unwrap().contains(RUN));
+    assert_eq!([object_of(&row.id), object_of(&format!("run_{}", row.id))], [None, None]);
+    // `printf %s run_0 | sha256sum`
+    assert_eq!(ledger_id("run_0"), "c684ed4b2316540381a19434accafd20eb58b634fa27d8060997cc3276559690");
+}
+
+#[test]
+fn a_run_that_a_wallet_of_the_creator_has_paid_is_a_test_in_the_ledger() {
+    let row =
+        |own_payment| RunRecord { own_payment, ..record() }.row(&run_after(settled()), &stats(), 1_740_672_001_000);
+    let (own, others) = (row(true), row(false));
+    assert_eq!((own.owner_test, others.owner_test), (true, false));
+    // What was paid is told all the same.
+    assert_eq!(Row { owner_test: false, ..own }, others);
+    assert!(others.transaction.is_some() && others.payer.is_some());
+}
+
+#[test]
+fn a_payment_by_any_wallet_of_the_creator_is_their_own() {
+    let request = |template: &Template, payment: Option<Payment>| {
+        let caller = CallerRequest {
+            object: String::new(),
+            name: String::new(),
+            key: None,
+            input: Input::default(),
+            payment,
+            digest: String::new(),
+            representation: Representation::Json,
+            begin_refusal: None,
+        };
+        RunRequest::new(template, &Config::built_in(), caller).own_payment
+    };
+    let payer = payment().payer;
+    let strangers = template(&[(BASE, WALLET)]);
+    assert!(!request(&strangers, Some(payment())) && !request(&strangers, None));
+    // The wallet of another network is the same account.
+    let own = template(&[(BASE, WALLET), ("eip155:1", &payer.to_string().to_ascii_lowercase())]);
+    assert!(request(&own, Some(payment())) && !request(&own, None));
+    assert!(request(&Template { agent_wallet: Some(payer), ..strangers.clone() }, Some(payment())));
+    // A contract is paid to the wallet that it names, which may be one that the creator had before.
+    assert!(request(&strangers, Some(Payment { pay_to: payer, ..payment() })));
 }
 
 #[test]

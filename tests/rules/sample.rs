@@ -3,6 +3,7 @@
 use coinslot::testing::rules::config::Limits;
 use coinslot::testing::rules::hire::context::ContractContext;
 use coinslot::testing::rules::hire::output::{FileSpec, OutputType};
+use coinslot::testing::rules::hire::shown_schema::ShownSchema;
 use coinslot::testing::rules::payment::Payment;
 use coinslot::testing::rules::record::run_record::RunRecord;
 use coinslot::testing::rules::record::run_request::{Representation, RunRequest};
@@ -48,6 +49,7 @@ pub fn request(payment: Option<Payment>, digest: &str) -> RunRequest {
         prompt: Secret::new("THE SECRET PROMPT".to_owned()),
         input: Input::default(),
         payment,
+        own_payment: false,
         object: "cd".repeat(16),
         name: "ab".repeat(16),
         key: None,
@@ -83,6 +85,7 @@ pub fn contract(execution: u32, attempts: u32) -> ContractContext {
         origin: "https://coinslot.example".to_owned(),
         output: OutputType::Text,
         output_schema: None,
+        shown_schema: ShownSchema::default(),
         file: FileSpec { name: "haiku.txt".to_owned(), mime: "text/plain".to_owned() },
         allow_partial: false,
         deadline: NOW + 3_600_000,

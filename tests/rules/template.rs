@@ -1,7 +1,12 @@
 //! Filling in a prompt: one pass, values as they were typed, unknown tags left alone.
 
+use crate::quote;
+use coinslot::testing::rules::config::{Config, Limits};
+use coinslot::testing::rules::payment;
 use coinslot::testing::rules::secret::Secret;
-use coinslot::testing::rules::template::{is_parameter_name, render, rendered_len, USER_MESSAGE};
+use coinslot::testing::rules::template::input::{validate, Body};
+use coinslot::testing::rules::template::{is_parameter_name, render, rendered_len, Parameter, Template, USER_MESSAGE};
+use coinslot::testing::wire::evm::Address;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
@@ -190,4 +195,82 @@ proptest! {
         prop_assert_eq!(render(&prompt, &BTreeMap::new()), prompt);
         prop_assert_eq!(render(&tricky, &BTreeMap::new()), tricky);
     }
+}
+
+fn template_of(prompt: &str, parameters: &[(&str, Option<usize>, Option<&str>)]) -> Template {
+    let parameter = |(name, max_length, default): &(&str, Option<usize>, Option<&str>)| Parameter {
+        name: (*name).to_owned(),
+        description: None,
+        required: false,
+        default: default.map(str::to_owned),
+        max_length: *max_length,
+    };
+    Template {
+        prompt: Secret::new(prompt.to_owned()),
+        parameters: parameters.iter().map(parameter).collect(),
+        ..quote::template(&[])
+    }
+}
+
+#[test]
+fn a_template_is_bounded_where_its_longest_values_fit_into_the_operators_bound() {
+    let limits = |prompt_bytes, body_bytes| Limits { value_chars: 10, prompt_bytes, body_bytes, ..Limits::default() };
+    let text = "A haiku on : {odd}{/odd}";
+    let prompt = format!("A haiku on {}: {{odd}}{{/odd}}", tag("a").repeat(3));
+    let at = |max_length, default, longest: usize| {
+        let template = template_of(&prompt, &[("a", max_length, default), ("unused", None, None)]);
+        assert!(template.is_bounded(&limits(text.len() + longest, 1_000)), "{longest}");
+        assert!(!template.is_bounded(&limits(text.len() + longest - 1, 1_000)), "{longest}");
+    };
+    // A character has up to four bytes.
+    at(None, None, 3 * 10 * 4);
+    at(Some(11), None, 3 * 10 * 4);
+    at(Some(2), None, 3 * 2 * 4);
+    at(Some(0), Some("nine bytes"), 3 * 10);
+    // All values together come in one body.
+    let many = ["a", "b", "c", "d"].map(|name| (name, None, None));
+    let each_once = template_of(&many.map(|(name, ..)| tag(name)).concat(), &many);
+    assert!(each_once.is_bounded(&limits(100, 100)) && !each_once.is_bounded(&limits(99, 100)));
+    assert!(each_once.is_bounded(&limits(160, 1_000)) && !each_once.is_bounded(&limits(159, 1_000)));
+    let endless = template_of(&tag("a").repeat(100_000), &[("a", Some(usize::MAX), None)]);
+    assert!(!endless.is_bounded(&Limits { value_chars: usize::MAX, ..Limits::default() }), "without an overflow");
+}
+
+#[test]
+fn with_the_limits_as_they_are_a_value_of_any_length_may_be_used_twelve_times() {
+    let of = |uses| template_of(&tag("a").repeat(uses), &[("a", None, None)]).is_bounded(&Limits::default());
+    assert!(of(12) && of(13) && !of(14));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(1000) })]
+
+    /// Whatever the input: so no input is ever refused because of the prompt.
+    #[test]
+    fn no_input_fills_a_bounded_template_in_to_more(
+        prompt in tricky(), a in tricky(), b in tricky(), default in tricky(), max_length in 0usize..12, bytes in 0usize..200,
+    ) {
+        let limits = Limits { value_chars: 8, prompt_bytes: bytes, body_bytes: 40, ..Limits::default() };
+        let template = template_of(&prompt, &[("a", Some(max_length), None), ("b", None, Some(&default))]);
+        let body = serde_json::json!({"a": a, "b": b}).to_string();
+        if body.len() <= limits.body_bytes {
+            if let Ok(input) = validate(&Body::read(body.as_bytes()), &template, &limits) {
+                let length = render(&prompt, &input.values).len();
+                prop_assert!(!template.is_bounded(&limits) || length <= bytes, "{length}");
+            }
+        }
+    }
+}
+
+/// Nobody can buy it, and who has bought a run before finds it by the network, the token, the payer and the nonce.
+#[test]
+fn in_the_place_of_a_draft_there_is_something_that_names_payments_and_sells_nothing() {
+    let config = Config::built_in();
+    let withdrawn = Template::withdrawn(&config);
+    let quote = payment::quote::quote(&withdrawn, &config, quote::URL).unwrap();
+    assert_eq!(quote.offers().len(), config.networks.len());
+    assert!(!withdrawn.published && withdrawn.is_bounded(&config.limits));
+    assert_eq!(config.model(&withdrawn.model, "2026-01-01"), None);
+    let nobody = Address::from([0; 20]).to_string();
+    assert!(quote.offers().iter().all(|offer| offer.v2.pay_to == nobody));
 }

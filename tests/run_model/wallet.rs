@@ -130,6 +130,7 @@ fn request(lane: usize, policy: Policy, keys: Keys) -> RunRequest {
         name: payment.name.clone(),
         payment: Some(payment),
         key: (keys != Keys::None).then(|| IdempotencyKey::new(Some("key"), None, &digest)).flatten(),
+        own_payment: false,
         verified_by: None,
         digest,
         representation: if policy == Policy::OnStart { Representation::Stream } else { Representation::Json },

@@ -113,7 +113,7 @@ describe('a settlement that is refused', () => {
     assert.deepEqual([row.status, row.code, row.amount, row.tx], ['refused', 'SETTLEMENT_REJECTED', '0', null]);
     assert.equal(await spent(), 0n);
     assert.equal((await stack.earnings('template_ada_early')).length > 0, true, 'of the other tests');
-    const shown = await fetch(`${stack.url}/runs/${row.id}`).then((r) => r.text());
+    const shown = await fetch(`${stack.url}/runs/${response.headers.get('x-run-id')}`).then((r) => r.text());
     assert.equal(shown.includes('Hello'), false);
   });
 

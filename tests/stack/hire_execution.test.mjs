@@ -5,7 +5,7 @@ import { drop, reply } from '../../dev/facilitator.mjs';
 import { apiError, say } from '../support/claude.mjs';
 import { inObjects } from '../support/objects.mjs';
 import { NOTHING, PAID, TEXT, WHOLE, account, asked, books, gated, hello, refused, seeker, seekerStack, settles, stack } from '../support/seeker_stack.mjs';
-import { INPUT, NETWORK, USDC, ada, decodeHeader, decodeReceipt, decodeTerms, encodeHeader, sleep, until } from '../support/stack.mjs';
+import { INPUT, NETWORK, USDC, ada, decodeHeader, decodeReceipt, decodeTerms, encodeHeader, ledgerId, sleep, until } from '../support/stack.mjs';
 
 seekerStack({
   async prepare() {
@@ -102,6 +102,7 @@ describe('402', () => {
 describe('the input', () => {
   for (const [name, input, code, field] of [
     ['without a required parameter', { mood: 'playful' }, 'MISSING_PARAMETER', 'topic'],
+    ['with null for a required parameter', { topic: null }, 'MISSING_PARAMETER', 'topic'],
     ['with a parameter that the template does not know', { topic: 'a', colour: 'red' }, 'UNKNOWN_PARAMETER', 'colour'],
     ['with a value that is too long', { topic: 'x'.repeat(201) }, 'VALUE_TOO_LONG', 'topic'],
     ['that is no object', ['topic'], 'INVALID_INPUT', 'body'],
@@ -509,8 +510,8 @@ describe('the ledger', () => {
     await stack.row(runs[1]);
     const rows = await stack.rows('payer = ?', account.address);
     assert.deepEqual(rows.map((r) => [r.id, r.status, r.code, r.amount, r.tx, r.template_id]), [
-      [runs[0], 'failed', 'CLAUDE_KEY_INVALID', '0', null, 'template_ada_haiku'],
-      [runs[1], 'delivered', null, '10000', done.body.metadata.transaction, 'template_ada_haiku'],
+      [ledgerId(runs[0]), 'failed', 'CLAUDE_KEY_INVALID', '0', null, 'template_ada_haiku'],
+      [ledgerId(runs[1]), 'delivered', null, '10000', done.body.metadata.transaction, 'template_ada_haiku'],
     ]);
     await books(hired, { ...PAID, calls: 2 });
   });

@@ -97,7 +97,7 @@ describe('one payment, one delivery', () => {
     },
     'a contract and a prompt': async () => {
       const hired = await seeker.hire(account);
-      const payment = await seeker.pay(hired.id, INPUT, account);
+      const payment = await seeker.pay(hired.id, INPUT, account, { named: false });
       return [{ hired, go: () => seeker.execute(hired.id, INPUT, payment) }, { go: () => prompt(payment) }];
     },
     'a contract by v2 and a prompt by v1': async () => {
@@ -121,7 +121,7 @@ describe('one payment, one delivery', () => {
       await oneOf([delivered, meanwhile]);
       assert.equal(meanwhile.status, 409);
       await oneOf([delivered, await second.go()]);
-      await stack.row((await until(async () => (await stack.rows('payer = ?', account.address))[0])).id);
+      await until(async () => (await stack.rows('payer = ?', account.address))[0]);
       await stack.evict();
       await oneOf([await first.go(), await second.go()]);
       assert.deepEqual((await first.go()).body, delivered.body);
@@ -150,7 +150,7 @@ describe('one payment, one delivery', () => {
         for (const [i, { hired }] of both.entries()) {
           if (hired) await books(hired, { ...PAID, state: results[i].status === 200 ? 'COMPLETED' : 'SIGNED' });
         }
-        await stack.row((await until(async () => (await stack.rows('payer = ?', account.address))[0])).id);
+        await until(async () => (await stack.rows('payer = ?', account.address))[0]);
         await stack.evict();
         const again = await Promise.all(both.map(({ go }) => go()));
         await oneOf(again);
@@ -159,10 +159,22 @@ describe('one payment, one delivery', () => {
     });
   }
 
+  test('a payment for the terms of a contract buys no prompt, and one for those of a prompt no contract', async () => {
+    const hired = await seeker.hire(account);
+    const contracts = await seeker.pay(hired.id, INPUT, account);
+    const prompts = await stack.signPayment(HAIKU, INPUT, account);
+    const [a, b] = [await prompt(contracts), await seeker.execute(hired.id, INPUT, prompts)];
+    assert.deepEqual([a.status, b.status], [402, 402]);
+    for (const answer of [a, b]) assert.match(JSON.stringify(answer.body), /resource differs|PAYMENT_MISMATCH/);
+    assert.deepEqual([asked(), settles()], [0, 0]);
+    assert.equal((await seeker.execute(hired.id, INPUT, contracts)).body.status, 'completed');
+    await books(hired, PAID);
+  });
+
   test('a payment whose contract has failed buys nothing elsewhere; the contract executes again with it', async () => {
     stack.claude.script = () => apiError(401);
     const hired = await seeker.hire(account);
-    const payment = await seeker.pay(hired.id, INPUT, account);
+    const payment = await seeker.pay(hired.id, INPUT, account, { named: false });
     assert.equal((await seeker.execute(hired.id, INPUT, payment)).body.status, 'failed');
     stack.claude.script = hello;
     const elsewhere = await prompt(payment);
@@ -178,7 +190,7 @@ describe('a payment that cannot be verified', () => {
 
   test('at a template, and is then used for a contract, buys nothing else', async () => {
     const reserved = await seeker.hire(account);
-    const payment = await seeker.pay(reserved.id, INPUT, account);
+    const payment = await seeker.pay(reserved.id, INPUT, account, { named: false });
     stack.facilitator.onVerify = down;
     assert.equal((await stack.post(HAIKU, INPUT, { accept: 'application/json', ...payment })).status, 503);
     stack.facilitator.onVerify = undefined;

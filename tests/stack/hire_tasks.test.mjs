@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { after, describe, test } from 'node:test';
 import { delta, hang, open, say, start } from '../support/claude.mjs';
 import { ASYNC, PAID, TEXT, account, asked, books, ended, gated, hello, hire, refused, seeker, seekerStack, settles, stack } from '../support/seeker_stack.mjs';
-import { HAIKU_PRICE, INPUT, sleep, until } from '../support/stack.mjs';
+import { HAIKU_PRICE, INPUT, ledgerId, sleep, until } from '../support/stack.mjs';
 
 seekerStack();
 
@@ -26,7 +26,7 @@ describe('tasks', () => {
     more.open();
     const row = await rested('delivered');
     const report = await seeker.get(pending.headers.get('location'), { 'x-contract-id': hired.id });
-    assert.deepEqual([report.status, report.body.status, report.body.output.content, report.body.metadata.run], [200, 'completed', TEXT, row.id]);
+    assert.deepEqual([report.status, report.body.status, report.body.output.content, ledgerId(report.body.metadata.run)], [200, 'completed', TEXT, row.id]);
     assert.equal(report.headers.get('retry-after'), null);
     await books(hired, PAID);
   });
@@ -265,7 +265,7 @@ describe('the runtime is killed', () => {
       await stack.revive();
       const row = await rested('delivered', 70_000);
       const report = await seeker.task(pending.body.task_id, hired.id);
-      assert.deepEqual([report.body.status, report.body.output?.content, report.body.metadata.run], ['completed', TEXT, row.id]);
+      assert.deepEqual([report.body.status, report.body.output?.content, ledgerId(report.body.metadata.run)], ['completed', TEXT, row.id]);
       assert.equal((await stack.rows('payer = ?', account.address)).length, 1);
       await books(hired, { paid: HAIKU_PRICE, state: 'COMPLETED' });
     });

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { after, before, beforeEach, describe, test } from 'node:test';
 import { cut, delta, end, open, say, shut, start, stop } from '../support/claude.mjs';
-import { HAIKU, HAIKU_PRICE, INPUT, NETWORK, USDC, ada, decodeReceipt, gate, grace, readSse, sleep, sse, startStack, until } from '../support/stack.mjs';
+import { HAIKU, HAIKU_PRICE, INPUT, NETWORK, USDC, ada, decodeReceipt, gate, grace, ledgerId, readSse, sleep, sse, startStack, until } from '../support/stack.mjs';
 
 const HAIKU_ID = 'template_ada_haiku';
 const MODEL = 'claude-haiku-4-5-20251001';
@@ -41,7 +41,7 @@ describe('the row', () => {
       const row = await stack.row(result.done.run);
       const { started_at, duration_ms, payer: who, asset, ...rest } = row;
       assert.deepEqual(rest, {
-        id: result.done.run, template_id: HAIKU_ID, creator_id: ada.id, owner_test: 0, network: NETWORK, amount: String(HAIKU_PRICE),
+        id: ledgerId(result.done.run), template_id: HAIKU_ID, creator_id: ada.id, owner_test: 0, network: NETWORK, amount: String(HAIKU_PRICE),
         tx: decodeReceipt(result.response, version === 'v2' ? 'payment-response' : 'x-payment-response').transaction,
         status: 'delivered', code: null, model: MODEL, stop_reason: 'end_turn', input_tokens: 31, output_tokens: 17,
       });
@@ -68,6 +68,25 @@ describe('the row', () => {
     const row = await stack.row(result);
     assert.deepEqual([row.owner_test, row.payer, row.network, row.asset, row.amount, row.tx, row.status], [1, null, null, null, '0', null, 'delivered']);
     assert.deepEqual(moved, { earned: 0n, runs: 0, delivered: 0, owner_tests: 1, input_tokens: 31, output_tokens: 17 });
+  });
+
+  test("of a run that a creator's own wallet has paid: a test, with what was paid, and no earnings", async () => {
+    const own = await stack.payer();
+    await stack.DB.prepare('UPDATE creators SET wallets = ? WHERE id = ?').bind(JSON.stringify({ ...ada.wallets, 'eip155:1': own.address.toLowerCase() }), ada.id).run();
+    try {
+      await stack.restart();
+      const { result, ...moved } = await added(
+        async () => (await readSse(await stack.payV2(HAIKU, INPUT, {}, own))).done.run,
+        (run) => stack.row(run),
+      );
+      const row = await stack.row(result);
+      assert.deepEqual([row.owner_test, row.payer, row.amount, row.status], [1, own.address, String(HAIKU_PRICE), 'delivered']);
+      assert.ok(row.tx);
+      assert.deepEqual(moved, { earned: 0n, runs: 0, delivered: 0, owner_tests: 1, input_tokens: 31, output_tokens: 17 });
+    } finally {
+      await stack.DB.prepare('UPDATE creators SET wallets = ? WHERE id = ?').bind(JSON.stringify(ada.wallets), ada.id).run();
+      await stack.restart();
+    }
   });
 
   test('of a run that Claude failed: nothing charged, nothing earned, why; and another row once it succeeds', async () => {
@@ -209,5 +228,5 @@ test('a ledger that cannot be written keeps nobody from their answer, and the fa
     await stack.DB.prepare('DROP TRIGGER ledger_away').run();
   }
   // The row is owed, and written when the run is woken: the alarm does it after 30 seconds.
-  assert.deepEqual(await stack.rows('id = ?', run), []);
+  assert.deepEqual(await stack.rows('id = ?', ledgerId(run)), []);
 });

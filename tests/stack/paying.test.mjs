@@ -1,6 +1,7 @@
 // A stranger pays for a run and gets it: on a real chain, with the official client and an older one.
 import assert from 'node:assert/strict';
 import { after, before, beforeEach, describe, test } from 'node:test';
+import { encodeFunctionData, erc20Abi } from 'viem';
 import { drop, reply } from '../../dev/facilitator.mjs';
 import { apiError, cut, delta, end, open, say, shut, start, stop } from '../support/claude.mjs';
 import {
@@ -182,6 +183,7 @@ describe('a wrong input', () => {
     ['an unknown parameter', { ...INPUT, colour: 'red' }, 'colour'],
     ['not a string', { topic: 7 }, 'topic'],
     ['a missing parameter', { mood: 'glad' }, 'topic'],
+    ['null for a required parameter', { topic: null }, 'topic'],
     ['an empty required parameter', { topic: '' }, 'topic'],
     ['a value that is too long', { topic: 'x'.repeat(201) }, 'topic'],
     ['a user message where none is taken', { ...INPUT, user_message: 'hi' }, 'user_message'],
@@ -290,6 +292,21 @@ describe('a payment that does not match', () => {
     assert.equal(stack.log().includes('uncaught'), false);
   });
 
+  test('for the terms of another route is refused before the facilitator is asked', async () => {
+    const payer = await stack.payer();
+    const named = (url) => ({ edit: (p) => ({ ...p, resource: { ...p.resource, url } }) });
+    for (const path of ['/execute', '/@ada/commit-message', '/']) {
+      const response = await stack.post(HAIKU, INPUT, await stack.signPayment(HAIKU, INPUT, payer, named(`${stack.url}${path}`)));
+      assert.equal(response.status, 402, path);
+      const { code, message } = await response.json();
+      assert.equal(code, 'PAYMENT_MISMATCH', path);
+      assert.match(message, /resource differs/);
+    }
+    nothingHappened();
+    const response = await stack.post(HAIKU, INPUT, await stack.signPayment(HAIKU, INPUT, payer, named(`${stack.url}${HAIKU}?from=here`)));
+    assert.equal((await readSse(response)).text, 'Hello, world');
+  });
+
   test('by signature is refused before the facilitator is asked', async () => {
     const payer = await stack.payer();
     const forged = (p) => ({ ...p, payload: { ...p.payload, signature: `0x${'11'.repeat(64)}1b` } });
@@ -324,6 +341,30 @@ describe('a payment that does not match', () => {
     assert.equal(stack.claude.requests.length, 0);
     assert.equal(stack.facilitator.count('settle'), 0);
     assert.equal(await stack.balance(payer), 1_000_000n);
+  });
+
+  test('by a contract wallet whose signature has 65 bytes buys the run: the chain says that it has code, the facilitator that it has signed', async () => {
+    const [owner, wallet] = [await stack.payer(0n), (await stack.payer()).address];
+    // Code that answers each call with EIP-1271's magic value.
+    await stack.chain.rpc('anvil_setCode', wallet, `0x7f1626ba7e${'00'.repeat(28)}60005260206000f3`);
+    const headers = await stack.signPayment(HAIKU, INPUT, owner, { authorization: { from: wallet } });
+    // The chain's token takes v, r and s of keys alone, so a facilitator that can settle this is played.
+    for (const [method, ...params] of [['anvil_impersonateAccount', wallet], ['anvil_setBalance', wallet, '0xde0b6b3a7640000']]) await stack.chain.rpc(method, ...params);
+    stack.facilitator.onVerify = () => ({ isValid: true, payer: wallet });
+    stack.facilitator.onSettle = async ({ body }) => {
+      const { to, value } = body.paymentPayload.payload.authorization;
+      const data = encodeFunctionData({ abi: erc20Abi, functionName: 'transfer', args: [to, BigInt(value)] });
+      const transaction = await stack.chain.rpc('eth_sendTransaction', { from: wallet, to: USDC, data });
+      await stack.chain.mine();
+      return { success: true, transaction, network: NETWORK, payer: wallet };
+    };
+    const { spent, earned, result } = await moved(wallet, async () => readSse(await stack.post(HAIKU, INPUT, headers)));
+    assert.equal(result.text, 'Hello, world');
+    assert.deepEqual([spent, earned], [HAIKU_PRICE, HAIKU_PRICE]);
+    assert.equal(stack.facilitator.count('verify'), 1);
+    const again = await readSse(await stack.post(HAIKU, INPUT, headers));
+    assert.deepEqual([again.text, again.done.run], ['Hello, world', result.done.run]);
+    assert.equal(stack.claude.requests.length, 1);
   });
 
   test('of an empty wallet is refused, and Claude is not asked', async () => {

@@ -9,7 +9,7 @@ import { encodeFunctionData, parseAbi, parseSignature } from 'viem';
 import { drop, reply } from '../../dev/facilitator.mjs';
 import { delta, end, open, say, shut, start, stop } from '../support/claude.mjs';
 import {
-  CHAIN_ID, HAIKU, HAIKU_PRICE, NETWORK, USDC, ada, decodeHeader, decodeReceipt, gate, networks, readSse, sleep, startStack, until,
+  CHAIN_ID, HAIKU, HAIKU_PRICE, NETWORK, USDC, ada, decodeHeader, decodeReceipt, gate, ledgerId, networks, readSse, sleep, startStack, until,
 } from '../support/stack.mjs';
 
 const WHOLE = 1_000_000n;
@@ -175,7 +175,7 @@ describe('with a node of the chain', { concurrency: 6 }, () => {
       const them = await customer({ accept: script ? 'text/event-stream' : 'application/json', plan: (call, next, n) => (n === 1 ? drop : next()) });
       if (script) scripts.set(them.input.topic, script);
       const run = await unknown(await them.present());
-      const row = await until(async () => (await stack.rows('id = ?', run))[0], { timeout: 900, what: 'the row' });
+      const row = await until(async () => (await stack.rows('id = ?', ledgerId(run)))[0], { timeout: 900, what: 'the row' });
       assert.deepEqual([row.status, row.code, row.amount, row.tx], ['unknown', 'SETTLEMENT_UNKNOWN', '0', null]);
       await bought(them, run, 2);
     });

@@ -4,7 +4,7 @@ import http from 'node:http';
 import { describe, test } from 'node:test';
 import { delta, end, hang, open, say, shut, start, stop } from '../support/claude.mjs';
 import { WHOLE, asked, hello, payer, payerStack, settles, stack } from '../support/file_stack.mjs';
-import { HAIKU, HAIKU_PRICE, INPUT, decodeHeader, decodeReceipt, encodeHeader, gate, readSse, sleep, sse, until } from '../support/stack.mjs';
+import { HAIKU, HAIKU_PRICE, INPUT, decodeHeader, decodeReceipt, encodeHeader, gate, ledgerId, readSse, sleep, sse, until } from '../support/stack.mjs';
 
 // Where Claude refuses, it is asked once: what is counted here is callers, not attempts.
 payerStack({ vars: { LIMITS: JSON.stringify({ startAttempts: 1 }) } });
@@ -306,7 +306,7 @@ describe('what survives', () => {
     assert.equal(row.status, 'delivered');
     const { text, done } = await readSse(await stack.post(HAIKU, INPUT, headers));
     assert.equal(text, 'one two');
-    assert.equal(done.run, row.id);
+    assert.equal(ledgerId(done.run), row.id);
     await chargedOnce();
   });
 

@@ -80,15 +80,15 @@ export function seekerOf(stack, agentIds) {
       return { contract, id: contract.contract_id, secret: registered.body.webhook_secret, account };
     },
     execute: (id, input, headers = {}) => post('/execute', input, { 'x-contract-id': id, ...headers }),
-    /** The headers of a payment for a contract. `by` pays; `authorization` overrides what is signed. */
-    async pay(id, input, by, { authorization, accepted = {} } = {}) {
+    /** The headers of a payment for a contract. `by` pays; `authorization` overrides what is signed; one that is not `named` says no resource. */
+    async pay(id, input, by, { authorization, accepted = {}, named = true } = {}) {
       const asked = await stack.post('/execute', input, { 'x-contract-id': id });
       const text = await asked.text();
       if (asked.status !== 402) throw new Error(`no 402: ${asked.status} ${text}`);
       const terms = JSON.parse(Buffer.from(asked.headers.get('payment-required'), 'base64'));
       const offer = terms.accepts.find((a) => a.network === NETWORK);
       const payload = await stack.authorize(by, offer, authorization);
-      return { 'payment-signature': encodeHeader({ x402Version: 2, resource: terms.resource, accepted: { ...offer, ...accepted }, payload }) };
+      return { 'payment-signature': encodeHeader({ x402Version: 2, ...(named ? { resource: terms.resource } : {}), accepted: { ...offer, ...accepted }, payload }) };
     },
     /** Pays and executes. */
     async buy({ id, account }, input, headers = {}) {

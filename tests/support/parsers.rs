@@ -114,6 +114,7 @@ fn template_of(parameters: Vec<Parameter>, allow_user_message: bool, networks: &
     Template {
         id: "t1".to_owned(),
         creator_id: "c1".to_owned(),
+        agent_wallet: None,
         wallets: networks.iter().map(|network| ((*network).to_owned(), WALLET.to_owned())).collect(),
         name: "Haiku".to_owned(),
         description: "A haiku on anything".to_owned(),
@@ -576,12 +577,17 @@ pub fn json_body(case: &[u8]) {
             let fields = if let Body::Json(value) = &body { value.as_object().unwrap() } else { &empty };
             let declared: Vec<&str> = template.parameters.iter().map(|p| p.name.as_str()).collect();
             let known = |name: &String| {
-                declared.contains(&name.as_str()) || (template.allow_user_message && name == USER_MESSAGE)
+                let takes_message = template.allow_user_message || fields[name].is_null();
+                declared.contains(&name.as_str()) || (takes_message && name == USER_MESSAGE)
             };
             assert!(fields.keys().all(known), "no field goes unread");
             assert_eq!(input.values.len(), declared.len(), "one value for each parameter");
             for parameter in &template.parameters {
-                assert_value(parameter, fields.get(&parameter.name), &input.values[&parameter.name]);
+                assert_value(
+                    parameter,
+                    fields.get(&parameter.name).filter(|value| !value.is_null()),
+                    &input.values[&parameter.name],
+                );
             }
             let message = input.user_message.as_deref();
             assert!(message.is_none_or(|m| m.chars().count() <= 12 && !m.trim().is_empty()));

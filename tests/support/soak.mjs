@@ -3,7 +3,7 @@
 import { createHash, randomBytes } from 'node:crypto';
 import { parseAbiItem } from 'viem';
 import { say } from './claude.mjs';
-import { HAIKU, USDC, decodeHeader, readSse, sleep } from './stack.mjs';
+import { HAIKU, USDC, decodeHeader, ledgerId, readSse, sleep } from './stack.mjs';
 
 const TRANSFER = parseAbiItem('event Transfer(address indexed from, address indexed to, uint256 value)');
 const USED = parseAbiItem('event AuthorizationUsed(address indexed authorizer, bytes32 indexed nonce)');
@@ -127,7 +127,7 @@ export async function transfers(stack, args) {
 export function booksOf({ nonces, told }, allTransfers, allRows) {
   const paid = allTransfers.filter(({ nonce }) => nonces.has(nonce));
   const hashes = new Set(paid.map(({ tx }) => tx));
-  const ids = new Set(told.map(({ run }) => run));
+  const ids = new Set(told.map(({ run }) => run && ledgerId(run)));
   return { paid, rows: allRows.filter(({ id, tx }) => ids.has(id) || hashes.has(tx)) };
 }
 

@@ -15,7 +15,7 @@ import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
-import { randomBytes } from 'node:crypto';
+import { createHash, randomBytes } from 'node:crypto';
 import { decodePaymentRequiredHeader, decodePaymentResponseHeader } from '@x402/core/http';
 import { ExactEvmScheme } from '@x402/evm/exact/client';
 import { wrapFetchWithPayment, x402Client } from '@x402/fetch';
@@ -27,6 +27,9 @@ import { startClaude } from './claude.mjs';
 import { counted } from './counting.mjs';
 
 const require = createRequire(import.meta.url);
+/** The id that a run has in the ledger. */
+export const ledgerId = (run) => createHash('sha256').update(run).digest('hex');
+
 process.env.WRANGLER_LOG ??= 'error'; // it would say that it has read .dev.vars
 const wrangler = require('wrangler');
 const { Miniflare, Log, LogLevel, convertV4MiniflareOptions } = createRequire(require.resolve('wrangler/package.json'))('miniflare');
@@ -362,7 +365,7 @@ export async function startStack({ script, config, vars = {}, blockTime = 'auto'
         (await stack.DB.prepare(`SELECT * FROM runs WHERE ${where} ORDER BY started_at`).bind(...values).all()).results,
       /** The ledger's row of a run, once it is there. */
       row: (run, ready = () => true) =>
-        until(async () => (await stack.rows('id = ?', run)).find(ready), { what: `a ledger row of ${run}` }),
+        until(async () => (await stack.rows('id = ?', ledgerId(run))).find(ready), { what: `a ledger row of ${run}` }),
       template: async (id) => (await stack.DB.prepare('SELECT * FROM templates WHERE id = ?').bind(id).first()),
       earnings: async (id) => (await stack.DB.prepare('SELECT * FROM earnings WHERE template_id = ?').bind(id).all()).results,
       objects: () => mf.listDurableObjectIds('WalletObject', 'coinslot'),

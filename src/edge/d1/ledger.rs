@@ -2,6 +2,7 @@
 //! with it, so that they stay exact when a row is written twice.
 
 use crate::edge::fault;
+use crate::rules::ids::ledger_id;
 use crate::rules::record::ledger_row::Row;
 use crate::rules::refusal::Refusal;
 use serde::{Deserialize, Serialize};
@@ -56,6 +57,7 @@ fn values(row: &Row) -> [JsValue; 17] {
 /// A row of the ledger as its creator sees it.
 #[derive(Deserialize, Serialize)]
 pub(crate) struct Entry {
+    /// The digest of the run's id.
     id: String,
     owner_test: u8,
     payer: Option<String>,
@@ -80,7 +82,7 @@ const COLUMNS: &str = "id, owner_test, payer, network, asset, amount, tx, status
 /// The row of the run with this id.
 pub(crate) async fn find(env: &Env, run: &str) -> Result<Option<Entry>, Refusal> {
     let db = env.d1("DB").map_err(fault("D1 binding"))?;
-    let query = db.prepare(format!("SELECT {COLUMNS} FROM runs WHERE id = ?1")).bind(&[run.into()]);
+    let query = db.prepare(format!("SELECT {COLUMNS} FROM runs WHERE id = ?1")).bind(&[ledger_id(run).into()]);
     query.map_err(fault("ledger"))?.first(None).await.map_err(fault("ledger"))
 }
 

@@ -6,8 +6,10 @@ use crate::rules::refusal::Refusal;
 use crate::rules::run::{Millis, Release};
 use crate::rules::secret::Secret;
 use crate::rules::template::{Parameter, Template};
+use crate::wire::evm::Address;
 use serde::Deserialize;
 use std::rc::Rc;
+use wasm_bindgen::JsValue;
 use worker::Env;
 
 /// A row as D1 returns it: booleans are numbers, and JSON is text.
@@ -16,6 +18,7 @@ pub(super) struct TemplateRow {
     id: String,
     creator_id: String,
     wallets: String,
+    agent_wallet: Option<Address>,
     name: String,
     description: String,
     model: String,
@@ -36,7 +39,8 @@ pub(super) struct TemplateRow {
 /// All columns but the prompt, which no listing reads.
 pub(super) const COLUMNS: &str = "\
     t.id, t.creator_id, c.wallets, t.name, t.description, t.model, t.parameters, t.allow_user_message, \
-    t.max_tokens, t.price, t.published, t.release, t.runs";
+    t.max_tokens, t.price, t.published, t.release, t.runs, \
+    (SELECT wallet FROM agents WHERE creator_id = t.creator_id) AS agent_wallet";
 
 /// The second longest of the template's last runs.
 const USUAL: &str = "\
@@ -47,14 +51,14 @@ thread_local! {
     static TEMPLATES: Cache<Template> = const { Cache::new(size) };
 }
 
-/// As [`find`], for runs: the template as this isolate has read it, less than `fresh` milliseconds ago.
+/// As [`find`], for strangers' runs: the template as this isolate has read it, less than `fresh` milliseconds ago.
 pub(crate) async fn recent(
     env: &Env,
     handle: &str,
     slug: &str,
     fresh: Millis,
 ) -> Result<Option<Rc<Template>>, Refusal> {
-    cache::recent(&TEMPLATES, &format!("{handle}/{slug}"), fresh, find(env, handle, slug)).await
+    cache::recent(&TEMPLATES, &format!("{handle}/{slug}"), fresh, find(env, handle, slug, None)).await
 }
 
 fn size(template: &Template) -> usize {
@@ -66,14 +70,21 @@ fn size(template: &Template) -> usize {
     template.prompt.reveal().len() + template.description.len() + template.name.len() + parameters
 }
 
-/// The template at `/@{handle}/{slug}`, whether it is published or not.
-pub(crate) async fn find(env: &Env, handle: &str, slug: &str) -> Result<Option<Template>, Refusal> {
+/// The template at `/@{handle}/{slug}`, where it is published or `creator`'s own. To anybody else a draft is not there: the
+/// look-up takes no longer than one that finds nothing.
+pub(crate) async fn find(
+    env: &Env,
+    handle: &str,
+    slug: &str,
+    creator: Option<&str>,
+) -> Result<Option<Template>, Refusal> {
     let db = env.d1("DB").map_err(fault("D1 binding"))?;
     let by_path = format!(
         "SELECT {COLUMNS}, t.prompt, {USUAL} FROM templates t JOIN creators c ON c.id = t.creator_id
-         WHERE c.handle = ?1 AND t.slug = ?2 AND c.deleted_at IS NULL"
+         WHERE c.handle = ?1 AND t.slug = ?2 AND c.deleted_at IS NULL AND (t.published = 1 OR t.creator_id = ?3)"
     );
-    let query = db.prepare(by_path).bind(&[handle.into(), slug.into()]);
+    let creator = creator.map_or(JsValue::NULL, JsValue::from);
+    let query = db.prepare(by_path).bind(&[handle.into(), slug.into(), creator]);
     let query = query.map_err(fault("template query"))?;
     let row: Option<TemplateRow> = query.first(None).await.map_err(fault("template query"))?;
     row.map(template).transpose()
@@ -96,6 +107,7 @@ pub(super) fn template(row: TemplateRow) -> Result<Template, Refusal> {
         wallets: serde_json::from_str(&row.wallets).map_err(fault("creators.wallets"))?,
         parameters: serde_json::from_str(&row.parameters).map_err(fault("templates.parameters"))?,
         price: row.price.parse().map_err(fault("templates.price"))?,
+        agent_wallet: row.agent_wallet,
         id: row.id,
         creator_id: row.creator_id,
         name: row.name,

@@ -83,7 +83,7 @@ async fn find_evidence_at(url: &str, payment: &Payment, since: Millis) -> Option
     settled_in(url, payment, &log.transaction_hash, since).await
 }
 
-async fn call<T: for<'de> Deserialize<'de>>(url: &str, request: &str) -> Option<T> {
+pub(super) async fn call<T: for<'de> Deserialize<'de>>(url: &str, request: &str) -> Option<T> {
     let (_, text) = http::post_json(url, request, LIMIT).await.ok().filter(|(status, _)| *status == 200)?;
     evm_rpc::result(&text)
 }

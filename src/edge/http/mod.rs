@@ -1,5 +1,6 @@
 //! HTTP calls to other services. Each has a limit of time, and is aborted when it is dropped.
 
+pub(crate) mod accounts;
 pub(crate) mod chain;
 pub(crate) mod claude;
 pub(crate) mod facilitator;

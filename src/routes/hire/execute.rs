@@ -16,10 +16,12 @@ use crate::routes::reply::Reply;
 use crate::routes::request::{json_object, RequestContext, RequestHead};
 use crate::rules::hire::context::ContractContext;
 use crate::rules::hire::execution::{contract_quote, input_of, payment_of_seeker, why_over};
+use crate::rules::hire::shown_schema::ShownSchema;
 use crate::rules::ids::object_of_task;
 use crate::rules::record::run_request::{CallerRequest, Representation, RunRequest};
 use crate::rules::refusal::{InputError, Refusal};
 use crate::rules::run::Millis;
+use crate::rules::template::Template;
 use crate::wire::canonical::digest;
 use crate::wire::hire;
 use crate::wire::prefer::Prefer;
@@ -71,7 +73,7 @@ async fn execute(context: &mut RequestContext<'_>, id: &str) -> Reply {
         begin_refusal,
     };
     let run_request = RunRequest {
-        contract_context: Some(contract_context(context, &registered)),
+        contract_context: Some(contract_context(context, &registered, &template)),
         answer_by: arrived_at.saturating_add(max_wait(head.prefer)),
         ..RunRequest::new(&template, &config, caller)
     };
@@ -95,10 +97,11 @@ async fn read_body(context: &mut RequestContext<'_>) -> Result<Value, Refusal> {
     })
 }
 
-fn contract_context(context: &RequestContext<'_>, registered: &Registered) -> ContractContext {
+fn contract_context(context: &RequestContext<'_>, registered: &Registered, template: &Template) -> ContractContext {
     let task_id = registered.task_id.clone();
     let url = registered.contract.parties.seeker.webhook_url.clone();
     ContractContext {
+        shown_schema: ShownSchema::of(registered.agreed.own_schema, template.allow_user_message),
         webhook: url.zip(registered.webhook_secret.clone()),
         ..ContractContext::new(&registered.contract, &registered.agreed, task_id, context.origin())
     }

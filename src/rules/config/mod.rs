@@ -87,7 +87,8 @@ pub struct Network {
     pub decimals: u8,
     /// The token's EIP-712 domain. With a wrong name every signature fails.
     pub eip712: Eip712Domain,
-    /// A JSON-RPC node of the chain, which is asked only what became of a payment whose settlement was not answered.
+    /// A JSON-RPC node of the chain. It is asked what became of a payment whose settlement was not answered, and whether
+    /// a payer whose key has not signed is a contract.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rpc_url: Option<String>,
 }

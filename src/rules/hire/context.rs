@@ -3,6 +3,7 @@
 use super::contract::AgreedTerms;
 use super::deliverables::{deliverables, Deliverable};
 use super::output::{FileSpec, OutputType};
+use super::shown_schema::ShownSchema;
 use crate::rules::run::Millis;
 use crate::wire::anthropic::StopReason;
 use crate::wire::hire::{Contract, RefundCondition};
@@ -19,6 +20,9 @@ pub struct ContractContext {
     pub output: OutputType,
     /// JSON Schema that the result has to satisfy.
     pub output_schema: Option<Value>,
+    /// How much of that schema Claude is shown.
+    #[serde(default)]
+    pub shown_schema: ShownSchema,
     /// Name and media type of a result that is a file.
     pub file: FileSpec,
     /// Whether an answer that Claude broke off at its limit is accepted.
@@ -48,6 +52,7 @@ impl ContractContext {
             origin,
             output: agreed.output,
             output_schema: agreed.output_schema.clone(),
+            shown_schema: ShownSchema::of(agreed.own_schema, false),
             file: agreed.file.clone(),
             allow_partial: contract.sla.allow_partial,
             deadline: agreed.deadline,
@@ -89,8 +94,23 @@ impl ContractContext {
         // Claude cannot correct what its limit cut off.
         read.map_err(|wrong| match truncated {
             true => DeliverableError::Truncated,
-            false => DeliverableError::Mismatch(wrong),
+            false => DeliverableError::Mismatch(self.what_is_wrong(text, wrong)),
         })
+    }
+
+    /// The part of the result's schema that Claude is shown.
+    pub fn schema_for_model(&self) -> Option<Value> {
+        self.output_schema.as_ref().and_then(|schema| self.shown_schema.part_of(schema))
+    }
+
+    /// What Claude is told of an answer where `wrong` is wrong with it. Of a seeker's schema it says no more than the
+    /// part that is shown.
+    fn what_is_wrong(&self, text: &str, wrong: String) -> String {
+        if self.shown_schema == ShownSchema::Whole {
+            return wrong;
+        }
+        let of_shown = deliverables(self.output, self.schema_for_model().as_ref(), &self.file, text);
+        of_shown.err().unwrap_or_else(|| "It is not what was agreed.".to_owned())
     }
 
     /// The deliverables of a text that [`ContractContext::deliverables`] has accepted before. The schema is not

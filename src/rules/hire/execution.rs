@@ -63,8 +63,9 @@ pub fn why_over(state: &str, deadline: Millis, now: Millis) -> Option<Refusal> {
     }
 }
 
-/// The input, checked against the contract's schema and the template. In the prompt, a value that is no string is its
-/// JSON text.
+/// The input, checked against the contract's schema and the template. Where the contract has none, the template's
+/// parameters are the schema: which members there may be, which there must be, and how long they are. In the prompt, a
+/// value that is no string is its JSON text.
 pub fn input_of(
     body: &Value,
     input_schema: Option<&Value>,
@@ -77,7 +78,8 @@ pub fn input_of(
         schema.check(body).map_err(refusal_of)?;
     }
     let text = |value: &Value| match value {
-        Value::String(_) => value.clone(),
+        // `null` is an absent value, and not the text "null".
+        Value::String(_) | Value::Null => value.clone(),
         other => other.to_string().into(),
     };
     let members = body.as_object().into_iter().flatten();

@@ -8,6 +8,7 @@ pub mod execution;
 pub mod instructions;
 pub mod manifest;
 pub mod output;
+pub mod shown_schema;
 pub mod task;
 pub mod webhook;
 pub mod webhook_target;

@@ -12,7 +12,9 @@ use crate::wire::canonical::sha256_hex;
 use crate::wire::evm::{Address, Authorization, PayloadError, Signed};
 use crate::wire::x402::{self, PaymentRequirements};
 use crate::wire::x402_v1;
+use percent_encoding::percent_decode_str;
 use serde_json::{json, Map, Value};
+use url::Url;
 
 /// By how many seconds the payer's clock may be ahead of ours.
 const CLOCKS_DIFFER: u64 = 60;
@@ -21,6 +23,8 @@ const CLOCKS_DIFFER: u64 = 60;
 #[derive(Clone, Debug)]
 pub struct Presented {
     chosen: ChosenOffer,
+    /// The URL of the resource that it was signed for, where it names one.
+    resource: Option<String>,
     authorization: Authorization,
     payload: Map<String, Value>,
     pub identifier: Option<String>,
@@ -64,14 +68,16 @@ pub fn read_payment(v2: Option<&str>, v1: Option<&str>) -> Result<Option<Present
     }
     let authorization = Authorization::read(&payload).map_err(|e: PayloadError| malformed(e.to_string()))?;
     let identifier = identifier::of_extensions(&raw)?;
-    Ok(Some(Presented { chosen, authorization, payload, identifier, by_key: false }))
+    let resource = resource_of(&raw);
+    Ok(Some(Presented { chosen, resource, authorization, payload, identifier, by_key: false }))
 }
 
 /// What a payment is against a quote.
 #[derive(Clone, Debug, PartialEq)]
 pub enum PaymentCheck {
     Matches(Payment),
-    /// Its signature cannot be the payer's, so neither an object nor a facilitator is called.
+    /// Its signature is not by the payer's key, so neither an object nor a facilitator is called. Where the payer's
+    /// address has code, the signature may be valid all the same: see [`check_payment_of_contract`].
     Forged(Refusal),
     /// It is for other terms, or for another time. It may have bought a run when it did match; then it has a name.
     Differs(Refusal, Option<Payment>),
@@ -82,6 +88,12 @@ pub fn check_payment(presented: &mut Presented, quote: &Quote, window: u64, now:
     if let Err(refusal) = check_signature(presented, quote) {
         return PaymentCheck::Forged(refusal);
     }
+    check_payment_of_contract(presented, quote, window, now)
+}
+
+/// As [`check_payment`], for a payer whose address has code, or may have: whether the signature is valid there (EIP-1271)
+/// only a facilitator can tell.
+pub fn check_payment_of_contract(presented: &Presented, quote: &Quote, window: u64, now: u64) -> PaymentCheck {
     match match_payment(presented, quote, window, now) {
         Ok(payment) => PaymentCheck::Matches(payment),
         Err(refusal) => PaymentCheck::Differs(refusal, identify(presented, quote)),
@@ -107,6 +119,9 @@ pub fn match_payment(presented: &Presented, quote: &Quote, window: u64, now: u64
         ChosenOffer::V2(accepted) => offer_as_accepted(accepted, quote)?,
         ChosenOffer::V1 { .. } => presented.offer(quote).ok_or_else(|| mismatch("network"))?,
     };
+    if presented.resource.as_deref().is_some_and(|resource| !is_same_resource(resource, quote.url())) {
+        return Err(mismatch("resource"));
+    }
     let authorization = &presented.authorization;
     if Address::parse(&offer.v2.pay_to) != Some(authorization.to) {
         return Err(mismatch("authorization.to"));
@@ -137,6 +152,11 @@ pub fn identify(presented: &Presented, quote: &Quote) -> Option<Payment> {
 }
 
 impl Presented {
+    /// The payer, and the CAIP-2 id of the offered network on which they pay.
+    pub fn payer<'a>(&self, quote: &'a Quote) -> Option<(&'a str, Address)> {
+        self.offer(quote).map(|offer| (offer.v2.network.as_str(), self.authorization.from))
+    }
+
     /// The offer on the network that the payment is for.
     fn offer<'a>(&self, quote: &'a Quote) -> Option<&'a Offer> {
         let network = match &self.chosen {
@@ -218,6 +238,21 @@ fn offer_as_accepted<'a>(accepted: &PaymentRequirements, quote: &'a Quote) -> Re
         Some((field, _)) => Err(mismatch(field)),
         None => Ok(offer),
     }
+}
+
+/// The URL of the resource that a payment names: in v2 the member of an object, and some v1 clients write a text.
+fn resource_of(payment: &Value) -> Option<String> {
+    let resource = payment.get("resource")?;
+    resource.get("url").unwrap_or(resource).as_str().map(str::to_owned)
+}
+
+/// Whether two URLs name one resource: host and path are the same. The query is not compared, nor is the scheme, which a
+/// proxy may change; and a path may be written relative to ours.
+fn is_same_resource(named: &str, ours: &str) -> bool {
+    let Ok(ours) = Url::parse(ours) else { return false };
+    let Ok(named) = ours.join(named) else { return false };
+    let path = |url: &Url| percent_decode_str(url.path().trim_end_matches('/')).collect::<Vec<u8>>();
+    (named.host_str(), named.port(), path(&named)) == (ours.host_str(), ours.port(), path(&ours))
 }
 
 fn mismatch(field: &str) -> Refusal {

@@ -1,6 +1,7 @@
 //! Payments: the price of a run, whether a payment matches it, what facilitators answer, and what became of a
 //! settlement.
 
+pub mod account_code;
 pub mod breaker;
 pub mod facilitator;
 pub mod identifier;

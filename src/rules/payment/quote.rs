@@ -182,6 +182,11 @@ impl Quote {
         Resource { url: url.to_owned(), ..self.resource.clone() }
     }
 
+    /// The URL that was called.
+    pub fn url(&self) -> &str {
+        &self.resource.url
+    }
+
     pub fn offers(&self) -> &[Offer] {
         &self.offers
     }

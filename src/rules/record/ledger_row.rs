@@ -1,5 +1,6 @@
 //! The row of a run in the ledger. It holds no text of the prompt, the input or the answer.
 
+use crate::rules::ids::ledger_id;
 use crate::rules::payment::reconcile::Confirmation;
 use crate::rules::refusal::Refusal;
 use crate::rules::run::{Policy, Run, State};
@@ -14,7 +15,9 @@ pub struct Facts<'a> {
     pub template_id: &'a str,
     pub creator_id: &'a str,
     pub model: &'a str,
-    /// `None`: an owner's test.
+    /// The payment is by a wallet of the template's creator.
+    pub own_payment: bool,
+    /// `None`: an owner's free test.
     pub payer: Option<String>,
     /// Network (CAIP-2), asset and amount of the quote. `None`: an owner's test.
     pub price: Option<(&'a str, String, String)>,
@@ -30,11 +33,11 @@ pub struct Facts<'a> {
 /// One row of the table `runs`, in the order of its columns.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Row {
-    /// The run's id. A row that is written twice counts once.
+    /// The digest of the run's id. A row that is written twice counts once.
     pub id: String,
     pub template_id: String,
     pub creator_id: String,
-    /// An owner's test is free, and not counted as earnings.
+    /// A test by the owner, free or paid by a wallet of theirs, is not counted as a run or as earnings.
     pub owner_test: bool,
     /// `None`: an owner's test.
     pub payer: Option<String>,
@@ -98,10 +101,10 @@ pub fn row(run: &Run, facts: Facts<'_>) -> Row {
     };
     let charged = run.receipt().is_some();
     Row {
-        id: facts.run_id.to_owned(),
+        id: ledger_id(facts.run_id),
         template_id: facts.template_id.to_owned(),
         creator_id: facts.creator_id.to_owned(),
-        owner_test: run.terms().policy == Policy::Free,
+        owner_test: run.terms().policy == Policy::Free || facts.own_payment,
         payer: facts.payer,
         network,
         asset,

@@ -30,6 +30,9 @@ pub struct RunRecord {
     pub max_tokens: u32,
     /// `None`: an owner's test.
     pub payment: Option<Payment>,
+    /// The payment is by a wallet of the template's creator.
+    #[serde(default)]
+    pub own_payment: bool,
     pub digest: String,
     /// `None`: the request had none.
     #[serde(default)]
@@ -95,6 +98,7 @@ impl RunRecord {
             model: request.model,
             max_tokens: request.max_tokens,
             payment: request.payment,
+            own_payment: request.own_payment,
             digest: request.digest,
             key: request.key,
             started_at: now,
@@ -127,6 +131,7 @@ impl RunRecord {
                 template_id: &self.template_id,
                 creator_id: &self.creator_id,
                 model: &self.model,
+                own_payment: self.own_payment,
                 payer: payment.map(|p| p.payer.to_string()),
                 price: payment.map(|p| (p.network.as_str(), p.asset.to_string(), p.amount.to_string())),
                 usage: stats.all(),

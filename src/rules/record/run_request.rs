@@ -37,6 +37,8 @@ pub struct RunRequest {
     pub input: Input,
     /// `None`: an owner's test.
     pub payment: Option<Payment>,
+    /// The payment is by a wallet of the template's creator, so the run counts as a test and earns nothing.
+    pub own_payment: bool,
     /// The name of the object that keeps the run.
     pub object: String,
     /// The run's name there: the payment's, the id of the contract's task, or random for an owner's test.
@@ -108,7 +110,9 @@ pub struct CallerRequest {
 impl RunRequest {
     /// A request for a run of `template`, under no contract.
     pub fn new(template: &Template, config: &Config, caller: CallerRequest) -> Self {
+        let is_own = |payment: &Payment| payment.payer == payment.pay_to || template.is_of_creator(payment.payer);
         Self {
+            own_payment: caller.payment.as_ref().is_some_and(is_own),
             max_tokens: config.max_tokens(&template.model, template.max_tokens),
             template_id: template.id.clone(),
             creator_id: template.creator_id.clone(),
@@ -176,12 +180,12 @@ impl RunRequest {
     /// Fills the input into the prompt.
     pub fn rendered_prompt(&self) -> RenderedPrompt {
         let user = self.input.user_message.clone().unwrap_or_else(|| NEUTRAL_MESSAGE.to_owned());
-        let wanted = self.contract_context.as_ref().map(|e| (e.output, e.output_schema.as_ref()));
-        let form = wanted.and_then(|(output, schema)| instructions(output, schema));
+        let wanted = self.contract_context.as_ref().map(|e| (e.output, e.schema_for_model()));
+        let form = wanted.as_ref().and_then(|(output, schema)| instructions(*output, schema.as_ref()));
         RenderedPrompt {
             system: Secret::new(render(self.prompt.reveal(), &self.input.values)),
             user: Secret::new(form.map_or_else(|| user.clone(), |form| format!("{user}\n\n{form}"))),
-            format: wanted.and_then(|(output, schema)| structured_output_schema(output, schema)),
+            format: wanted.and_then(|(output, schema)| structured_output_schema(output, schema.as_ref())),
         }
     }
 }

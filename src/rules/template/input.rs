@@ -1,6 +1,6 @@
 //! The input of a run, which is validated as a whole before a payment is asked for or touched.
 
-use super::{rendered_len, Parameter, Template, USER_MESSAGE};
+use super::{Parameter, Template, USER_MESSAGE};
 use crate::rules::config::Limits;
 use crate::rules::refusal::{InputError, Refusal};
 use crate::wire::flat;
@@ -55,10 +55,10 @@ pub fn validate(body: &Body, template: &Template, limits: &Limits) -> Result<Inp
             return Err(Refusal::input(InputError::NotJson, "body", "a JSON object", "text that is not JSON"))
         }
     };
-    for name in fields.keys() {
-        check_name(name, template)?;
+    for (name, value) in fields {
+        check_name(name, value, template)?;
     }
-    let user_message = match fields.get(USER_MESSAGE) {
+    let user_message = match given_field(fields, USER_MESSAGE) {
         None => None,
         Some(value) => {
             Some(text(USER_MESSAGE, value, limits.user_message_chars)?).filter(|message| !message.trim().is_empty())
@@ -68,24 +68,18 @@ pub fn validate(body: &Body, template: &Template, limits: &Limits) -> Result<Inp
     let given: Vec<_> = given.collect::<Result<_, Refusal>>()?;
     let values = template.parameters.iter().zip(given).map(|(p, given)| Ok((p.name.clone(), value_of(p, given)?)));
     let values = values.collect::<Result<_, Refusal>>()?;
-    let length = rendered_len(template.prompt.reveal(), &values);
-    if length > limits.prompt_bytes {
-        // The refusal says nothing about the prompt, not even its length.
-        let received = "values that fill in to more";
-        return Err(Refusal::input(
-            InputError::TooLong,
-            "body",
-            "values that fit into the template's prompt",
-            received,
-        ));
-    }
     Ok(Input { values, user_message })
 }
 
-fn check_name(name: &str, template: &Template) -> Result<(), Refusal> {
+/// A member of the input. One that is `null` is absent, as many clients write a value that they do not have.
+fn given_field<'a>(fields: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
+    fields.get(name).filter(|value| !value.is_null())
+}
+
+fn check_name(name: &str, value: &Value, template: &Template) -> Result<(), Refusal> {
     if name == USER_MESSAGE {
         let refusal = || Refusal::input(InputError::UserMessageNotAllowed, name, "no user message", "one");
-        return template.allow_user_message.then_some(()).ok_or_else(refusal);
+        return (template.allow_user_message || value.is_null()).then_some(()).ok_or_else(refusal);
     }
     if template.parameters.iter().any(|p| p.name == name) {
         return Ok(());
@@ -103,8 +97,8 @@ fn check_name(name: &str, template: &Template) -> Result<(), Refusal> {
 
 /// The value that the input has for a parameter, once its type and length are checked.
 fn given_value(parameter: &Parameter, fields: &Map<String, Value>, limits: &Limits) -> Result<Option<String>, Refusal> {
-    let limit = parameter.max_length.unwrap_or(usize::MAX).min(limits.value_chars);
-    fields.get(&parameter.name).map(|value| text(&parameter.name, value, limit)).transpose()
+    let limit = parameter.longest_value(limits);
+    given_field(fields, &parameter.name).map(|value| text(&parameter.name, value, limit)).transpose()
 }
 
 /// The value of a parameter: that of the input, else the default, else an empty one if the parameter is optional.

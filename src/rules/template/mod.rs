@@ -2,9 +2,11 @@
 
 pub mod input;
 
+use crate::rules::config::{Config, Limits};
 use crate::rules::run::Release;
 use crate::rules::secret::Secret;
 use crate::wire::amount::Price;
+use crate::wire::evm::Address;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -43,6 +45,8 @@ pub struct Template {
     pub creator_id: String,
     /// The creator's addresses, by the CAIP-2 id of the network.
     pub wallets: BTreeMap<String, String>,
+    /// The wallet that signs the creator's contracts, and is paid for them.
+    pub agent_wallet: Option<Address>,
     /// The name that is displayed.
     pub name: String,
     /// A line for people.
@@ -68,6 +72,75 @@ pub struct Template {
     pub usual_ms: Option<u64>,
 }
 
+impl Parameter {
+    /// The longest value that an input may have, in characters.
+    pub fn longest_value(&self, limits: &Limits) -> usize {
+        self.max_length.unwrap_or(usize::MAX).min(limits.value_chars)
+    }
+}
+
+/// The most bytes of a character in UTF-8.
+const CHAR_BYTES: usize = 4;
+
+impl Template {
+    /// Whether no input fills the prompt in to more than `limits.prompt_bytes`. It does not depend on the input: a limit
+    /// of one input's prompt would tell how long the prompt is, and how often it has a value.
+    pub fn is_bounded(&self, limits: &Limits) -> bool {
+        let longest = |parameter: &Parameter| {
+            let given = parameter.longest_value(limits).saturating_mul(CHAR_BYTES);
+            given.max(parameter.default.as_ref().map_or(0, String::len))
+        };
+        let longest: BTreeMap<&str, usize> = self.parameters.iter().map(|p| (p.name.as_str(), longest(p))).collect();
+        let mut uses: BTreeMap<&str, usize> = BTreeMap::new();
+        let mut length = 0usize;
+        pieces(
+            self.prompt.reveal(),
+            |name| longest.contains_key(name),
+            |piece| match piece {
+                Piece::Text(text) => length = length.saturating_add(text.len()),
+                Piece::Tag(name) => *uses.entry(name).or_default() += 1,
+            },
+        );
+        let filled = |(name, count): (&&str, &usize)| longest.get(name).map_or(0, |bytes| bytes.saturating_mul(*count));
+        // All values together are no longer than the body that they come in, and the defaults.
+        let defaults = self.parameters.iter().filter_map(|p| p.default.as_ref()).map(String::len).sum::<usize>();
+        let most_uses = uses.values().max().copied().unwrap_or_default();
+        let of_body = most_uses.saturating_mul(limits.body_bytes.saturating_add(defaults));
+        let values = uses.iter().map(filled).fold(0usize, usize::saturating_add).min(of_body);
+        length.saturating_add(values) <= limits.prompt_bytes
+    }
+
+    /// What a stranger is shown in the place of a draft, and of a template that does not exist: nothing that they can
+    /// buy. A payment that has bought a run while there was a template still finds that run.
+    pub fn withdrawn(config: &Config) -> Self {
+        let nobody = Address::from([0; 20]).to_string();
+        Self {
+            id: String::new(),
+            creator_id: String::new(),
+            agent_wallet: None,
+            wallets: config.networks.iter().map(|network| (network.id.clone(), nobody.clone())).collect(),
+            name: String::new(),
+            description: String::new(),
+            model: String::new(),
+            prompt: Secret::new(String::new()),
+            parameters: Vec::new(),
+            allow_user_message: true,
+            max_tokens: 1,
+            price: Price::whole(1),
+            published: false,
+            release: Release::Settled,
+            runs: 0,
+            usual_ms: None,
+        }
+    }
+
+    /// Whether a wallet is the creator's own. An address is one account on every network.
+    pub fn is_of_creator(&self, wallet: Address) -> bool {
+        let paid = self.wallets.values().filter_map(|text| Address::parse(text));
+        paid.chain(self.agent_wallet).any(|own| own == wallet)
+    }
+}
+
 /// The longest name of a parameter, in bytes.
 const MAX_NAME: usize = 64;
 
@@ -90,6 +163,13 @@ pub fn render(prompt: &str, values: &BTreeMap<String, String>) -> String {
     out
 }
 
+/// A piece of a prompt.
+enum Piece<'a> {
+    Text(&'a str),
+    /// A tag, by its name.
+    Tag(&'a str),
+}
+
 /// The length of what [`render`] returns, in bytes.
 pub fn rendered_len(prompt: &str, values: &BTreeMap<String, String>) -> usize {
     let mut length = 0usize;
@@ -98,21 +178,33 @@ pub fn rendered_len(prompt: &str, values: &BTreeMap<String, String>) -> usize {
 }
 
 fn render_pieces<'a>(prompt: &'a str, values: &'a BTreeMap<String, String>, mut push: impl FnMut(&'a str)) {
+    pieces(
+        prompt,
+        |name| values.contains_key(name),
+        |piece| match piece {
+            Piece::Text(text) => push(text),
+            Piece::Tag(name) => push(values.get(name).map_or("", String::as_str)),
+        },
+    );
+}
+
+/// Reads a prompt once, from its start to its end. A tag whose name is not known is text.
+fn pieces<'a>(prompt: &'a str, is_known: impl Fn(&str) -> bool, mut push: impl FnMut(Piece<'a>)) {
     let mut rest = prompt;
     while let Some((before, from_brace)) = split_at_char(rest, '{') {
-        push(before);
-        match leading_tag(from_brace).and_then(|(name, after)| Some((values.get(name)?, after))) {
-            Some((value, after)) => {
-                push(value);
+        push(Piece::Text(before));
+        match leading_tag(from_brace).filter(|(name, _)| is_known(name)) {
+            Some((name, after)) => {
+                push(Piece::Tag(name));
                 rest = after;
             }
             None => {
-                push("{");
+                push(Piece::Text("{"));
                 rest = from_brace.strip_prefix('{').unwrap_or_default();
             }
         }
     }
-    push(rest);
+    push(Piece::Text(rest));
 }
 
 /// Where `text` begins with `{name}{/name}`: the name, and the text after the tag.

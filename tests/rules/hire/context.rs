@@ -5,6 +5,7 @@ use super::{haiku, register, sign, unsigned, DAY, NOW};
 use coinslot::testing::rules::hire::context::{ContractContext, DeliverableError};
 use coinslot::testing::rules::hire::contract::read;
 use coinslot::testing::rules::hire::output::OutputType;
+use coinslot::testing::rules::hire::shown_schema::ShownSchema;
 use coinslot::testing::wire::anthropic::StopReason;
 use serde_json::json;
 
@@ -49,12 +50,16 @@ fn the_context_is_stored_under_stable_names() {
         "output",
         "output_schema",
         "refund_conditions",
+        "shown_schema",
         "task_id",
         "usual_ms",
         "webhook",
     ];
     assert_eq!(names, expected);
-    assert_eq!(serde_json::from_value::<ContractContext>(stored).unwrap(), context());
+    assert_eq!(serde_json::from_value::<ContractContext>(stored.clone()).unwrap(), context());
+    let mut older = stored;
+    older.as_object_mut().unwrap().remove("shown_schema");
+    assert_eq!(serde_json::from_value::<ContractContext>(older).unwrap().shown_schema, ShownSchema::NamesOnly);
 }
 
 #[test]

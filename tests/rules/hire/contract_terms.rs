@@ -6,7 +6,7 @@ use super::{
 };
 use coinslot::testing::rules::hire::contract::{check_terms, read, AgreedTerms};
 use coinslot::testing::rules::hire::output::OutputType;
-use coinslot::testing::rules::refusal::Refusal;
+use coinslot::testing::rules::refusal::{ContractError, Refusal};
 use serde_json::{json, Value};
 
 /// Registers a contract whose member at this path has this value.
@@ -38,9 +38,23 @@ fn the_agreed_terms_are_stored_and_read_again() {
     let agreed = with("task.output_type", "file").unwrap();
     let stored = serde_json::to_value(&agreed).unwrap();
     let names: Vec<&str> = stored.as_object().unwrap().keys().map(String::as_str).collect();
-    assert_eq!(names, ["attempts", "deadline", "file", "output", "output_schema", "price", "seeker", "worker"]);
+    let expected =
+        ["attempts", "deadline", "file", "output", "output_schema", "own_schema", "price", "seeker", "worker"];
+    assert_eq!(names, expected);
     let read: AgreedTerms = serde_json::from_value(stored.clone()).unwrap();
     assert_eq!(serde_json::to_value(&read).unwrap(), stored);
+}
+
+/// It would cost its creator nothing, and raise their runs and earnings.
+#[test]
+fn a_contract_between_a_wallet_and_itself_is_refused() {
+    let mut document = unsigned();
+    document["parties"]["seeker"]["wallet"] = worker().address().to_string().into();
+    let field = "parties.seeker.wallet";
+    let refusal = Refusal::contract(ContractError::Malformed, field, "another wallet than the worker's", "the same");
+    assert_eq!(register(&sign_as(document.clone(), &worker(), &worker(), NOW), &haiku()).err(), Some(refusal.clone()));
+    document["parties"]["seeker"]["wallet"] = worker().address().to_string().to_ascii_lowercase().into();
+    assert_eq!(register(&sign_as(document, &worker(), &worker(), NOW), &haiku()).err(), Some(refusal));
 }
 
 #[test]

@@ -24,6 +24,7 @@ fn agreed() -> AgreedTerms {
         attempts: 1,
         output: OutputType::Text,
         output_schema: None,
+        own_schema: false,
         file: FileSpec { name: "output.txt".to_owned(), mime: "text/plain".to_owned() },
     }
 }
@@ -77,6 +78,30 @@ fn a_value_that_is_no_string_is_its_json_text_in_the_prompt() {
     assert_eq!(text(json!("a pond")), "a pond");
     assert_eq!(text(json!(["a", 1, {"b": null}])), r#"["a",1,{"b":null}]"#);
     assert_eq!((text(json!(7)), text(json!(true))), ("7".to_owned(), "true".to_owned()));
+}
+
+#[test]
+fn without_a_schema_in_the_contract_the_templates_parameters_are_the_schema() {
+    let refused = |body: Value| read(&body, None).unwrap_err();
+    for absent in [json!({}), json!({"topic": ""}), json!({"topic": null})] {
+        let refusal = refused(absent);
+        assert!(matches!(refusal, Refusal::Input(InputError::MissingParameter, _)), "{refusal:?}");
+    }
+    let undeclared = refused(json!({"topic": "a pond", "extra": "x"}));
+    assert!(matches!(undeclared, Refusal::Input(InputError::UnknownParameter, _)), "{undeclared:?}");
+    assert_eq!(read(&json!({"topic": "a pond"}), None).unwrap()[1].1, "a pond");
+}
+
+#[test]
+fn null_is_an_absent_value_whatever_the_contracts_schema_admits() {
+    let any = json!({});
+    let nullable = json!({"properties": {"topic": {"type": ["string", "null"]}}});
+    for schema in [None, Some(&any), Some(&nullable)] {
+        let refusal = read(&json!({"topic": null}), schema).unwrap_err();
+        assert!(matches!(refusal, Refusal::Input(InputError::MissingParameter, _)), "{refusal:?}");
+        let values = read(&json!({"topic": "a pond", "tone": null}), schema).unwrap();
+        assert_eq!(values[0], ("tone".to_owned(), "dry".to_owned()), "the default");
+    }
 }
 
 #[test]

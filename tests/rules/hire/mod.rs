@@ -12,6 +12,7 @@ mod execution;
 mod instructions;
 mod manifest;
 mod proposal;
+mod shown_schema;
 mod task;
 mod webhook;
 mod webhook_target;
@@ -65,6 +66,7 @@ fn capability(handle: &str, slug: &str) -> Capability {
         template: Template {
             id: format!("template_{handle}_{slug}"),
             creator_id: format!("creator_{handle}"),
+            agent_wallet: None,
             wallets: BTreeMap::new(),
             name: format!("{slug} by {handle}"),
             description: "One haiku about anything.".to_owned(),

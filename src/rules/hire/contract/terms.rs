@@ -40,6 +40,9 @@ pub struct AgreedTerms {
     pub output: OutputType,
     /// JSON Schema that the result has to satisfy.
     pub output_schema: Option<Value>,
+    /// The schema is the capability's own, and not the seeker's.
+    #[serde(default)]
+    pub own_schema: bool,
     /// Name and media type of a result that is a file.
     pub file: FileSpec,
 }
@@ -60,6 +63,11 @@ pub fn check_terms(
     }
     if agreed.worker != capability.agent.wallet {
         return unknown_worker("parties.worker.wallet", &capability.agent.wallet.to_string());
+    }
+    if agreed.seeker == agreed.worker {
+        // The contract would cost its creator nothing, and count as a run and as earnings.
+        let (field, expected) = ("parties.seeker.wallet", "another wallet than the worker's");
+        return Err(Refusal::contract(ContractError::Malformed, field, expected, "the same"));
     }
     check_price(&agreed.price, capability, network)?;
     check_times(contract, &agreed, capability, now)?;
@@ -101,6 +109,7 @@ fn agreed_terms(contract: &Contract, capability: &Capability) -> Result<AgreedTe
         attempts,
         output,
         output_schema,
+        own_schema: capability.output_schema.is_some(),
         file: capability.file.clone(),
     })
 }

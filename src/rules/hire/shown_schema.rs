@@ -1,0 +1,162 @@
+//! How much of a result's JSON Schema Claude is shown. The answer is checked against all of it in any case.
+//!
+//! A capability's schema is its creator's own text. A seeker's schema is a stranger's: a description in it would be a
+//! message to Claude, also where the template takes none.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// How much of a schema Claude is shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ShownSchema {
+    /// The capability's own schema is shown as it is.
+    Whole,
+    /// A seeker's, of a template that takes user messages: without its annotations.
+    WithoutProse,
+    /// A seeker's, of a template that takes none: structure and names.
+    #[default]
+    NamesOnly,
+}
+
+/// The longest name that is shown, in characters.
+const MAX_NAME: usize = 40;
+/// The most names that are shown of one schema.
+const MAX_NAMES: usize = 200;
+/// Keywords whose value is a number, or a boolean.
+const BOUNDS: [&str; 14] = [
+    "minimum",
+    "maximum",
+    "exclusiveMinimum",
+    "exclusiveMaximum",
+    "multipleOf",
+    "minLength",
+    "maxLength",
+    "minItems",
+    "maxItems",
+    "uniqueItems",
+    "minContains",
+    "maxContains",
+    "minProperties",
+    "maxProperties",
+];
+/// Keywords whose value is a subschema.
+const ONE_SCHEMA: [&str; 8] =
+    ["items", "additionalProperties", "contains", "propertyNames", "not", "if", "then", "else"];
+/// Keywords whose value is a list of subschemas.
+const SCHEMAS: [&str; 4] = ["prefixItems", "allOf", "anyOf", "oneOf"];
+/// Keywords whose value has a subschema for each name.
+const NAMED_SCHEMAS: [&str; 3] = ["properties", "dependentSchemas", "$defs"];
+/// The formats of draft 2020-12.
+const FORMATS: [&str; 19] = [
+    "date-time",
+    "date",
+    "time",
+    "duration",
+    "email",
+    "idn-email",
+    "hostname",
+    "idn-hostname",
+    "ipv4",
+    "ipv6",
+    "uri",
+    "uri-reference",
+    "iri",
+    "iri-reference",
+    "uuid",
+    "uri-template",
+    "json-pointer",
+    "relative-json-pointer",
+    "regex",
+];
+
+impl ShownSchema {
+    /// `is_own`: the schema is the capability's.
+    pub const fn of(is_own: bool, allow_user_message: bool) -> Self {
+        match (is_own, allow_user_message) {
+            (true, _) => Self::Whole,
+            (false, true) => Self::WithoutProse,
+            (false, false) => Self::NamesOnly,
+        }
+    }
+
+    /// The part of the schema that is shown; `None` where a seeker's schema has more names than are shown.
+    pub fn part_of(self, schema: &Value) -> Option<Value> {
+        if self == Self::Whole {
+            return Some(schema.clone());
+        }
+        let mut reader = Reader { any_text: self == Self::WithoutProse, names: 0 };
+        let shown = reader.schema(schema);
+        (reader.any_text || reader.names <= MAX_NAMES).then_some(shown)
+    }
+}
+
+/// Reads a seeker's schema. The recursion is bounded, because a contract's schema was read when it was registered.
+struct Reader {
+    /// Names and values may be any text: the seeker may write one anyway.
+    any_text: bool,
+    /// How many names were shown.
+    names: usize,
+}
+
+impl Reader {
+    fn schema(&mut self, schema: &Value) -> Value {
+        let Value::Object(members) = schema else { return Value::Bool(schema != &Value::Bool(false)) };
+        let shown = members.iter().filter_map(|(keyword, value)| Some((keyword.clone(), self.member(keyword, value)?)));
+        Value::Object(shown.collect())
+    }
+
+    /// The value of one keyword as it is shown. Keywords that are not named here are annotations, or hold a text.
+    fn member(&mut self, keyword: &str, value: &Value) -> Option<Value> {
+        match keyword {
+            _ if BOUNDS.contains(&keyword) && (value.is_number() || value.is_boolean()) => Some(value.clone()),
+            // A schema with another type than the draft's could not be registered.
+            "type" => Some(value.clone()),
+            "required" => Some(self.name_list(value)),
+            "dependentRequired" => Some(self.named(value, Self::name_list)),
+            "enum" => value.as_array()?.iter().all(|value| self.is_value(value)).then(|| value.clone()),
+            "const" => self.is_value(value).then(|| value.clone()),
+            "format" => FORMATS.iter().any(|format| value == format).then(|| value.clone()),
+            "$ref" | "$anchor" => {
+                let text = value.as_str()?.trim_start_matches('#').trim_start_matches('/');
+                text.split('/').all(|part| part.is_empty() || self.is_name(part)).then(|| value.clone())
+            }
+            "pattern" => self.any_text.then(|| value.clone()),
+            "patternProperties" if self.any_text => Some(self.named(value, Self::schema)),
+            _ if ONE_SCHEMA.contains(&keyword) => Some(self.schema(value)),
+            _ if SCHEMAS.contains(&keyword) => Some(value.as_array()?.iter().map(|value| self.schema(value)).collect()),
+            _ if NAMED_SCHEMAS.contains(&keyword) => Some(self.named(value, Self::schema)),
+            _ => None,
+        }
+    }
+
+    fn named(&mut self, value: &Value, mut shown: impl FnMut(&mut Self, &Value) -> Value) -> Value {
+        let mut named = Map::new();
+        for (name, value) in value.as_object().into_iter().flatten() {
+            if self.is_name(name) {
+                named.insert(name.clone(), shown(self, value));
+            }
+        }
+        Value::Object(named)
+    }
+
+    fn name_list(&mut self, names: &Value) -> Value {
+        let names = names.as_array().into_iter().flatten();
+        names.filter(|name| name.as_str().is_some_and(|name| self.is_name(name))).cloned().collect()
+    }
+
+    /// A value of `enum` or `const`: a number, a boolean, null, or a text that could be a name.
+    fn is_value(&mut self, value: &Value) -> bool {
+        match value {
+            Value::String(text) => self.is_name(text),
+            Value::Array(_) | Value::Object(_) => self.any_text,
+            Value::Null | Value::Bool(_) | Value::Number(_) => true,
+        }
+    }
+
+    /// Whether a text can be shown as a name: it is short and has no blanks.
+    fn is_name(&mut self, text: &str) -> bool {
+        self.names = self.names.saturating_add(1);
+        let plain = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '.' | '$' | '@' | '+');
+        self.any_text || (text.chars().count() <= MAX_NAME && text.chars().all(plain))
+    }
+}
