@@ -1,6 +1,6 @@
 //! Which addresses have code: what is kept of the look-ups, and how many are made.
 
-use coinslot::testing::rules::payment::account_code::AccountCodes;
+use coinslot::testing::rules::payment::account_code::{AccountCodes, LOOK_UP_LIMIT};
 use coinslot::testing::wire::evm::Address;
 
 const BASE: &str = "eip155:8453";
@@ -42,8 +42,10 @@ fn a_stranger_who_names_many_addresses_takes_a_bounded_place_and_no_wallets_own(
 #[test]
 fn few_look_ups_are_made_at_a_time() {
     let mut codes = AccountCodes::default();
-    let begun = (0..100).filter(|_| codes.begin_look_up()).count();
+    let begun = (0..100).filter(|_| codes.begin_look_up(NOW)).count();
     assert_eq!(begun, 16);
-    codes.end_look_up();
-    assert!(codes.begin_look_up() && !codes.begin_look_up());
+    codes.end_look_up(NOW);
+    assert!(codes.begin_look_up(NOW + 1) && !codes.begin_look_up(NOW + 1));
+    // A request that was cancelled never says that its look-up has ended.
+    assert!(codes.begin_look_up(NOW + LOOK_UP_LIMIT));
 }

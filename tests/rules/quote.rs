@@ -411,8 +411,7 @@ fn nothing_else_that_the_payer_writes_goes_on_to_the_facilitator() {
     let long = "x".repeat(600);
     for plain in [payment(), payment_v1("base-sepolia")] {
         let mut more = plain.clone();
-        more["resource"] =
-            json!({"url": format!("https://x.example/{long}"), "description": long, "serviceName": long});
+        more["resource"] = json!({"url": format!("https://coinslot.example/@alice/haiku?{long}"), "description": long, "serviceName": long});
         more["extensions"] = json!({"bazaar": {"info": {"input": long}}});
         more["paymentRequirements"] = json!({"payTo": PAYER});
         if more["x402Version"] == 2 {

@@ -39,19 +39,19 @@ function atMost(counted, limits) {
 describe('a good run', { concurrency: false }, () => {
   test('of a known wallet: two commits before the ledger, one hop (and one to the ledger), no read of D1 or KV', async () => {
     const { atEnd, ledger } = await run();
-    atMost(atEnd, { statements: 5, writes: 4, commits: 2, alarms: 0, hops: 2, fetches: 3, queries: 0, kvReads: 0, timers: 16 });
+    atMost(atEnd, { statements: 5, writes: 4, commits: 2, alarms: 0, hops: 2, fetches: 5, queries: 0, kvReads: 0, timers: 20 });
     atMost(ledger, { statements: 1, writes: 1, commits: 1, alarms: 1, hops: 1, fetches: 0, queries: 1, kvReads: 0 });
-    assert.ok(atEnd.commits > 0 && atEnd.fetches === 3, 'what is counted is there: verify, Claude and settle');
+    assert.ok(atEnd.commits > 0 && atEnd.fetches >= 3, 'what is counted is there: verify, Claude and settle; for the ledger, two calls of the node that confirms the settlement');
   });
 
   test('of a new wallet: its tables, and one alarm', async () => {
     const { atEnd } = await run(await stack.payer(1_000_000n));
-    atMost(atEnd, { statements: 6, commits: 2, alarms: 1, hops: 2, fetches: 3, queries: 0, kvReads: 0 });
+    atMost(atEnd, { statements: 6, commits: 2, alarms: 1, hops: 2, fetches: 6, queries: 0, kvReads: 0 });
   });
 
   test('with an idempotency key: one statement to look for it, and one to keep it', async () => {
     const { atEnd } = await run(payer, { 'idempotency-key': crypto.randomUUID() });
-    atMost(atEnd, { statements: 7, commits: 2, hops: 2, fetches: 3, queries: 0, kvReads: 0 });
+    atMost(atEnd, { statements: 7, commits: 2, hops: 2, fetches: 6, queries: 0, kvReads: 0 });
   });
 
   test('costs a few calls of JavaScript for each piece of text that comes alone', async () => {
@@ -78,5 +78,8 @@ test('a forged payment touches no object', async () => {
   await counts(stack);
   const response = await stack.post(HAIKU, INPUT, headers);
   assert.equal(response.status, 402);
+  // A node says that the payer has no code, so that only a key can have signed.
+  atMost(await counts(stack), { statements: 0, hops: 0, fetches: 2, queries: 0, kvReads: 0 });
+  await stack.post(HAIKU, INPUT, headers);
   atMost(await counts(stack), { statements: 0, hops: 0, fetches: 0, queries: 0, kvReads: 0 });
 });

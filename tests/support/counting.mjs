@@ -46,6 +46,8 @@ const seen = {
 
 const Instance = WebAssembly.Instance;
 WebAssembly.Instance = function (module, imports) {
+  // Copies, because the functions of a module cannot be replaced.
+  imports = Object.fromEntries(Object.entries(imports).map(([name, functions]) => [name, { ...functions }]));
   for (const functions of Object.values(imports)) {
     for (const [name, real] of Object.entries(functions)) {
       if (typeof real !== 'function' || real.prototype instanceof Error) continue;

@@ -4,13 +4,12 @@
 //! A stranger can name any address, so the answers are kept, and few look-ups are made at a time.
 
 use crate::edge::clock;
-use crate::edge::http::chain::call;
+use crate::edge::http::chain::{call, is_node_of};
 use crate::rules::config::Network;
 use crate::rules::payment::account_code::AccountCodes;
+use crate::rules::run::Millis;
 use crate::wire::evm::Address;
 use crate::wire::evm_rpc;
-use crate::wire::evm_rpc::Quantity;
-use futures::future;
 use std::cell::RefCell;
 
 thread_local! {
@@ -18,17 +17,18 @@ thread_local! {
 }
 
 /// Counts one look-up for as long as it is held.
-struct LookUp;
+struct LookUp(Millis);
 
 impl LookUp {
     fn begin() -> Option<Self> {
-        CODES.with_borrow_mut(AccountCodes::begin_look_up).then_some(Self)
+        let now = clock::now();
+        CODES.with_borrow_mut(|codes| codes.begin_look_up(now)).then_some(Self(now))
     }
 }
 
 impl Drop for LookUp {
     fn drop(&mut self) {
-        CODES.with_borrow_mut(AccountCodes::end_look_up);
+        CODES.with_borrow_mut(|codes| codes.end_look_up(self.0));
     }
 }
 
@@ -42,13 +42,12 @@ pub(crate) async fn has_code(network: Option<&Network>, address: Address) -> Opt
         return known;
     }
     let _look_up = LookUp::begin()?;
-    let (chain_id, code) = (evm_rpc::chain_id(), evm_rpc::code_of(address));
-    let answers = future::join(call::<Quantity>(url, &chain_id), call::<String>(url, &code)).await;
-    // A node of another chain would say of every wallet that it has no code.
-    let has_code = match answers {
-        (Some(chain), Some(code)) if chain.0 == network.chain_id() => evm_rpc::read_has_code(&code),
-        _ => None,
+    let code = async {
+        // A node of another chain would say of every wallet that it has no code.
+        is_node_of(url, network).await?;
+        call::<String>(url, &evm_rpc::code_of(address)).await
     };
+    let has_code = code.await.and_then(|code| evm_rpc::read_has_code(&code));
     match has_code {
         Some(has_code) => {
             CODES.with_borrow_mut(|codes| codes.put(&network.id, address, has_code, clock::now()));

@@ -12,12 +12,15 @@ const WITHOUT_CODE: Millis = 60 * 1000;
 const MAX_ADDRESSES: usize = 2048;
 /// The most look-ups at a time.
 const MAX_LOOK_UPS: usize = 16;
+/// The longest that a look-up takes: two calls of a node.
+pub const LOOK_UP_LIMIT: Millis = 10_000;
 
 /// What is known of addresses, by network.
 #[derive(Default)]
 pub struct AccountCodes {
     known: BTreeMap<(String, Address), Known>,
-    look_ups: usize,
+    /// When each look-up began that has not ended.
+    look_ups: Vec<Millis>,
 }
 
 struct Known {
@@ -45,13 +48,19 @@ impl AccountCodes {
     }
 
     /// Counts a look-up that begins. False where too many are under way.
-    pub fn begin_look_up(&mut self) -> bool {
-        let is_allowed = self.look_ups < MAX_LOOK_UPS;
-        self.look_ups += usize::from(is_allowed);
+    pub fn begin_look_up(&mut self, now: Millis) -> bool {
+        // One that takes longer was dropped with its request, and never says that it has ended.
+        self.look_ups.retain(|began| now < began.saturating_add(LOOK_UP_LIMIT));
+        let is_allowed = self.look_ups.len() < MAX_LOOK_UPS;
+        if is_allowed {
+            self.look_ups.push(now);
+        }
         is_allowed
     }
 
-    pub fn end_look_up(&mut self) {
-        self.look_ups = self.look_ups.saturating_sub(1);
+    pub fn end_look_up(&mut self, began: Millis) {
+        if let Some(position) = self.look_ups.iter().position(|other| *other == began) {
+            self.look_ups.swap_remove(position);
+        }
     }
 }

@@ -3,7 +3,6 @@
 //! Such a settlement may have happened. That the nonce is spent does not mean that this payment was made: the payer may
 //! cancel the authorization, or spend its nonce on a transfer to themselves, and a run that takes "spent" for "paid" is
 //! given away. The chain shows which of these it was; a facilitator's `/verify` does not.
-
 //!
 //! Where a node is configured, it is the only witness that counts for a payment. As long as it does not answer, or has
 //! not come as far as the facilitator whom it is to confirm, it is asked again.
@@ -22,12 +21,10 @@ const MAX_BLOCKS: u64 = 9_000;
 /// By how many seconds the chain's clock and ours may differ. It is generous, because a payer who is wrongly told that
 /// their payment will never settle pays twice.
 const CLOCKS_DIFFER: u64 = 15 * 60;
-
 /// How many blocks after the first look are enough where the chain's clock is too far behind ours to compare them.
 const LATER_BLOCKS: u64 = 2;
 /// From how many seconds on it is. By less, a node may be behind the facilitator.
 const CLOCK_BEHIND: u64 = 60;
-
 /// The longest wait before the chain is asked again to confirm a settlement.
 const CONFIRM_WAIT_MAX: Millis = 60 * 1000;
 
