@@ -10,20 +10,10 @@ use crate::rules::run::{Evidence, Millis};
 use crate::wire::evm_rpc;
 use crate::wire::evm_rpc::{Block, Log, Quantity, TransactionReceipt};
 use serde::Deserialize;
-use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// The limit of one call.
 const LIMIT: Duration = Duration::from_secs(5);
-
-/// How long a node is taken for one of its chain, once it has said so.
-const CHAIN_CHECKED_FOR: Millis = 60 * 1000;
-
-thread_local! {
-    /// The nodes whose chain was asked for, by URL: the chain, and until when that counts.
-    static CHECKED: RefCell<BTreeMap<String, (u64, Millis)>> = const { RefCell::new(BTreeMap::new()) };
-}
 
 /// What the chain shows of a payment that was first presented at `since`.
 pub(crate) async fn find_evidence(network: &Network, payment: &Payment, since: Millis) -> ChainView {
@@ -62,19 +52,8 @@ fn answered(network: &Network, view: Option<(Evidence, Block)>) -> ChainView {
 
 /// A node of another chain would answer that the nonce is not spent, always.
 pub(super) async fn is_node_of(url: &str, network: &Network) -> Option<()> {
-    let is_known = CHECKED.with_borrow(|checked| {
-        checked.get(url).is_some_and(|(chain, until)| *chain == network.chain_id() && clock::now() < *until)
-    });
-    if is_known {
-        return Some(());
-    }
     let chain: Quantity = call(url, &evm_rpc::chain_id()).await?;
-    if chain.0 != network.chain_id() {
-        return None;
-    }
-    let until = clock::now().saturating_add(CHAIN_CHECKED_FOR);
-    CHECKED.with_borrow_mut(|checked| checked.insert(url.to_owned(), (chain.0, until)));
-    Some(())
+    (chain.0 == network.chain_id()).then_some(())
 }
 
 /// What a transaction says of the payment, as of its block.
