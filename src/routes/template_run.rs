@@ -91,6 +91,7 @@ async fn run(mut context: RequestContext<'_>, config: &Config, head: &RequestHea
         Representation::Json => config.limits.window_needed_for(template.usual_ms),
     };
     let check = check_payment_of_any(config, &mut presented, &quote, window).await;
+    let differs = matches!(check, PaymentCheck::Differs(..));
     let (payment, begin_refusal) = match (check, input.as_ref().err().cloned()) {
         // A forged payment costs nobody anything: no object, and no call of the facilitator. (Only the facilitator can
         // tell a contract wallet's signature from a forged one.)
@@ -102,6 +103,8 @@ async fn run(mut context: RequestContext<'_>, config: &Config, head: &RequestHea
         (PaymentCheck::Matches(payment), wrong_input) => (payment, wrong_input.or(ready.err())),
         (PaymentCheck::Differs(refusal, Some(payment)), wrong_input) => (payment, Some(wrong_input.unwrap_or(refusal))),
     };
+    // It touches an object, or asks a facilitator, and nothing of it need be true.
+    let is_unproven = differs || input.is_err() || !payment.by_key;
     let request_digest = digest_of(&context, body);
     let in_header = identifier::of_header(head.idempotency_key.as_deref())?;
     let key = IdempotencyKey::new(in_header.as_deref(), presented.identifier.as_deref(), &request_digest);
@@ -123,7 +126,7 @@ async fn run(mut context: RequestContext<'_>, config: &Config, head: &RequestHea
         begin_refusal,
     };
     let answer = send(&context, config, RunRequest::new(template, config, caller)).await;
-    count_if_invalid(&context, &answer).await;
+    count_if_invalid(&context, &answer, is_unproven).await;
     match answer {
         Err(refusal) if problem::asks_for_payment(&refusal) => challenge(&refusal),
         answer => reply::of_run(answer?, template.published.then_some(&quote)),
@@ -149,23 +152,22 @@ async fn count_invalid_payment(context: &RequestContext<'_>) -> Result<(), Refus
     is_allowed.then_some(()).ok_or(Refusal::RateLimited)
 }
 
-/// Counts a payment that a facilitator does not accept. The caller gets the answer all the same.
-async fn count_if_invalid(context: &RequestContext<'_>, answer: &Result<RunAnswer, Refusal>) {
-    let refusal = match answer {
-        Ok(RunAnswer::Refused(refused)) => Some(&refused.refusal),
-        Ok(_) => None,
-        Err(refusal) => Some(refusal),
+/// Counts a payment that a facilitator does not accept. With `is_unproven`, it counts whatever the reason, unless it has
+/// found a run. The caller gets the answer all the same.
+async fn count_if_invalid(context: &RequestContext<'_>, answer: &Result<RunAnswer, Refusal>, is_unproven: bool) {
+    let (refusal, found_run) = match answer {
+        Ok(RunAnswer::Refused(refused)) => (&refused.refusal, refused.run.is_some()),
+        Ok(_) => return,
+        Err(refusal) => (refusal, false),
     };
     let is_invalid = matches!(
         refusal,
-        Some(
-            Refusal::PaymentInvalid { .. }
-                | Refusal::PaymentMismatch { .. }
-                | Refusal::PaymentExpired
-                | Refusal::PaymentNotYetValid
-        )
+        Refusal::PaymentInvalid { .. }
+            | Refusal::PaymentMismatch { .. }
+            | Refusal::PaymentExpired
+            | Refusal::PaymentNotYetValid
     );
-    if is_invalid {
+    if is_invalid || (is_unproven && !found_run) {
         let _ = count_invalid_payment(context).await;
     }
 }

@@ -8,7 +8,7 @@ use super::CallError;
 use crate::edge::http;
 use crate::edge::{clock, fault};
 use crate::rules::config::{Config, Facilitator};
-use crate::rules::payment::breaker::Breaker;
+use crate::rules::payment::breaker::{Breaker, Failure};
 use crate::rules::payment::facilitator::{
     candidates, claim, claims_facilitator, is_reported, may_settle, read_verify, settle_event, verify_event,
     verify_evidence,
@@ -77,8 +77,10 @@ async fn call_verify(
     for Facilitator { url, .. } in candidates_for(config, payment, asked_before) {
         refresh_supported(url);
         let answer = match call(url, "/verify", payment, limit).await {
-            Ok((status, text)) => read_verify(status, &text, payment).ok_or_else(|| format!("HTTP {status}")),
-            Err(error) => Err(error.to_string()),
+            Ok((status, text)) => {
+                read_verify(status, &text, payment).ok_or_else(|| (Failure::NoVerdict, format!("HTTP {status}")))
+            }
+            Err(error) => Err((Failure::NoAnswer, error.to_string())),
         };
         match answer {
             Ok(answer) => {
@@ -87,9 +89,9 @@ async fn call_verify(
                 }
                 return Some((answer, url.clone()));
             }
-            Err(error) => {
+            Err((failure, error)) => {
                 worker::console_error!("facilitator: verify: no usable answer: {error}");
-                failed.push(url);
+                failed.push((url, failure));
             }
         }
     }
@@ -97,11 +99,13 @@ async fn call_verify(
 }
 
 /// Notes who has accepted a payment, and who had given no usable answer to it before.
-fn note_accepted(url: &str, failed: &[&String], payment: &Payment) {
+fn note_accepted(url: &str, failed: &[(&String, Failure)], payment: &Payment) {
     with_state(url, |state| state.breaker.accepted());
     if payment.by_key {
         let now = clock::now();
-        failed.iter().for_each(|url| with_state(url, |state| state.breaker.failed(payment.payer, now)));
+        for (url, failure) in failed {
+            with_state(url, |state| state.breaker.failed(*failure, payment.payer, now));
+        }
     }
 }
 

@@ -4,22 +4,35 @@
 //!
 //! A facilitator's answer to one payment says something about that payment, which a stranger may have made to fail. So
 //! only a payment that another facilitator has accepted counts as a failure, and only where a key has signed it: no
-//! code of the payer's runs when such a payment is checked. Only an accepted payment closes the circuit.
+//! code of the payer's runs when such a payment is checked. Failures with an answer count where several payers had
+//! them; a facilitator that does not answer at all fails everybody, and an isolate may have one payer only. Only an
+//! accepted payment closes the circuit.
 
 use crate::rules::run::Millis;
 use crate::wire::evm::Address;
 
 /// This many failures open the circuit, with no accepted payment between them,
 pub const FAILURES: u8 = 5;
-/// where they are of this many payers.
+/// where they are of this many payers, or where there was no answer at all.
 pub const PAYERS: usize = 3;
 /// How long the circuit stays open. After that, the next accepted payment closes it, or opens it again.
 pub const OPEN: Millis = 3_000;
+
+/// In which way a facilitator has failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// No connection, or no answer in time.
+    NoAnswer,
+    /// An answer without a verdict.
+    NoVerdict,
+}
 
 /// The state of one circuit, which begins closed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Breaker {
     failures: u8,
+    /// Those of the failures that were without any answer.
+    silences: u8,
     /// The payers of the failures, each once, as many as matter.
     payers: Vec<Address>,
     open_until: Millis,
@@ -35,13 +48,17 @@ impl Breaker {
         *self = Self::default();
     }
 
-    /// The facilitator has given no usable answer to a payment that another one has accepted afterwards.
-    pub fn failed(&mut self, payer: Address, now: Millis) {
+    /// The facilitator has given no usable answer to a payment that another one has accepted afterwards: none at all, or
+    /// one that says nothing of the payment.
+    pub fn failed(&mut self, failure: Failure, payer: Address, now: Millis) {
         self.failures = self.failures.saturating_add(1);
+        if failure == Failure::NoAnswer {
+            self.silences = self.silences.saturating_add(1);
+        }
         if self.payers.len() < PAYERS && !self.payers.contains(&payer) {
             self.payers.push(payer);
         }
-        if self.failures >= FAILURES && self.payers.len() >= PAYERS {
+        if self.silences >= FAILURES || (self.failures >= FAILURES && self.payers.len() >= PAYERS) {
             self.open_until = now.saturating_add(OPEN);
         }
     }
