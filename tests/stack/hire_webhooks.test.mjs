@@ -133,7 +133,7 @@ describe('a seeker with a webhook', () => {
     const delivery = await until(
       async () => {
         const { webhook } = (await seeker.task(answer.body.task_id, id)).body;
-        return webhook.attempts === 1 && webhook;
+        return webhook?.attempts === 1 && webhook;
       },
       { timeout: 20_000 },
     );

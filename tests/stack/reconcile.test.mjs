@@ -79,7 +79,7 @@ async function bought(them, run, settles) {
   assert.equal(them.asked(), 1);
   assert.equal(them.calls('settle').length, settles, 'calls of settle');
   const rows = await stack.rows('payer = ?', them.account.address);
-  assert.deepEqual(rows.map((r) => [r.id, r.status, r.amount]), [[run, 'delivered', String(HAIKU_PRICE)]]);
+  assert.deepEqual(rows.map((r) => [r.id, r.status, r.amount]), [[ledgerId(run), 'delivered', String(HAIKU_PRICE)]]);
   const { status, output, charged, receipt } = await show(run);
   assert.deepEqual([status, output, charged], ['delivered', SECRET, true]);
   // And the same payment has it, for nothing more.
