@@ -277,9 +277,10 @@ impl Session {
         let mut data = self.data.borrow_mut();
         let RunData { run, stats, transcript, checkpointed_at, sealed_prompt, .. } = &mut *data;
         let state = (&*run, &*stats, transcript.edition);
-        match self.is_stored.get() {
-            true => self.store.update(self.number, state, expires)?,
-            false => {
+        let is_new = !self.is_stored.get();
+        match is_new {
+            false => self.store.update(self.number, state, expires)?,
+            true => {
                 let (name, record) = (self.name.as_str(), &*self.record);
                 let prompt = sealed_prompt.as_deref().filter(|_| !run.is_replaceable());
                 self.store.insert(self.number, &NewRun { name, record, sealed_prompt: prompt }, state, expires)?;
@@ -287,7 +288,11 @@ impl Session {
                 *sealed_prompt = None;
             }
         }
-        self.store.checkpoint(self.number, transcript)?;
+        // The text that has come before a stream is settled is stored with what follows: nobody has read it yet, and a
+        // restart asks for the answer anew.
+        if !(is_new && run.terms().policy == Policy::OnStart && run.is_settling()) {
+            self.store.checkpoint(self.number, transcript)?;
+        }
         *checkpointed_at = now;
         if counts_against_payer(run, stats) && !self.is_counted.replace(true) {
             self.store.count(&self.name, run.is_outstanding(), now)?;
