@@ -14,7 +14,6 @@ use crate::wire::x402::{self, PaymentRequirements};
 use crate::wire::x402_v1;
 use percent_encoding::percent_decode_str;
 use serde_json::{json, Map, Value};
-use url::Url;
 
 /// By how many seconds the payer's clock may be ahead of ours.
 const CLOCKS_DIFFER: u64 = 60;
@@ -247,12 +246,35 @@ fn resource_of(payment: &Value) -> Option<String> {
 }
 
 /// Whether two URLs name one resource: host and path are the same. The query is not compared, nor is the scheme, which a
-/// proxy may change; and a path may be written relative to ours.
+/// proxy may change; and a path may be written without a host. (The crate `url` would be a tenth of the whole Worker.)
 fn is_same_resource(named: &str, ours: &str) -> bool {
-    let Ok(ours) = Url::parse(ours) else { return false };
-    let Ok(named) = ours.join(named) else { return false };
-    let path = |url: &Url| percent_decode_str(url.path().trim_end_matches('/')).collect::<Vec<u8>>();
-    (named.host_str(), named.port(), path(&named)) == (ours.host_str(), ours.port(), path(&ours))
+    let Some((host, path)) = host_and_path(ours) else { return false };
+    let (named_host, named_path) = match host_and_path(named) {
+        Some(parts) => parts,
+        None if named.starts_with('/') && !named.starts_with("//") => (host.clone(), without_query(named)),
+        None => return false,
+    };
+    let decoded = |path: &str| percent_decode_str(path.trim_end_matches('/')).collect::<Vec<u8>>();
+    (named_host, decoded(named_path)) == (host, decoded(path))
+}
+
+/// The host of an absolute http(s) URL, in lower case and without the scheme's usual port, and its path.
+fn host_and_path(url: &str) -> Option<(String, &str)> {
+    let (scheme, rest) = url.split_once("://")?;
+    let rest = without_query(rest);
+    let at = rest.find('/').unwrap_or(rest.len());
+    let (host, path) = rest.split_at_checked(at)?;
+    let host = host.to_ascii_lowercase();
+    let host = match scheme.to_ascii_lowercase().as_str() {
+        "https" => host.trim_end_matches(":443").to_owned(),
+        "http" => host.trim_end_matches(":80").to_owned(),
+        _ => return None,
+    };
+    Some((host, path))
+}
+
+fn without_query(url: &str) -> &str {
+    url.split(['?', '#']).next().unwrap_or_default()
 }
 
 fn mismatch(field: &str) -> Refusal {
