@@ -22,9 +22,9 @@ const MAX_URL: usize = 2048;
 /// Ports from 1024 on where services answer that speak no HTTP, or databases and brokers that anybody might command with
 /// a request: fetch's "bad ports", and the usual ports of such services.
 const REFUSED_PORTS: [u16; 40] = [
-    1433, 1434, 1521, 1719, 1720, 1723, 1883, 2049, 2181, 2375, 2376, 2379, 2380, 3306, 3389, 3659, 4045, 4190, 4222, 5060,
-    5061, 5432, 5672, 5900, 5984, 6000, 6379, 6380, 6443, 6566, 6667, 8086, 9042, 9092, 9200, 9300, 10_080, 10_250, 11_211,
-    27_017,
+    1433, 1434, 1521, 1719, 1720, 1723, 1883, 2049, 2181, 2375, 2376, 2379, 2380, 3306, 3389, 3659, 4045, 4190, 4222,
+    5060, 5061, 5432, 5672, 5900, 5984, 6000, 6379, 6380, 6443, 6566, 6667, 8086, 9042, 9092, 9200, 9300, 10_080,
+    10_250, 11_211, 27_017,
 ];
 /// IRC, which fetch refuses too.
 const IRC_PORTS: [std::ops::RangeInclusive<u16>; 2] = [6665..=6669, 6697..=6697];
