@@ -24,7 +24,7 @@ test('a seeker with 100 open contracts gets no more; another one does, and so do
 test('a creator with 2,000 contracts that nobody executes: those of whoever has the most make room, those that were executed stay', async () => {
   await run('DELETE FROM contracts');
   const first = await seeker.hire(seeker.account());
-  await run("UPDATE contracts SET created_at = created_at - 7200000");
+  await run("UPDATE contracts SET created_at = created_at - 7200000, updated_at = updated_at - 7200000");
   const second = await seeker.hire(seeker.account());
   const fill = (seekers) => run(`WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1998)
     INSERT INTO contracts SELECT id || i, template_id, creator_id, document, json_set(agreed, '$.seeker', 'x' || (i % ${seekers})), state, task_id || i, NULL, deadline,
