@@ -28,8 +28,8 @@ pub(crate) async fn check_readiness(
         return Err(Refusal::Paused);
     }
     if !template.is_bounded(&config.limits) {
-        worker::console_error!("template {}: an input could fill in more than limits.promptBytes", template.id);
-        return Err(Refusal::NotForSale);
+        worker::console_error!("template {}: its prompt is too long, or could be filled in to be", template.id);
+        return Err(Refusal::TemplateTooLong);
     }
     config.model(&template.model, &clock::today()).ok_or(Refusal::ModelUnavailable)?;
     let key = claude_keys::recent(context.env, &template.creator_id, config.limits.cache_time()).await?;

@@ -36,7 +36,7 @@ const fn status(refusal: &Refusal) -> u16 {
         Refusal::NotOwner | Refusal::LinkInvalid | Refusal::SeekerMismatch => 403,
         Refusal::FileDamaged => 502,
         Refusal::KeyMissing | Refusal::KeyDisabled | Refusal::SigningKeyMissing => 503,
-        Refusal::ModelUnavailable | Refusal::NotForSale => 503,
+        Refusal::ModelUnavailable | Refusal::NotForSale | Refusal::TemplateTooLong => 503,
         Refusal::PaymentRequired => 402,
         Refusal::PaymentMalformed { .. } => 400,
         Refusal::PaymentMismatch { .. } => 402,

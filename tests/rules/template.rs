@@ -213,14 +213,13 @@ fn template_of(prompt: &str, parameters: &[(&str, Option<usize>, Option<&str>)])
 }
 
 #[test]
-fn a_template_is_bounded_where_its_longest_values_fit_into_the_operators_bound() {
-    let limits = |prompt_bytes, body_bytes| Limits { value_chars: 10, prompt_bytes, body_bytes, ..Limits::default() };
+fn the_longest_prompt_has_each_value_as_long_and_as_often_as_the_template_and_the_body_allow() {
+    let limits = |body_bytes| Limits { value_chars: 10, body_bytes, ..Limits::default() };
     let text = "A haiku on : {odd}{/odd}";
     let prompt = format!("A haiku on {}: {{odd}}{{/odd}}", tag("a").repeat(3));
     let at = |max_length, default, longest: usize| {
         let template = template_of(&prompt, &[("a", max_length, default), ("unused", None, None)]);
-        assert!(template.is_bounded(&limits(text.len() + longest, 1_000)), "{longest}");
-        assert!(!template.is_bounded(&limits(text.len() + longest - 1, 1_000)), "{longest}");
+        assert_eq!(template.prompt_bytes(&limits(1_000)), (text.len(), text.len() + longest));
     };
     // A character has up to four bytes.
     at(None, None, 3 * 10 * 4);
@@ -230,16 +229,26 @@ fn a_template_is_bounded_where_its_longest_values_fit_into_the_operators_bound()
     // All values together come in one body.
     let many = ["a", "b", "c", "d"].map(|name| (name, None, None));
     let each_once = template_of(&many.map(|(name, ..)| tag(name)).concat(), &many);
-    assert!(each_once.is_bounded(&limits(100, 100)) && !each_once.is_bounded(&limits(99, 100)));
-    assert!(each_once.is_bounded(&limits(160, 1_000)) && !each_once.is_bounded(&limits(159, 1_000)));
+    assert_eq!(each_once.prompt_bytes(&limits(100)), (0, 100));
+    assert_eq!(each_once.prompt_bytes(&limits(1_000)), (0, 160));
     let endless = template_of(&tag("a").repeat(100_000), &[("a", Some(usize::MAX), None)]);
     assert!(!endless.is_bounded(&Limits { value_chars: usize::MAX, ..Limits::default() }), "without an overflow");
 }
 
 #[test]
-fn with_the_limits_as_they_are_a_value_of_any_length_may_be_used_twelve_times() {
-    let of = |uses| template_of(&tag("a").repeat(uses), &[("a", None, None)]).is_bounded(&Limits::default());
-    assert!(of(12) && of(13) && !of(14));
+fn with_the_limits_as_they_are_all_values_may_be_used_twice_and_one_fifteen_times() {
+    let limits = Limits::default();
+    let of = |uses| template_of(&tag("a").repeat(uses), &[("a", None, None)]).is_bounded(&limits);
+    assert!(of(15) && !of(16));
+    let seven = ["a", "b", "c", "d", "e", "f", "g"].map(|name| (name, None, None));
+    let twice = |text: usize| "x".repeat(text) + &seven.map(|(name, ..)| tag(name).repeat(2)).concat();
+    assert!(template_of(&twice(100_000), &seven).is_bounded(&limits), "without a maxLength");
+    assert!(!template_of(&twice(200_000), &seven).is_bounded(&limits));
+    let text = |bytes| template_of(&"x".repeat(bytes), &[]).is_bounded(&limits);
+    assert!(
+        text(limits.prompt_bytes) && !text(limits.prompt_bytes + 1),
+        "the prompt's own text has a limit of its own"
+    );
 }
 
 proptest! {
@@ -247,16 +256,16 @@ proptest! {
 
     /// Whatever the input: so no input is ever refused because of the prompt.
     #[test]
-    fn no_input_fills_a_bounded_template_in_to_more(
-        prompt in tricky(), a in tricky(), b in tricky(), default in tricky(), max_length in 0usize..12, bytes in 0usize..200,
+    fn no_input_fills_a_template_in_to_more_than_its_longest_prompt(
+        prompt in tricky(), a in tricky(), b in tricky(), default in tricky(), max_length in 0usize..12,
     ) {
-        let limits = Limits { value_chars: 8, prompt_bytes: bytes, body_bytes: 40, ..Limits::default() };
+        let limits = Limits { value_chars: 8, body_bytes: 40, ..Limits::default() };
         let template = template_of(&prompt, &[("a", Some(max_length), None), ("b", None, Some(&default))]);
         let body = serde_json::json!({"a": a, "b": b}).to_string();
         if body.len() <= limits.body_bytes {
             if let Ok(input) = validate(&Body::read(body.as_bytes()), &template, &limits) {
                 let length = render(&prompt, &input.values).len();
-                prop_assert!(!template.is_bounded(&limits) || length <= bytes, "{length}");
+                prop_assert!(length <= template.prompt_bytes(&limits).1, "{length}");
             }
         }
     }

@@ -4,7 +4,7 @@
 
 use super::templates::{template, TemplateRow, COLUMNS};
 use crate::edge::fault;
-use crate::rules::hire::capability::{full_name_readings, is_capability_name, Agent, Capability};
+use crate::rules::hire::capability::{full_name_readings, is_capability_name, is_short_enough, Agent, Capability};
 use crate::rules::hire::manifest::Cursor;
 use crate::rules::hire::output::{is_file_name, is_media_type, FileSpec, OutputType};
 use crate::rules::refusal::Refusal;
@@ -43,7 +43,8 @@ const FROM: &str = "\
     creators c CROSS JOIN agents a ON a.creator_id = c.id CROSS JOIN templates t ON t.creator_id = c.id
                LEFT JOIN capabilities k ON k.template_id = t.id
     WHERE c.deleted_at IS NULL AND a.active = 1 AND t.published = 1
-      AND t.slug GLOB '[a-z]*' AND t.slug NOT GLOB '*[^a-z0-9-]*' AND t.price GLOB '*[1-9]*'";
+      AND t.slug GLOB '[a-z]*' AND t.slug NOT GLOB '*[^a-z0-9-]*' AND t.price GLOB '*[1-9]*'
+      AND length(c.handle) + length(t.slug) <= 128";
 
 /// How many templates a page of a listing reads.
 const PAGE: usize = 100;
@@ -158,7 +159,7 @@ fn readable(rows: Vec<Value>) -> Vec<Capability> {
     rows.into_iter().filter_map(|row| capability(row).ok().flatten()).collect()
 }
 
-/// Reads a row. `None`: its slug is no name that a manifest may contain.
+/// Reads a row. `None`: its name is none that a manifest may contain, or too long.
 fn capability(row: Value) -> Result<Option<Capability>, Refusal> {
     let row: Row = serde_json::from_value(row).map_err(fault("capability row"))?;
     if !is_capability_name(&row.slug) {
@@ -168,7 +169,7 @@ fn capability(row: Value) -> Result<Option<Capability>, Refusal> {
     let output_schema = schema.transpose().map_err(fault("capabilities.output_schema"))?;
     let name = row.file_name.filter(|name| is_file_name(name)).unwrap_or_else(|| format!("{}.txt", row.slug));
     let mime = row.mime.filter(|mime| is_media_type(mime));
-    Ok(Some(Capability {
+    let capability = Capability {
         template: template(row.template)?,
         agent: Agent { id: row.agent_id, wallet: row.wallet },
         handle: row.handle,
@@ -179,5 +180,6 @@ fn capability(row: Value) -> Result<Option<Capability>, Refusal> {
         max_latency_ms: row.max_latency_ms,
         created_at: row.created_at,
         updated_at: row.updated_at,
-    }))
+    };
+    Ok(is_short_enough(&capability.full_name()).then_some(capability))
 }

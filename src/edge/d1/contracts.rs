@@ -2,6 +2,7 @@
 
 use crate::edge::{clock, fault};
 use crate::rules::hire::contract::{AgreedTerms, ContractState};
+use crate::rules::hire::open_contracts::{to_remove, OpenContract, MAX_SIGNED_OF_CREATOR};
 use crate::rules::refusal::Refusal;
 use crate::rules::run::{Millis, RETENTION};
 use crate::wire::hire::Contract;
@@ -59,15 +60,14 @@ pub(crate) enum Inserted {
     IdIsTaken,
     /// Its seeker has as many open contracts as one may have.
     TooMany,
+    /// The worker has as many as one may have, and none of them makes room.
+    TooManyOfCreator,
 }
 
 /// The most contracts of one seeker that were not executed, and whose deadline is to come.
 pub(crate) const MAX_OPEN_OF_SEEKER: u32 = 100;
-/// The most contracts of one creator that were not executed. Wallets cost nothing, so seekers without end can sign: then
-/// the oldest contract makes room. Whoever has signed it can register it again.
-const MAX_SIGNED_OF_CREATOR: u32 = 2000;
 
-/// Registers a contract, unless its id is taken or its seeker has too many.
+/// Registers a contract, unless its id is taken, or its seeker or its worker has too many.
 pub(crate) async fn insert(env: &Env, new: NewContract<'_>) -> Result<Inserted, Refusal> {
     let insert = format!(
         "INSERT INTO contracts (id, template_id, creator_id, document, agreed, state, task_id, webhook_secret,
@@ -75,6 +75,7 @@ pub(crate) async fn insert(env: &Env, new: NewContract<'_>) -> Result<Inserted, 
          SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?10
          WHERE (SELECT count(*) FROM contracts WHERE agreed ->> 'seeker' = ?11 AND state = 'SIGNED' AND deadline > ?10)
                < {MAX_OPEN_OF_SEEKER}
+           AND (SELECT count(*) FROM contracts WHERE creator_id = ?3 AND state = 'SIGNED') < {MAX_SIGNED_OF_CREATOR}
          ON CONFLICT (id) DO NOTHING RETURNING id"
     );
     let db = env.d1("DB").map_err(fault("D1 binding"))?;
@@ -97,29 +98,48 @@ pub(crate) async fn insert(env: &Env, new: NewContract<'_>) -> Result<Inserted, 
     if query.first::<String>(Some("id")).await.map_err(fault("contract"))?.is_some() {
         return Ok(Inserted::Yes);
     }
-    let query =
-        db.prepare("SELECT id FROM contracts WHERE id = ?1").bind(&[new.id.into()]).map_err(fault("contract"))?;
-    let taken = query.first::<String>(Some("id")).await.map_err(fault("contract"))?;
-    Ok(taken.map_or(Inserted::TooMany, |_| Inserted::IdIsTaken))
+    if is_there(env, new.id).await? {
+        return Ok(Inserted::IdIsTaken);
+    }
+    let is_full = signed_of(env, new.creator_id).await? >= MAX_SIGNED_OF_CREATOR;
+    Ok(if is_full { Inserted::TooManyOfCreator } else { Inserted::TooMany })
 }
 
-/// Deletes a few contracts that nobody has executed in time, and what a creator has too many of: first those whose
-/// deadline has passed, then the oldest. Signing costs a seeker nothing, so the table must not grow with every contract
-/// that is signed.
+async fn is_there(env: &Env, id: &str) -> Result<bool, Refusal> {
+    let db = env.d1("DB").map_err(fault("D1 binding"))?;
+    let query = db.prepare("SELECT id FROM contracts WHERE id = ?1").bind(&[id.into()]).map_err(fault("contract"))?;
+    Ok(query.first::<String>(Some("id")).await.map_err(fault("contract"))?.is_some())
+}
+
+async fn signed_of(env: &Env, creator_id: &str) -> Result<usize, Refusal> {
+    let db = env.d1("DB").map_err(fault("D1 binding"))?;
+    let select = "SELECT count(*) AS n FROM contracts WHERE creator_id = ?1 AND state = 'SIGNED'";
+    let query = db.prepare(select).bind(&[creator_id.into()]).map_err(fault("contract"))?;
+    Ok(query.first::<usize>(Some("n")).await.map_err(fault("contract"))?.unwrap_or_default())
+}
+
+/// Deletes a few contracts that nobody has executed in time, and where a creator has too many, those that make room.
+/// Signing costs a seeker nothing, so the table must not grow with every contract that is signed.
 async fn make_room(env: &Env, creator_id: &str) -> Result<(), Refusal> {
     let db = env.d1("DB").map_err(fault("D1 binding"))?;
     let now = clock::now();
     let stale = "DELETE FROM contracts WHERE id IN
                    (SELECT id FROM contracts WHERE state = 'SIGNED' AND deadline < ?1 ORDER BY deadline LIMIT 20)";
     let stale = db.prepare(stale).bind(&[millis(now.saturating_sub(7 * RETENTION))]).map_err(fault("contract"))?;
-    let too_many = format!(
-        "DELETE FROM contracts WHERE id IN
-           (SELECT id FROM contracts WHERE creator_id = ?1 AND state = 'SIGNED'
-            ORDER BY deadline > ?2 DESC, created_at DESC LIMIT -1 OFFSET {})",
-        MAX_SIGNED_OF_CREATOR.saturating_sub(1)
-    );
-    let too_many = db.prepare(too_many).bind(&[creator_id.into(), millis(now)]).map_err(fault("contract"))?;
-    db.batch(vec![stale, too_many]).await.map_err(fault("contract")).map(drop)
+    stale.run().await.map_err(fault("contract"))?;
+    if signed_of(env, creator_id).await? < MAX_SIGNED_OF_CREATOR {
+        return Ok(());
+    }
+    let select = "SELECT id, agreed ->> 'seeker' AS seeker, deadline, created_at, updated_at FROM contracts
+                  WHERE creator_id = ?1 AND state = 'SIGNED'";
+    let select = db.prepare(select).bind(&[creator_id.into()]).map_err(fault("contract"))?;
+    let rows = select.all().await.and_then(|rows| rows.results::<OpenContract>()).map_err(fault("contract"))?;
+    let ids = Value::from(to_remove(&rows, now)).to_string();
+    // One of them may have been executed since it was read.
+    let delete = "DELETE FROM contracts WHERE id IN (SELECT value FROM json_each(?1))
+                  AND state = 'SIGNED' AND updated_at <= created_at";
+    let delete = db.prepare(delete).bind(&[ids.into()]).map_err(fault("contract"))?;
+    delete.run().await.map_err(fault("contract")).map(drop)
 }
 
 /// The contract with this id.

@@ -5,7 +5,7 @@ use crate::edge::clock;
 use crate::edge::http;
 use crate::rules::config::{Config, Hire};
 use crate::rules::hire::webhook::{signature, Outcome, Webhook, SECRET_PREFIX};
-use crate::rules::hire::webhook_target::{address, check, check_text, is_public, Target};
+use crate::rules::hire::webhook_target::{address, check, check_new, check_text, is_public, Target};
 use crate::wire::base64;
 use serde::Deserialize;
 use std::time::Duration;
@@ -21,11 +21,14 @@ const RECORD_TYPES: [&str; 2] = ["A", "AAAA"];
 
 /// Whether webhooks may be sent to the URL, as far as the URL itself shows. The error says what is expected instead.
 pub(crate) fn is_allowed(config: &Config, url: &str) -> Result<(), &'static str> {
-    parse(&config.hire, url).map(drop)
+    check_text(url)?;
+    parse(&config.hire, url, check_new).map(drop)
 }
 
-fn parse(hire: &Hire, url: &str) -> Result<Url, &'static str> {
-    check_text(url)?;
+/// What decides where a webhook may be sent: [`check_new`] or [`check`].
+type Check = fn(Target<'_>, bool) -> Result<(), &'static str>;
+
+fn parse(hire: &Hire, url: &str, check: Check) -> Result<Url, &'static str> {
     let parsed = Url::new(url).map_err(|_| "a URL")?;
     let (scheme, host, port) = (parsed.protocol(), parsed.hostname(), parsed.port().parse().ok());
     let has_credentials = !parsed.username().is_empty() || !parsed.password().is_empty();
@@ -35,7 +38,9 @@ fn parse(hire: &Hire, url: &str) -> Result<Url, &'static str> {
 
 /// Makes one attempt. Of the response only the status counts: its body is neither read nor logged.
 pub(crate) async fn send(config: &Config, url: &str, secret: &str, webhook: &Webhook, body: &str) -> Outcome {
-    let url = match parse(&config.hire, url) {
+    // A contract that was registered under other rules for text and port keeps its webhook. What is sent to is the URL as
+    // the runtime has parsed it.
+    let url = match parse(&config.hire, url, check) {
         Ok(url) => url,
         Err(_) => return Outcome::Refused("the URL is not allowed"),
     };

@@ -167,6 +167,10 @@ async fn store(context: &mut RequestContext<'_>, id: &mut String) -> Result<Cont
             let expected = format!("at most {MAX_OPEN_OF_SEEKER} that are not executed");
             return Err(Refusal::contract(ContractError::TooMany, "parties.seeker.wallet", &expected, "more"));
         }
+        Inserted::TooManyOfCreator => {
+            let (field, expected) = ("parties.worker.agent_id", "a worker with fewer contracts that are not executed");
+            return Err(Refusal::contract(ContractError::TooMany, field, expected, "too many"));
+        }
     }
     let view = ContractView::new(&document, ContractState::Signed.as_str());
     Ok(ContractView { webhook_secret: Some(secret), ..view })

@@ -142,7 +142,7 @@ pub struct Limits {
     pub value_chars: usize,
     /// Longest user message, in characters.
     pub user_message_chars: usize,
-    /// Longest rendered prompt, in bytes, because a template may repeat a value many times.
+    /// Longest prompt without its tags, in bytes.
     pub prompt_bytes: usize,
     /// The `maxTimeoutSeconds` of our terms, within which the answer is generated and settled.
     pub max_timeout_seconds: u64,

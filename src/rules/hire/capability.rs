@@ -55,8 +55,20 @@ pub fn is_capability_name(name: &str) -> bool {
     starts_with_letter && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
 }
 
-/// The handles and slugs whose full name this is: `a` and `b-c`, and `a-b` and `c`, of `a-b-c`.
+/// The longest full name, in bytes. A stranger may ask for any name, and each dash in it is a pair to be looked up.
+const MAX_FULL_NAME: usize = 129;
+/// The most dashes of a full name.
+const MAX_DASHES: usize = 32;
+
+/// Whether a full name is short enough to be listed and looked up.
+pub fn is_short_enough(full_name: &str) -> bool {
+    full_name.len() <= MAX_FULL_NAME && full_name.bytes().filter(|b| *b == b'-').count() <= MAX_DASHES
+}
+
+/// The handles and slugs whose full name this is: `a` and `b-c`, and `a-b` and `c`, of `a-b-c`. None, where no manifest
+/// can have the name.
 pub fn full_name_readings(full_name: &str) -> impl Iterator<Item = (&str, &str)> {
+    let full_name = if is_short_enough(full_name) && is_capability_name(full_name) { full_name } else { "" };
     let dashes = full_name.match_indices('-');
     let readings = dashes.filter_map(|(at, dash)| Some((full_name.get(..at)?, full_name.get(at + dash.len()..)?)));
     readings.filter(|(handle, slug)| !handle.is_empty() && !slug.is_empty())

@@ -7,6 +7,7 @@ pub mod deliverables;
 pub mod execution;
 pub mod instructions;
 pub mod manifest;
+pub mod open_contracts;
 pub mod output;
 pub mod shown_schema;
 pub mod task;

@@ -13,15 +13,17 @@ pub enum ShownSchema {
     Whole,
     /// A seeker's, of a template that takes user messages: without its annotations.
     WithoutProse,
-    /// A seeker's, of a template that takes none: structure and names.
+    /// A seeker's, of a template that takes none: structure, names, and values that are no texts.
     #[default]
     NamesOnly,
 }
 
 /// The longest name that is shown, in characters.
 const MAX_NAME: usize = 40;
-/// The most names that are shown of one schema.
+/// The most names and values that are shown of one schema.
 const MAX_NAMES: usize = 200;
+/// How long they may be together, in characters: many short names are a message too.
+const MAX_TOTAL: usize = 500;
 /// Keywords whose value is a number, or a boolean.
 const BOUNDS: [&str; 14] = [
     "minimum",
@@ -79,14 +81,15 @@ impl ShownSchema {
         }
     }
 
-    /// The part of the schema that is shown; `None` where a seeker's schema has more names than are shown.
+    /// The part of the schema that is shown; `None` where a seeker's schema has more or longer names than are shown.
     pub fn part_of(self, schema: &Value) -> Option<Value> {
         if self == Self::Whole {
             return Some(schema.clone());
         }
-        let mut reader = Reader { any_text: self == Self::WithoutProse, names: 0 };
+        let mut reader = Reader { any_text: self == Self::WithoutProse, names: 0, total: 0 };
         let shown = reader.schema(schema);
-        (reader.any_text || reader.names <= MAX_NAMES).then_some(shown)
+        let is_short = reader.names <= MAX_NAMES && reader.total <= MAX_TOTAL;
+        (reader.any_text || is_short).then_some(shown)
     }
 }
 
@@ -94,14 +97,22 @@ impl ShownSchema {
 struct Reader {
     /// Names and values may be any text: the seeker may write one anyway.
     any_text: bool,
-    /// How many names were shown.
+    /// How many names and values were shown.
     names: usize,
+    /// How long they are together, in characters.
+    total: usize,
 }
 
 impl Reader {
     fn schema(&mut self, schema: &Value) -> Value {
         let Value::Object(members) = schema else { return Value::Bool(schema != &Value::Bool(false)) };
-        let shown = members.iter().filter_map(|(keyword, value)| Some((keyword.clone(), self.member(keyword, value)?)));
+        let shown = members.iter().filter_map(|(keyword, value)| {
+            let shown = match keyword.as_str() {
+                "required" => self.required(value, members.get("properties")),
+                _ => self.member(keyword, value)?,
+            };
+            Some((keyword.clone(), shown))
+        });
         Value::Object(shown.collect())
     }
 
@@ -111,7 +122,6 @@ impl Reader {
             _ if BOUNDS.contains(&keyword) && (value.is_number() || value.is_boolean()) => Some(value.clone()),
             // A schema with another type than the draft's could not be registered.
             "type" => Some(value.clone()),
-            "required" => Some(self.name_list(value)),
             "dependentRequired" => Some(self.named(value, Self::name_list)),
             "enum" => value.as_array()?.iter().all(|value| self.is_value(value)).then(|| value.clone()),
             "const" => self.is_value(value).then(|| value.clone()),
@@ -139,24 +149,58 @@ impl Reader {
         Value::Object(named)
     }
 
+    /// Names of the same schema's properties come in the order of those, once each: so they add nothing to what is shown
+    /// there, and are not counted twice.
+    fn required(&mut self, names: &Value, properties: Option<&Value>) -> Value {
+        if self.any_text {
+            return self.name_list(names);
+        }
+        let properties = properties.and_then(Value::as_object);
+        let names: Vec<&str> = names.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        let of_properties = properties.into_iter().flat_map(Map::keys).filter(|name| names.contains(&name.as_str()));
+        let of_properties = of_properties.filter(|name| is_plain(name)).map(|name| Value::from(name.as_str()));
+        let mut shown: Vec<Value> = of_properties.collect();
+        let others = names.iter().filter(|name| properties.is_none_or(|properties| !properties.contains_key(**name)));
+        shown.extend(others.filter(|name| self.is_name(name)).map(|name| Value::from(*name)));
+        Value::from(shown)
+    }
+
     fn name_list(&mut self, names: &Value) -> Value {
         let names = names.as_array().into_iter().flatten();
         names.filter(|name| name.as_str().is_some_and(|name| self.is_name(name))).cloned().collect()
     }
 
-    /// A value of `enum` or `const`: a number, a boolean, null, or a text that could be a name.
+    /// Whether a value of `enum` or `const` can be shown: a number, a boolean or null. A list of texts would be a message.
     fn is_value(&mut self, value: &Value) -> bool {
         match value {
-            Value::String(text) => self.is_name(text),
-            Value::Array(_) | Value::Object(_) => self.any_text,
-            Value::Null | Value::Bool(_) | Value::Number(_) => true,
+            Value::String(_) | Value::Array(_) | Value::Object(_) => self.any_text,
+            Value::Null | Value::Bool(_) | Value::Number(_) => {
+                self.count(value.to_string().len());
+                true
+            }
         }
     }
 
-    /// Whether a text can be shown as a name: it is short and has no blanks.
+    /// Whether a text can be shown as a name.
     fn is_name(&mut self, text: &str) -> bool {
-        self.names = self.names.saturating_add(1);
-        let plain = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '.' | '$' | '@' | '+');
-        self.any_text || (text.chars().count() <= MAX_NAME && text.chars().all(plain))
+        if self.any_text {
+            return true;
+        }
+        let is_shown = is_plain(text);
+        if is_shown {
+            self.count(text.chars().count());
+        }
+        is_shown
     }
+
+    fn count(&mut self, length: usize) {
+        self.names = self.names.saturating_add(1);
+        self.total = self.total.saturating_add(length);
+    }
+}
+
+/// Whether a text could be a name: it is short and has no blanks.
+fn is_plain(text: &str) -> bool {
+    let plain = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '.' | '$' | '@' | '+');
+    text.chars().count() <= MAX_NAME && text.chars().all(plain)
 }

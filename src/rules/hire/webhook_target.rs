@@ -19,9 +19,15 @@ pub struct Target<'a> {
 
 /// The longest URL that is taken, in bytes.
 const MAX_URL: usize = 2048;
-/// The ports besides 443 on which https is common. On others, services answer that speak no HTTP, and that a request
-/// of ours might change.
-const HTTPS_PORTS: [u16; 8] = [2053, 2083, 2087, 2096, 4443, 8443, 9443, 10_443];
+/// Ports from 1024 on where services answer that speak no HTTP, or databases and brokers that anybody might command with
+/// a request: fetch's "bad ports", and the usual ports of such services.
+const REFUSED_PORTS: [u16; 40] = [
+    1433, 1434, 1521, 1719, 1720, 1723, 1883, 2049, 2181, 2375, 2376, 2379, 2380, 3306, 3389, 3659, 4045, 4190, 4222,
+    5060, 5061, 5432, 5672, 5900, 5984, 6000, 6379, 6380, 6443, 6566, 6667, 8086, 9042, 9092, 9200, 9300, 10_080,
+    10_250, 11_211, 27_017,
+];
+/// IRC, which fetch refuses too.
+const IRC_PORTS: [std::ops::RangeInclusive<u16>; 2] = [6665..=6669, 6697..=6697];
 
 /// Whether all parsers read the same in a URL. The runtime's parser drops blanks and line breaks, and reads a backslash
 /// as a slash; others read another host in such a text.
@@ -34,8 +40,23 @@ pub fn check_text(url: &str) -> Result<(), &'static str> {
     }
 }
 
-/// Whether a webhook may be sent there; the error says what would be. `allow_loopback` is for development: this
-/// machine is allowed too, and over http.
+/// Whether a new contract may name this target: [`check`], and the port is none of another service.
+pub fn check_new(target: Target<'_>, allow_loopback: bool) -> Result<(), &'static str> {
+    check(target, allow_loopback)?;
+    let is_own_machine = allow_loopback && is_loopback(target.host);
+    match target.port.is_none_or(|port| is_own_machine || is_webhook_port(port)) {
+        true => Ok(()),
+        false => Err("port 443, or one from 1024 on that is not the usual one of another service"),
+    }
+}
+
+fn is_webhook_port(port: u16) -> bool {
+    let is_refused = REFUSED_PORTS.contains(&port) || IRC_PORTS.iter().any(|ports| ports.contains(&port));
+    port == 443 || (port >= 1024 && !is_refused)
+}
+
+/// Whether a webhook may be sent there, whatever the port; the error says what would be. `allow_loopback` is for
+/// development: this machine is allowed too, and over http.
 pub fn check(target: Target<'_>, allow_loopback: bool) -> Result<(), &'static str> {
     if target.has_credentials {
         return Err("a URL without user and password");
@@ -45,9 +66,6 @@ pub fn check(target: Target<'_>, allow_loopback: bool) -> Result<(), &'static st
     }
     if target.scheme != "https:" {
         return Err("an https URL");
-    }
-    if target.port.is_some_and(|port| port != 443 && !HTTPS_PORTS.contains(&port)) {
-        return Err("port 443, or another one on which https is common");
     }
     match address(target.host) {
         Some(address) if is_public(address) => Ok(()),

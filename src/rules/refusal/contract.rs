@@ -69,7 +69,7 @@ impl ContractError {
             Self::UnknownWorker => format!("No such worker agent: {field} is not ours."),
             Self::UnknownCapability => format!("The worker agent has no such capability. Expected {expected}."),
             Self::Exists => "Another contract is registered under this id.".to_owned(),
-            Self::TooMany => format!("The seeker has too many open contracts. Expected {expected}."),
+            Self::TooMany => format!("Too many contracts are open. Expected {expected}."),
             Self::Malformed | Self::Trigger | Self::Price | Self::Deadline => {
                 format!("`{field}`: expected {expected}, received {received}.")
             }

@@ -85,6 +85,8 @@ pub enum Refusal {
     ModelUnavailable,
     /// The creator has no wallet on any configured network, or the price has no exact amount there.
     NotForSale,
+    /// Some input could make the template's prompt longer than one may be.
+    TemplateTooLong,
     /// The request has to be paid for.
     PaymentRequired,
     /// The payment header cannot be read; `what` says which part of it.
@@ -183,6 +185,7 @@ impl Refusal {
             Self::KeyDisabled => "CREATOR_KEY_DISABLED",
             Self::ModelUnavailable => "MODEL_UNAVAILABLE",
             Self::NotForSale => "NOT_FOR_SALE",
+            Self::TemplateTooLong => "TEMPLATE_TOO_LONG",
             Self::PaymentRequired => "PAYMENT_REQUIRED",
             Self::PaymentMalformed { .. } => "PAYMENT_MALFORMED",
             Self::PaymentMismatch { .. } => "PAYMENT_MISMATCH",
@@ -235,6 +238,9 @@ impl Refusal {
                 "The model behind this template is not available any more. Nothing was charged.".to_owned()
             }
             Self::NotForSale => "The creator takes no payments on any network offered here.".to_owned(),
+            Self::TemplateTooLong => {
+                "The template's prompt could become too long; its creator has to give parameters a maxLength.".to_owned()
+            }
             Self::PaymentRequired => {
                 "Pay with x402: see the PAYMENT-REQUIRED header, or `accepts` in this body.".to_owned()
             }
@@ -368,6 +374,7 @@ impl Refusal {
             | Self::NotOwner
             | Self::ModelUnavailable
             | Self::NotForSale
+            | Self::TemplateTooLong
             | Self::PaymentRequired
             | Self::PaymentMalformed { .. }
             | Self::PaymentMismatch { .. }

@@ -79,13 +79,22 @@ impl Parameter {
     }
 }
 
+/// The longest prompt that any input may fill in, in bytes. With the longest user message it is stored in one row.
+pub const FILLED_MAX: usize = 1_200_000;
 /// The most bytes of a character in UTF-8.
 const CHAR_BYTES: usize = 4;
 
 impl Template {
-    /// Whether no input fills the prompt in to more than `limits.prompt_bytes`. It does not depend on the input: a limit
-    /// of one input's prompt would tell how long the prompt is, and how often it has a value.
+    /// Whether the prompt's own text has at most `limits.prompt_bytes`, and no input fills it in to more than
+    /// [`FILLED_MAX`]. It does not depend on the input: a limit of one input's prompt would tell how long the prompt is,
+    /// and how often it has a value.
     pub fn is_bounded(&self, limits: &Limits) -> bool {
+        let (own, filled) = self.prompt_bytes(limits);
+        own <= limits.prompt_bytes && filled <= FILLED_MAX
+    }
+
+    /// How many bytes the prompt has without its tags, and how many at most with values in their places.
+    pub fn prompt_bytes(&self, limits: &Limits) -> (usize, usize) {
         let longest = |parameter: &Parameter| {
             let given = parameter.longest_value(limits).saturating_mul(CHAR_BYTES);
             given.max(parameter.default.as_ref().map_or(0, String::len))
@@ -107,7 +116,7 @@ impl Template {
         let most_uses = uses.values().max().copied().unwrap_or_default();
         let of_body = most_uses.saturating_mul(limits.body_bytes.saturating_add(defaults));
         let values = uses.iter().map(filled).fold(0usize, usize::saturating_add).min(of_body);
-        length.saturating_add(values) <= limits.prompt_bytes
+        (length, length.saturating_add(values))
     }
 
     /// What a stranger is shown in the place of a draft, and of a template that does not exist: nothing that they can

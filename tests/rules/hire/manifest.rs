@@ -253,3 +253,17 @@ fn a_full_name_is_that_of_each_place_where_it_can_be_cut() {
         assert!(readings(none).is_empty(), "{none}");
     }
 }
+
+/// Each reading is as long as the name, so a long name of dashes would fill the memory.
+#[test]
+fn a_name_that_no_manifest_can_have_has_no_readings() {
+    let count = |name: &str| full_name_readings(name).count();
+    assert_eq!(count(&format!("a{}", "-".repeat(30_000))), 0);
+    assert_eq!(count(&format!("a{}b", "-x".repeat(33))), 0);
+    assert_eq!(count(&format!("a{}b", "-x".repeat(32))), 32);
+    assert_eq!(count(&format!("{}-{}", "a".repeat(64), "b".repeat(64))), 1);
+    assert_eq!(count(&format!("{}-{}", "a".repeat(64), "b".repeat(65))), 0);
+    for name in ["Ada-haiku", "1-a", "ada-ha iku", "ada-\u{e9}", "ada-haiku\u{0}"] {
+        assert_eq!(count(name), 0, "{name}");
+    }
+}

@@ -11,6 +11,7 @@ mod deliverables;
 mod execution;
 mod instructions;
 mod manifest;
+mod open_contracts;
 mod proposal;
 mod shown_schema;
 mod task;

@@ -18,6 +18,8 @@ fn schema() -> Value {
         "properties": {
             "score": {"type": "number", "minimum": 0, "maximum": 10, "description": PROSE},
             "mood": {"enum": ["calm", "wild", 3, null], "title": PROSE},
+            "level": {"enum": [1, 2.5, true, null]},
+            "zero": {"const": 0},
             "kind": {"enum": ["calm", PROSE]},
             "fixed": {"const": PROSE},
             "nested": {"const": {"a": PROSE}},
@@ -48,7 +50,7 @@ fn of_a_seekers_schema_only_structure_and_names_are_shown_where_the_template_tak
         "type": "object", "required": ["score"], "additionalProperties": false,
         "properties": {
             "score": {"type": "number", "minimum": 0, "maximum": 10},
-            "mood": {"enum": ["calm", "wild", 3, null]},
+            "mood": {}, "level": {"enum": [1, 2.5, true, null]}, "zero": {"const": 0},
             "kind": {}, "fixed": {}, "nested": {},
             "when": {"type": "string", "format": "date-time"},
             "what": {"type": "string"},
@@ -87,12 +89,30 @@ fn the_capabilitys_own_schema_is_shown_as_it_is() {
 #[test]
 fn a_schema_with_more_names_than_are_shown_is_not_shown_at_all() {
     let of = |count: usize| {
-        let properties: serde_json::Map<_, _> = (0..count).map(|n| (format!("word{n}"), json!({}))).collect();
+        let properties: serde_json::Map<_, _> = (0..count).map(|n| (format!("{n}"), json!({}))).collect();
         json!({"type": "object", "properties": properties})
     };
     assert!(ShownSchema::NamesOnly.part_of(&of(200)).is_some());
     assert_eq!(ShownSchema::NamesOnly.part_of(&of(201)), None);
     assert!(ShownSchema::WithoutProse.part_of(&of(201)).is_some());
+    // Two hundred names of one to three digits have 490 characters.
+    let together = |more: usize| {
+        let properties = json!({"x".repeat(40): {}, "y".repeat(40): {}, "z".repeat(more): {"enum": [1, 22]}});
+        let others = vec![json!({"required": ["w".repeat(40)]}); 10];
+        json!({"properties": properties, "anyOf": others})
+    };
+    assert!(ShownSchema::NamesOnly.part_of(&together(17)).is_some());
+    assert_eq!(ShownSchema::NamesOnly.part_of(&together(18)), None);
+    let twice = |count: usize| {
+        let names: Vec<String> = (0..count).map(|n| format!("property_{n:03}")).collect();
+        let properties: serde_json::Map<_, _> = names.iter().map(|name| (name.clone(), json!({}))).collect();
+        json!({"properties": properties, "required": names})
+    };
+    let shown = ShownSchema::NamesOnly.part_of(&twice(41)).unwrap();
+    assert_eq!(shown["required"].as_array().unwrap().len(), 41, "the properties' own names are counted once");
+    assert_eq!(ShownSchema::NamesOnly.part_of(&twice(42)), None);
+    let texts: Vec<String> = (0..200).map(|n| format!("{n:040}")).collect();
+    assert_eq!(ShownSchema::NamesOnly.part_of(&json!({"enum": texts, "const": "word"})), Some(json!({})));
     let long = json!({"type": "object", "properties": {"x".repeat(41): {}, "x".repeat(40): {}}});
     assert_eq!(ShownSchema::NamesOnly.part_of(&long).unwrap()["properties"], json!({"x".repeat(40): {}}));
 }

@@ -1,6 +1,6 @@
 //! Where a webhook may be sent.
 
-use coinslot::testing::rules::hire::webhook_target::{check, check_text, Target};
+use coinslot::testing::rules::hire::webhook_target::{check, check_new, check_text, Target};
 
 fn check_url(url: &str, development: bool) -> Result<(), &'static str> {
     let (scheme, rest) = url.split_once("//").unwrap();
@@ -134,19 +134,23 @@ fn in_development_this_machine_is_allowed_and_no_other() {
 }
 
 #[test]
-fn a_port_of_another_service_is_refused() {
-    let to = |host, port, development| {
-        check(Target { scheme: "https:", host, port: Some(port), has_credentials: false }, development)
-    };
-    for port in [443, 8443, 2053, 9443] {
-        assert_eq!(to("example.com", port, false), Ok(()), "{port}");
+fn a_port_of_another_service_is_refused_and_any_other_from_1024_on_is_allowed() {
+    let target = |host, port| Target { scheme: "https:", host, port: Some(port), has_credentials: false };
+    let to = |host, port, development| check_new(target(host, port), development);
+    for port in [443, 1024, 2053, 3000, 4443, 5000, 8000, 8080, 8443, 8888, 9000, 9443, 10_000, 49_152, 65_535] {
+        assert_eq!(to("agent.example", port, false), Ok(()), "{port}");
     }
-    for port in
-        [0, 1, 21, 22, 23, 25, 53, 80, 110, 143, 445, 465, 587, 993, 2375, 3306, 3389, 5432, 6379, 9200, 11211, 27017]
-    {
+    let low = [0, 1, 21, 22, 23, 25, 53, 80, 110, 143, 445, 465, 587, 993, 1023];
+    let high = [
+        1433, 1521, 1720, 2049, 2375, 3306, 3389, 3659, 4045, 5060, 5061, 5432, 5672, 6000, 6379, 6566, 6665, 6669,
+        6697, 9042, 9200, 10_080, 11_211, 27_017,
+    ];
+    for port in low.into_iter().chain(high) {
         assert!(to("example.com", port, false).is_err() && to("1.1.1.1", port, true).is_err(), "{port}");
         assert_eq!(to("127.0.0.1", port, true), Ok(()), "on this machine, in development: {port}");
+        assert_eq!(check(target("example.com", port), false), Ok(()), "of a contract that has it: {port}");
     }
+    assert!(to("10.0.0.1", 8080, false).is_err() && check(target("10.0.0.1", 443), false).is_err());
 }
 
 #[test]
