@@ -39,12 +39,24 @@ impl Session {
         if !is_paid || self.confirm().await != Confirmation::Awaited {
             return None;
         }
-        let looks = self.confirmation_looks.get();
+        let (looks, now) = (self.confirmation_looks.get(), clock::now());
         self.confirmation_looks.set(looks.saturating_add(1));
-        confirmation_wait(looks, self.data.borrow().run.rested_at(), clock::now())
+        let wait = confirmation_wait(looks, self.data.borrow().run.rested_at(), now)?;
+        Some(wait.max(self.shared.confirmation_turns.borrow().wait(now)))
     }
 
     async fn write_ledger_row(&self) {
+        // Until the next try is decided, the machine's own deadline holds.
+        self.ledger_retry_at.set(None);
+        if self.data.borrow().run.is_busy() {
+            // It asks for its row when it has come to rest again.
+            return;
+        }
+        // First: a slow node must not delay what the seeker is told. As long as the row is due, all of this is tried again.
+        if hire::ended(self).await.is_err() {
+            self.ledger_retry_at.set(Some(clock::now().saturating_add(RECORD_AGAIN)));
+            return;
+        }
         let awaited = self.await_confirmation().await;
         let (row, state) = {
             let data = self.data.borrow();
@@ -57,10 +69,6 @@ impl Session {
         self.ledger_retry_at.set(Some(clock::now().saturating_add(again)));
         if awaited.is_some() {
             self.wake(clock::now());
-        }
-        // Before the row: as long as the row is due, all of this is tried again.
-        if hire::ended(self).await.is_err() {
-            return;
         }
         if let Some(code) = &row.code {
             // Only what may need somebody's eye: a line of the log costs as much CPU time as a query.

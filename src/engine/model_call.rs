@@ -146,7 +146,10 @@ impl Session {
         }
         for step in steps {
             match step {
-                Step::Began => self.handle_event(Event::Began),
+                Step::Began => {
+                    self.data.borrow_mut().stats.note_begun();
+                    self.handle_event(Event::Began);
+                }
                 Step::TextBegins => {
                     self.text_begun.set(true);
                     self.updates.notify();
@@ -154,7 +157,7 @@ impl Session {
                 Step::Text(text) => self.append_text(text),
                 Step::Whole => return Progress::Whole,
                 Step::Broke(error) => {
-                    self.data.borrow_mut().stats.model_failed |= error.is_claudes();
+                    self.data.borrow_mut().stats.note_broken(error);
                     let no_text = self.data.borrow().transcript.is_empty();
                     self.handle_event(Event::Broke { error, no_text });
                 }

@@ -7,7 +7,7 @@ use crate::edge::http::{chain, facilitator};
 use crate::edge::kv::config;
 use crate::rules::config::{Config, Network};
 use crate::rules::payment::facilitator::{checked_on_chain, needs_chain};
-use crate::rules::payment::reconcile::{evidence, ChainView, Confirmation, NoCheck};
+use crate::rules::payment::reconcile::{evidence, ChainView, Confirmation, NoCheck, Turn};
 use crate::rules::payment::Payment;
 use crate::rules::refusal::Refusal;
 use crate::rules::run::{Event, Evidence, Receipt};
@@ -158,17 +158,52 @@ impl Session {
             (data.run.receipt().cloned(), data.stats.confirmation.clone())
         };
         let Some(receipt) = receipt.filter(|_| known == Confirmation::Awaited) else { return known };
+        let Some(mut turn) = self.confirmation_turn().await else { return known };
+        // Another task of this run may have asked while this one waited.
+        let known = self.data.borrow().stats.confirmation.clone();
+        if known != Confirmation::Awaited {
+            return known;
+        }
         let Some(PaymentContext { config, payment, .. }) = self.payment_context().await else { return known };
         let view = match network_of(&config, payment) {
             Some(network) => chain::confirm(network, payment, &receipt.transaction, self.record.started_at).await,
             None => ChainView::NoNode,
         };
         let confirmation = Confirmation::of(&view);
+        turn.view = Some(view);
         if confirmation == Confirmation::Refuted {
             worker::console_error!("facilitator: settle: the chain has no such settlement, and can have none any more");
         }
         self.data.borrow_mut().stats.confirmation = confirmation.clone();
         confirmation
+    }
+
+    /// Waits until no other run of the wallet asks the chain. `None`: the node does not answer, and it is too early to
+    /// ask it again.
+    async fn confirmation_turn(&self) -> Option<TurnGuard<'_>> {
+        loop {
+            let version = self.shared.updates.version();
+            let turn = self.shared.confirmation_turns.borrow_mut().take(clock::now());
+            match turn {
+                Turn::Now => return Some(TurnGuard { session: self, view: None }),
+                Turn::TooEarly => return None,
+                Turn::Taken => self.shared.updates.changed_since(version).await,
+            }
+        }
+    }
+}
+
+/// Ends a turn of [`ConfirmationTurns`](crate::rules::payment::reconcile::ConfirmationTurns), also when it panics.
+struct TurnGuard<'a> {
+    session: &'a Session,
+    view: Option<ChainView>,
+}
+
+impl Drop for TurnGuard<'_> {
+    fn drop(&mut self) {
+        let shared = &self.session.shared;
+        shared.confirmation_turns.borrow_mut().end(self.view.as_ref(), clock::now());
+        shared.updates.notify();
     }
 }
 

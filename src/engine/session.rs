@@ -6,11 +6,12 @@ use crate::edge::clock;
 use crate::edge::notify::Notify;
 use crate::edge::objects::wallet_store::{NewRun, StoredRun, WalletStore};
 use crate::rules::admission::{counts_against_payer, KnownRun};
+use crate::rules::payment::reconcile::ConfirmationTurns;
 use crate::rules::record::replay::Snapshot;
 use crate::rules::record::run_record::{RunRecord, RunStats};
 use crate::rules::record::run_request::RenderedPrompt;
 use crate::rules::record::transcript::Transcript;
-use crate::rules::run::{Effect, Event, Millis, Policy, Run};
+use crate::rules::run::{Effect, Event, Millis, Policy, Run, RECORD_AGAIN};
 use futures::future::AbortHandle;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -44,8 +45,7 @@ pub(crate) struct Session {
     pub(crate) updates: Notify,
     /// Notified of every event.
     pub(crate) transitions: Notify,
-    /// Notified when any run of the wallet changes its state.
-    pub(super) wallet_updates: Rc<Notify>,
+    pub(super) shared: Rc<Shared>,
     /// What the machine wants done and the driver has not begun.
     pub(super) effects: RefCell<VecDeque<Effect>>,
     /// The driver is running.
@@ -74,6 +74,14 @@ pub(crate) struct Session {
     pub(super) contract: ContractSession,
 }
 
+/// What the runs of one wallet share.
+#[derive(Default)]
+pub(crate) struct Shared {
+    /// Notified when any run changes its state, or a driver ends.
+    pub(crate) updates: Notify,
+    pub(super) confirmation_turns: RefCell<ConfirmationTurns>,
+}
+
 /// Whether a ledger row is being written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum LedgerWrite {
@@ -94,13 +102,7 @@ pub(crate) struct Beginning {
 
 impl Session {
     /// A run that begins. Nothing of it is stored yet.
-    pub(super) fn begin(
-        env: Env,
-        store: Rc<WalletStore>,
-        wallet_updates: Rc<Notify>,
-        number: u64,
-        new: Beginning,
-    ) -> Self {
+    pub(super) fn begin(env: Env, store: Rc<WalletStore>, shared: Rc<Shared>, number: u64, new: Beginning) -> Self {
         let data = RunData {
             run: new.run,
             stats: RunStats::default(),
@@ -110,18 +112,18 @@ impl Session {
             sealed_prompt: None,
         };
         let contract = ContractSession::new(None);
-        let session = Self::new(env, store, wallet_updates, (number, new.name, new.record), data, contract);
+        let session = Self::new(env, store, shared, (number, new.name, new.record), data, contract);
         session.verified_by.replace(new.verified_by);
         session
     }
 
     /// A run as it is stored. One that was under way is continued.
-    pub(super) fn restore(env: Env, store: Rc<WalletStore>, wallet_updates: Rc<Notify>, stored: StoredRun) -> Self {
+    pub(super) fn restore(env: Env, store: Rc<WalletStore>, shared: Rc<Shared>, stored: StoredRun) -> Self {
         let StoredRun { number, name, run, record, stats, transcript, webhook } = stored;
         let (is_busy, is_counted) = (run.is_busy(), counts_against_payer(&run, &stats));
         let data = RunData { run, stats, transcript, checkpointed_at: 0, prompt: None, sealed_prompt: None };
         let contract = ContractSession::new(webhook);
-        let session = Self::new(env, store, wallet_updates, (number, name, record), data, contract);
+        let session = Self::new(env, store, shared, (number, name, record), data, contract);
         session.is_stored.set(true);
         session.is_counted.set(is_counted);
         if is_busy {
@@ -133,7 +135,7 @@ impl Session {
     fn new(
         env: Env,
         store: Rc<WalletStore>,
-        wallet_updates: Rc<Notify>,
+        shared: Rc<Shared>,
         (number, name, record): (u64, String, RunRecord),
         data: RunData,
         contract: ContractSession,
@@ -147,7 +149,7 @@ impl Session {
             data: RefCell::new(data),
             updates: Notify::default(),
             transitions: Notify::default(),
-            wallet_updates,
+            shared,
             effects: RefCell::default(),
             driven: Cell::new(false),
             model_call: RefCell::default(),
@@ -180,7 +182,7 @@ impl Session {
         self.effects.borrow_mut().extend(effects);
         self.updates.notify();
         self.transitions.notify();
-        self.wallet_updates.notify();
+        self.shared.updates.notify();
     }
 
     pub(crate) fn snapshot<'a>(&'a self, data: &'a RunData) -> Snapshot<'a> {
@@ -251,8 +253,17 @@ impl Session {
         if !self.is_stored.get() || !self.is_open() {
             return None;
         }
-        let run = self.data.borrow().run.deadline(now);
-        run.into_iter().chain(self.ledger_retry_at.get()).chain(self.contract.deadline()).min()
+        let run = &self.data.borrow().run;
+        // The machine counts the wait for the row from the present, which would never end before its own.
+        let row_retry = self.ledger_retry_at.get().filter(|_| !run.is_busy());
+        let now = row_retry.map_or(now, |at| at.saturating_sub(RECORD_AGAIN));
+        run.deadline(now).into_iter().chain(self.contract.deadline()).min()
+    }
+
+    /// Whether an alarm is too early for all that the run waits for.
+    pub(super) fn waits_for_row(&self, now: Millis) -> bool {
+        let waits = self.ledger_retry_at.get().is_some_and(|at| at > now);
+        waits && self.deadline(now).is_some_and(|deadline| deadline > now)
     }
 
     /// Whether all that is stored of the run may be deleted.

@@ -1,9 +1,8 @@
 //! The runs of one wallet in memory: those that are under way or being read. What has ended is in storage, and is read
 //! on demand.
 
-use super::session::{Beginning, Session};
+use super::session::{Beginning, Session, Shared};
 use crate::edge::clock;
-use crate::edge::notify::Notify;
 use crate::edge::objects::wallet_store::{StoredRun, WalletStore};
 use crate::rules::admission::{admit, Admission, Known, Usage, Which};
 use crate::rules::config::Limits;
@@ -21,8 +20,7 @@ pub(crate) struct Wallet {
     pub(crate) store: Rc<WalletStore>,
     sessions: RefCell<BTreeMap<u64, Rc<Session>>>,
     next_number: Cell<u64>,
-    /// Notified when any run changes its state, or a driver ends.
-    pub(crate) updates: Rc<Notify>,
+    pub(crate) shared: Rc<Shared>,
 }
 
 /// Counts one caller who waits for the run or follows it, for as long as it is held.
@@ -63,7 +61,7 @@ impl Wallet {
             next_number: Cell::new(store.next_number()),
             store: Rc::new(store),
             sessions: RefCell::default(),
-            updates: Rc::default(),
+            shared: Rc::default(),
         };
         for stored in wallet.store.open_runs()? {
             let session = wallet.restore(stored);
@@ -75,7 +73,7 @@ impl Wallet {
     }
 
     fn restore(&self, stored: StoredRun) -> Rc<Session> {
-        Rc::new(Session::restore(self.env.clone(), self.store.clone(), self.updates.clone(), stored))
+        Rc::new(Session::restore(self.env.clone(), self.store.clone(), self.shared.clone(), stored))
     }
 
     // Finding a run.
@@ -213,7 +211,7 @@ impl Wallet {
     pub(crate) fn begin(&self, new: Beginning) -> Result<Rc<Session>> {
         let number = self.next_number.get();
         self.next_number.set(number.saturating_add(1));
-        let session = Session::begin(self.env.clone(), self.store.clone(), self.updates.clone(), number, new);
+        let session = Session::begin(self.env.clone(), self.store.clone(), self.shared.clone(), number, new);
         let session = Rc::new(session);
         if session.is_test() {
             self.store.count(&session.name, false, clock::now())?;
@@ -228,7 +226,7 @@ impl Wallet {
     pub(crate) async fn drive(&self, session: &Rc<Session>) {
         session.drive().await;
         session.wake(clock::now());
-        self.updates.notify();
+        self.shared.updates.notify();
         self.forget_idle(session);
     }
 
@@ -245,9 +243,11 @@ impl Wallet {
     }
 
     /// Tells each run that the alarm has fired. What it has to do by then is done, also what failed before: there the
-    /// deadline is counted from the present.
+    /// deadline is counted from the present. A run that only waits for its row is told when its own time has come.
     pub(crate) fn wake_all(&self) {
-        self.sessions().iter().for_each(|session| session.handle_event(Event::AlarmFired));
+        let (now, sessions) = (clock::now(), self.sessions());
+        let woken = sessions.iter().filter(|session| !session.waits_for_row(now));
+        woken.for_each(|session| session.handle_event(Event::AlarmFired));
     }
 
     /// Tells each run whose time has come. A run that is being driven is told when its driver has ended: until then its

@@ -76,13 +76,13 @@ impl worker::DurableObject for WalletObject {
             self.drive_all(&wallet);
             // The drivers get a turn, and the clock goes on: it stands still between two awaits.
             Delay::from(Duration::from_millis(1)).await;
-            let version = wallet.updates.version();
+            let version = wallet.shared.updates.version();
             if !wallet.is_driven() || now >= until {
                 break;
             }
             let next = wallet.next_deadline(now).map_or(until, |deadline| deadline.min(until));
             let time = Delay::from(Duration::from_millis(next.saturating_sub(now).max(1)));
-            select(std::pin::pin!(wallet.updates.changed_since(version)), time).await;
+            select(std::pin::pin!(wallet.shared.updates.changed_since(version)), time).await;
         }
         wallet.set_alarm(clock::now()).await?;
         Response::empty()

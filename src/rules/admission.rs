@@ -115,7 +115,9 @@ fn of_named(named: KnownRun<'_>, request: &RunRequest) -> Admission {
 /// doing all the same.
 pub fn counts_against_payer(run: &Run, stats: &RunStats) -> bool {
     let is_claudes = match run.model_error() {
-        Some(ModelError::CallerGone | ModelError::WindowOver | ModelError::DeadlineMissed) => stats.model_failed,
+        Some(ModelError::CallerGone | ModelError::WindowOver) => stats.model_is_failing,
+        // The time that a failure has taken is missing at the end, whatever came after it.
+        Some(ModelError::DeadlineMissed) => stats.model_failed,
         _ => false,
     };
     run.is_unpaid_by_payer() && !is_claudes

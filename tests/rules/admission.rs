@@ -354,7 +354,8 @@ fn claudes_own_failures_do_not_count_against_the_payer() {
     let contracts = || Terms { detached: true, due_by: Some(60_000), ..terms() };
     let broke = |error| Event::Broke { error, no_text: true };
     let overloaded = [Event::Presented, Event::Verified, broke(ModelError::Overloaded)];
-    let (well, ill) = (RunStats::default(), RunStats { model_failed: true, ..RunStats::default() });
+    let (well, mut ill) = (RunStats::default(), RunStats::default());
+    ill.note_broken(ModelError::Overloaded);
     for (terms, end) in [
         (contracts(), Event::DeadlineMissed),
         (terms(), Event::Abandoned),
@@ -370,6 +371,17 @@ fn claudes_own_failures_do_not_count_against_the_payer() {
     let run =
         after(terms(), &[&overloaded[..], &[Event::BackOffElapsed, Event::Began, Event::Ended, rejected()]].concat());
     assert!(counts_against_payer(&run, &ill), "the payment is the payer's");
+    ill.note_begun();
+    let writing = |end| [&overloaded[..], &[Event::BackOffElapsed, Event::Began, end]].concat();
+    for (terms, end) in [(terms(), Event::Abandoned), (contracts(), broke(ModelError::WindowOver))] {
+        let run = after(terms, &writing(end.clone()));
+        assert!(counts_against_payer(&run, &ill), "Claude is writing: {end:?}");
+    }
+    let late = after(contracts(), &writing(Event::DeadlineMissed));
+    assert!(!counts_against_payer(&late, &ill), "the time before is missing at the end");
+    ill.note_broken(ModelError::CutOff);
+    let gone = after(terms(), &[&writing(broke(ModelError::CutOff))[..], &[Event::Abandoned]].concat());
+    assert!(!counts_against_payer(&gone, &ill), "Claude has failed again");
     for error in [ModelError::Overloaded, ModelError::RateLimited { retry_after: Some(1) }, ModelError::Unreachable] {
         assert!(error.is_claudes(), "{error:?}");
     }

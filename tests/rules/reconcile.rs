@@ -1,7 +1,8 @@
 //! What the chain shows of a payment.
 
 use coinslot::testing::rules::payment::reconcile::{
-    confirmation_wait, evidence, of_spent, of_unspent, receipt, search_from, ChainView, Confirmation, NoCheck, Spending,
+    confirmation_wait, evidence, of_spent, of_unspent, receipt, search_from, ChainView, Confirmation,
+    ConfirmationTurns, NoCheck, Spending, Turn,
 };
 use coinslot::testing::rules::payment::Payment;
 use coinslot::testing::rules::run::{Evidence, Receipt};
@@ -463,6 +464,36 @@ fn the_chain_is_asked_to_confirm_less_and_less_often_for_a_day() {
     assert_eq!(waits, [2_000, 8_000, 32_000, 60_000, 60_000]);
     assert_eq!(confirmation_wait(u8::MAX, 1_000, day), Some(60_000));
     assert_eq!(confirmation_wait(0, 1_000, day + 1_000), None);
+}
+
+#[test]
+fn one_run_of_a_wallet_asks_for_its_confirmation_at_a_time() {
+    let mut turns = ConfirmationTurns::default();
+    assert_eq!((turns.take(1_000), turns.take(1_000), turns.wait(1_000)), (Turn::Now, Turn::Taken, 0));
+    turns.end(Some(&ChainView::Shown(Evidence::Nothing, block(EXPIRES))), 2_000);
+    assert_eq!(turns.take(2_000), Turn::Now, "an answer, even one that decides nothing, delays no other run");
+    turns.end(None, 3_000);
+    assert_eq!((turns.take(3_000), turns.wait(3_000)), (Turn::Now, 0));
+    assert_eq!((turns.take(122_999), turns.take(123_000)), (Turn::Taken, Turn::Now), "a turn that never ended is over");
+}
+
+#[test]
+fn a_node_that_does_not_answer_one_run_is_not_asked_by_the_wallets_others_before_a_growing_wait() {
+    let mut turns = ConfirmationTurns::default();
+    let mut now = 1_000;
+    let mut waits = Vec::new();
+    for _ in 0..7 {
+        assert_eq!(turns.take(now), Turn::Now);
+        turns.end(Some(&ChainView::NoAnswer), now);
+        let wait = turns.wait(now);
+        assert_eq!((turns.take(now), turns.take(now + wait - 1)), (Turn::TooEarly, Turn::TooEarly));
+        waits.push(wait / 1_000);
+        now += wait;
+    }
+    assert_eq!(waits, [2, 8, 32, 128, 512, 900, 900]);
+    assert_eq!(turns.take(now), Turn::Now);
+    turns.end(Some(&ChainView::Shown(Evidence::Nothing, block(EXPIRES))), now);
+    assert_eq!((turns.take(now), turns.wait(now)), (Turn::Now, 0));
 }
 
 #[test]

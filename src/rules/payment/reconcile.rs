@@ -27,6 +27,10 @@ const LATER_BLOCKS: u64 = 2;
 const CLOCK_BEHIND: u64 = 60;
 /// The longest wait before the chain is asked again to confirm a settlement.
 const CONFIRM_WAIT_MAX: Millis = 60 * 1000;
+/// The longest wait of a wallet whose node does not answer.
+const NO_ANSWER_WAIT_MAX: Millis = 15 * 60 * 1000;
+/// A run asks the chain for less time than this: it makes a few calls, each of which is limited.
+const TURN_MAX: Millis = 2 * 60 * 1000;
 
 /// What a node of the chain shows of a payment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -117,8 +121,65 @@ impl Confirmation {
 /// How long to wait before the chain is asked again to confirm a settlement, after `looks` in vain, for a run that came
 /// to rest at `rested_at`. `None`: the run was kept for as long as it is, and its payment stays unknown.
 pub fn confirmation_wait(looks: u8, rested_at: Millis, now: Millis) -> Option<Millis> {
-    let wait = BACK_OFF.saturating_mul(4u64.saturating_pow(u32::from(looks))).min(CONFIRM_WAIT_MAX);
-    (now < rested_at.saturating_add(RETENTION)).then_some(wait)
+    (now < rested_at.saturating_add(RETENTION)).then(|| back_off_of(looks, CONFIRM_WAIT_MAX))
+}
+
+/// Which of a wallet's runs may ask the chain to confirm its settlement. One asks at a time: a node that does not answer
+/// one of them does not answer the others either, so they all wait.
+#[derive(Debug, Default)]
+pub struct ConfirmationTurns {
+    /// A turn that has not ended by then counts as lost.
+    taken_until: Millis,
+    /// How often in succession the node has not answered.
+    failures: u8,
+    /// When a run may ask again, in Unix milliseconds.
+    not_before: Millis,
+}
+
+/// The answer to a run that wants to ask the chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// It may ask. It has to call [`ConfirmationTurns::end`] afterwards.
+    Now,
+    /// Another one is asking.
+    Taken,
+    /// The node does not answer, and it is too early to try again.
+    TooEarly,
+}
+
+impl ConfirmationTurns {
+    pub fn take(&mut self, now: Millis) -> Turn {
+        match (now < self.taken_until, now < self.not_before) {
+            (true, _) => Turn::Taken,
+            (false, true) => Turn::TooEarly,
+            (false, false) => {
+                self.taken_until = now.saturating_add(TURN_MAX);
+                Turn::Now
+            }
+        }
+    }
+
+    /// Ends a turn. `view`: what the chain has shown in it; `None` where it was not asked to the end.
+    pub fn end(&mut self, view: Option<&ChainView>, now: Millis) {
+        self.taken_until = 0;
+        match view {
+            Some(ChainView::NoAnswer) => {
+                self.not_before = now.saturating_add(back_off_of(self.failures, NO_ANSWER_WAIT_MAX));
+                self.failures = self.failures.saturating_add(1);
+            }
+            Some(ChainView::NoNode | ChainView::Shown(..)) => (self.failures, self.not_before) = (0, 0),
+            None => {}
+        }
+    }
+
+    /// How long every run of the wallet has to wait.
+    pub fn wait(&self, now: Millis) -> Millis {
+        self.not_before.saturating_sub(now)
+    }
+}
+
+fn back_off_of(times: u8, max: Millis) -> Millis {
+    BACK_OFF.saturating_mul(4u64.saturating_pow(u32::from(times))).min(max)
 }
 
 /// The first block to search for where a nonce was spent, for a run that was presented `age` ago.

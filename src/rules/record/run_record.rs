@@ -12,7 +12,7 @@ use crate::rules::payment::reconcile::Confirmation;
 use crate::rules::payment::Payment;
 use crate::rules::record::ledger_row::{row, Facts, Row};
 use crate::rules::refusal::body::ErrorBody;
-use crate::rules::refusal::Refusal;
+use crate::rules::refusal::{ModelError, Refusal};
 use crate::rules::run::{Ending, Millis, Receipt, Run, View};
 use crate::wire::anthropic::{StopReason, Usage};
 use crate::wire::x402::SettleResponse;
@@ -63,12 +63,26 @@ pub struct RunStats {
     /// Claude's own failure has delayed the run, or ended it.
     #[serde(default)]
     pub model_failed: bool,
+    /// The same, and Claude has not begun to answer since.
+    #[serde(default)]
+    pub model_is_failing: bool,
     /// Anthropic has refused the schema for structured outputs, so Claude is asked without them.
     #[serde(default)]
     pub without_format: bool,
 }
 
 impl RunStats {
+    /// Claude has begun to answer. Who hangs up from now on does not hang up on Claude's failure.
+    pub fn note_begun(&mut self) {
+        self.model_is_failing = false;
+    }
+
+    /// The answer has ended before it was complete.
+    pub fn note_broken(&mut self, error: ModelError) {
+        self.model_failed |= error.is_claudes();
+        self.model_is_failing |= error.is_claudes();
+    }
+
     /// Counts from zero for a new edition of the answer.
     pub fn next_edition(&mut self) {
         self.before = self.all();
