@@ -68,6 +68,10 @@ impl Session {
         let again = awaited.unwrap_or(RECORD_AGAIN);
         self.ledger_retry_at.set(Some(clock::now().saturating_add(again)));
         if awaited.is_some() {
+            if self.data.borrow().run.is_final() {
+                // Claude is not asked again, and the node may be away for a day.
+                self.data.borrow_mut().prompt = None;
+            }
             self.wake(clock::now());
         }
         if let Some(code) = &row.code {

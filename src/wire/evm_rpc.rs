@@ -3,6 +3,7 @@
 
 use super::lenient::{self, Any, Unread};
 use crate::wire::evm::{keccak, Address};
+use serde::de::IgnoredAny;
 use serde::Deserialize;
 use serde_json::{json, Value};
 
@@ -120,11 +121,12 @@ pub struct Block {
 
 /// One event of a contract. Its hex digits are in lower case. Members that cannot be read are empty, because one odd log
 /// of another contract must not hide a payment in the same transaction.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Log {
-    /// The contract that logged it.
-    pub address: Address,
+    /// The contract that logged it. `None`: it cannot be read.
+    #[serde(default, deserialize_with = "address")]
+    pub address: Option<Address>,
     /// The hash of the event's signature, and the indexed arguments.
     #[serde(default, deserialize_with = "lower_case_list")]
     pub topics: Vec<String>,
@@ -138,8 +140,18 @@ pub struct Log {
 impl Log {
     /// Whether the log has what every event has.
     pub fn is_readable(&self) -> bool {
-        !self.topics.is_empty() && self.data.starts_with("0x")
+        self.address.is_some() && !self.topics.is_empty() && self.data.starts_with("0x")
     }
+}
+
+fn address<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Option<Address>, D::Error> {
+    Ok(lenient::text(d)?.and_then(|text| Address::parse(&text)))
+}
+
+/// A log that is no object keeps its place: it may be the one that is looked for.
+fn logs<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Vec<Log>, D::Error> {
+    let logs = Vec::<Any<Log>>::deserialize(d)?.into_iter();
+    Ok(logs.map(|log| if let Any::Object(log) = log { log } else { Log::default() }).collect())
 }
 
 fn lower_case<'de, D: serde::Deserializer<'de>>(d: D) -> Result<String, D::Error> {
@@ -147,7 +159,16 @@ fn lower_case<'de, D: serde::Deserializer<'de>>(d: D) -> Result<String, D::Error
 }
 
 fn lower_case_list<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Vec<String>, D::Error> {
-    let topics = Option::<Vec<Any<Unread>>>::deserialize(d)?.unwrap_or_default();
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Topics {
+        List(Vec<Any<Unread>>),
+        Unreadable(IgnoredAny),
+    }
+    let topics = match Topics::deserialize(d)? {
+        Topics::List(topics) => topics,
+        Topics::Unreadable(_) => Vec::new(),
+    };
     let text = |topic| if let Any::Text(text) = topic { text.to_ascii_lowercase() } else { String::new() };
     Ok(topics.into_iter().map(text).collect())
 }
@@ -158,5 +179,6 @@ fn lower_case_list<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Vec<String>
 pub struct TransactionReceipt {
     pub block_number: Quantity,
     /// In the order in which they were logged.
+    #[serde(deserialize_with = "logs")]
     pub logs: Vec<Log>,
 }

@@ -318,6 +318,31 @@ fn other_contracts_events_do_not_count() {
     assert_eq!(evidence_of(&[used(PAYER, NONCE), worthless, transfer(PAYER, PAYER, 10_000)]), never(ELSEWHERE));
 }
 
+/// The node of a chain may write what it likes into the logs of others.
+#[test]
+fn an_odd_log_of_another_contract_hides_no_payment_and_one_without_an_address_may_be_the_transfer() {
+    let odd = |member: &str, value: Value| {
+        let mut log = log(STRANGER, json!([TRANSFER]), "0x");
+        log[member] = value;
+        log
+    };
+    let no_address = [json!(null), json!(7), json!("0x12"), json!([]), json!({})].map(|value| odd("address", value));
+    let no_topics = [json!(null), json!("0x"), json!({}), json!(1)].map(|value| odd("topics", value));
+    for odd in no_address.iter().chain(&no_topics).chain(&[json!(null), json!("log"), json!([])]) {
+        let pays = [odd.clone(), used(PAYER, NONCE), the_transfer(), odd.clone()];
+        assert_eq!(evidence_of(&pays), Evidence::Paid(receipt_with(TRANSACTION)), "{odd}");
+    }
+    for odd in no_address.iter().chain(&[json!(null), json!("log")]) {
+        for after in [the_transfer(), transfer(PAYER, PAYER, 10_000)] {
+            assert_eq!(evidence_of(&[used(PAYER, NONCE), odd.clone(), after]), Evidence::Nothing, "{odd}");
+        }
+    }
+    for odd in no_topics {
+        let pays = [used(PAYER, NONCE), odd.clone(), the_transfer()];
+        assert_eq!(evidence_of(&pays), Evidence::Paid(receipt_with(TRANSACTION)), "{odd}");
+    }
+}
+
 /// A spent nonce is no evidence where it is not seen what it was spent on: taken for paid, it would give a run away.
 #[test]
 fn a_transaction_that_says_nothing_of_the_nonce_is_no_evidence() {
@@ -499,7 +524,7 @@ fn a_node_that_does_not_answer_one_run_is_not_asked_by_the_wallets_others_before
 #[test]
 fn the_logs_of_a_query_are_read_as_those_of_a_receipt() {
     let logs: Vec<Log> = result(&answered(json!([used(PAYER, NONCE)]))).unwrap();
-    assert_eq!((logs.len(), logs[0].address, &*logs[0].transaction_hash), (1, address(USDC), TRANSACTION));
+    assert_eq!((logs.len(), logs[0].address, &*logs[0].transaction_hash), (1, Some(address(USDC)), TRANSACTION));
     assert_eq!(logs[0].topics, [USED, PAYER_TOPIC, NONCE]);
     assert_eq!(result::<Vec<Log>>(&answered(json!([]))), Some(vec![]));
 }

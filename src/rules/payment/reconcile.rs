@@ -214,7 +214,7 @@ pub fn of_spent(payment: &Payment, since: u64, spending: &Spending) -> Evidence 
     let is_of_nonce = |log: &&Log| {
         let [event, payer, nonce] = log.topics.as_slice() else { return false };
         let known = [AUTHORIZATION_USED, AUTHORIZATION_CANCELED].iter().any(|known| known.topic() == *event);
-        known && log.address == payment.asset && *payer == payment.payer.to_topic() && *nonce == payment.nonce
+        known && log.address == Some(payment.asset) && *payer == payment.payer.to_topic() && *nonce == payment.nonce
     };
     let Some(position) = logs.iter().position(|log| is_of_nonce(&log)) else {
         return Evidence::Nothing;
@@ -228,7 +228,8 @@ pub fn of_spent(payment: &Payment, since: u64, spending: &Spending) -> Evidence 
         return Evidence::Never(Some("authorization_canceled".to_owned()));
     }
     // The token logs the transfer right after the nonce. A later transfer may belong to another payment.
-    let transfer = logs.iter().skip(position + 1).find(|log| log.address == payment.asset);
+    let transfer =
+        logs.iter().skip(position + 1).find(|log| log.address.is_none_or(|address| address == payment.asset));
     match transfer {
         Some(log) if is_transfer_of(log, payment) => Evidence::Paid(receipt(payment, transaction.clone())),
         // It may be the transfer.
@@ -239,7 +240,7 @@ pub fn of_spent(payment: &Payment, since: u64, spending: &Spending) -> Evidence 
 
 fn is_transfer_of(log: &Log, payment: &Payment) -> bool {
     let topics = [TRANSFER.topic(), payment.payer.to_topic(), payment.pay_to.to_topic()];
-    log.topics == topics && log.data == payment.amount.to_word()
+    log.address == Some(payment.asset) && log.topics == topics && log.data == payment.amount.to_word()
 }
 
 /// The receipt of a payment that was settled in `transaction`.
