@@ -37,7 +37,8 @@ async function signPayment(terms, offer, wallet) {
 }
 
 // One connection for each request that is under way; undici's fetch would cost this process more than workerd.
-const agent = new http.Agent({ keepAlive: true, maxSockets: Infinity, maxFreeSockets: 1024 });
+// workerd closes a connection that is idle for five seconds, and a request may be on its way by then.
+const agent = new http.Agent({ keepAlive: true, timeout: 4_000, maxSockets: Infinity, maxFreeSockets: 1024 });
 
 /**
  * One call. It resolves with `{ status, headers, first, end, at, body }`: milliseconds until the first and the last byte
