@@ -1,7 +1,8 @@
 //! What routes need of a request: its headers, its URL, its body, and who sent it.
 
 use crate::edge::body_reader::BodyReader;
-use crate::edge::{fault, jwt};
+use crate::edge::rate_limit::Kind;
+use crate::edge::{fault, jwt, rate_limit};
 use crate::rules::config::Config;
 use crate::rules::payment::matching;
 use crate::rules::payment::matching::Presented;
@@ -53,6 +54,12 @@ impl RequestContext<'_> {
     /// The address of the caller, as Cloudflare has it.
     pub(crate) fn address(&self) -> Result<Option<String>, Refusal> {
         self.header("cf-connecting-ip")
+    }
+
+    /// Counts a request of this kind, and refuses an address that has sent too many.
+    pub(crate) async fn count(&self, kind: Kind) -> Result<(), Refusal> {
+        let address = self.address()?;
+        rate_limit::allows(self.env, kind, address.as_deref()).await.then_some(()).ok_or(Refusal::RateLimited)
     }
 
     /// The id of the last event that the caller has read.

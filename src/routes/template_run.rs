@@ -72,7 +72,7 @@ async fn run(mut context: RequestContext<'_>, config: &Config, head: &RequestHea
         Ok(presented) => presented,
         // Of a wrong input and a payment that cannot be read, the caller hears of the input.
         Err(refusal) => {
-            count_invalid_payment(&context).await?;
+            context.count(Kind::InvalidPayment).await?;
             return Err(input.err().unwrap_or(refusal));
         }
     };
@@ -96,7 +96,7 @@ async fn run(mut context: RequestContext<'_>, config: &Config, head: &RequestHea
         // A forged payment costs nobody anything: no object, and no call of the facilitator. (Only the facilitator can
         // tell a contract wallet's signature from a forged one.)
         (PaymentCheck::Forged(refusal) | PaymentCheck::Differs(refusal, None), wrong_input) => {
-            count_invalid_payment(&context).await?;
+            context.count(Kind::InvalidPayment).await?;
             return wrong_input.map_or_else(|| challenge(&refusal), Err);
         }
         (PaymentCheck::Matches(payment), _) if !template.published => (payment, Some(Refusal::NotFound)),
@@ -135,21 +135,16 @@ async fn run(mut context: RequestContext<'_>, config: &Config, head: &RequestHea
 
 /// Refuses an address that has sent too many requests without a valid payment, before anything is read for it.
 async fn check_rate(context: &RequestContext<'_>, head: &RequestHead) -> Result<(), Refusal> {
-    let address = context.address()?;
-    let is_allowed = match head.has_payment() {
-        true => !rate_limit::is_over(Kind::InvalidPayment, address.as_deref()),
-        // An owner's token is checked soon.
-        false if head.owner_test && context.header("authorization")?.is_some() => true,
-        false => rate_limit::allows(context.env, Kind::Unpaid, address.as_deref()).await,
-    };
-    is_allowed.then_some(()).ok_or(Refusal::RateLimited)
-}
-
-/// Counts a payment that was found not to be valid, and refuses an address that has sent too many.
-async fn count_invalid_payment(context: &RequestContext<'_>) -> Result<(), Refusal> {
-    let address = context.address()?;
-    let is_allowed = rate_limit::allows(context.env, Kind::InvalidPayment, address.as_deref()).await;
-    is_allowed.then_some(()).ok_or(Refusal::RateLimited)
+    if head.has_payment() {
+        let address = context.address()?;
+        let is_over = rate_limit::is_over(Kind::InvalidPayment, address.as_deref());
+        return (!is_over).then_some(()).ok_or(Refusal::RateLimited);
+    }
+    // An owner's token is checked soon.
+    if head.owner_test && context.header("authorization")?.is_some() {
+        return Ok(());
+    }
+    context.count(Kind::Unpaid).await
 }
 
 /// Counts a payment that a facilitator does not accept. With `is_unproven`, it counts whatever the reason, unless it has
@@ -168,7 +163,7 @@ async fn count_if_invalid(context: &RequestContext<'_>, answer: &Result<RunAnswe
             | Refusal::PaymentNotYetValid
     );
     if is_invalid || (is_unproven && !found_run) {
-        let _ = count_invalid_payment(context).await;
+        let _ = context.count(Kind::InvalidPayment).await;
     }
 }
 

@@ -41,7 +41,7 @@ describe('a good run', { concurrency: false }, () => {
     const { atEnd, ledger } = await run();
     atMost(atEnd, { statements: 5, writes: 4, commits: 2, alarms: 0, hops: 2, fetches: 6, queries: 0, kvReads: 0, timers: 20 });
     atMost(ledger, { statements: 1, writes: 1, commits: 1, alarms: 1, hops: 1, fetches: 3, queries: 1, kvReads: 0 });
-    assert.ok(atEnd.commits > 0 && atEnd.fetches >= 3, 'what is counted is there: verify, Claude and settle; for the ledger, three calls of the node that confirms the settlement');
+    assert.ok(atEnd.commits > 0 && atEnd.fetches >= 3 && atEnd.fetches + ledger.fetches === 6, 'what is counted is there: verify, Claude and settle; for the ledger, three calls of the node that confirms the settlement');
   });
 
   test('of a new wallet: its tables, and one alarm', async () => {

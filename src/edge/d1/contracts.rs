@@ -57,7 +57,8 @@ pub(crate) fn secret_owner(contract_id: &str) -> String {
 /// What became of a contract that was to be registered.
 pub(crate) enum Inserted {
     Yes,
-    IdIsTaken,
+    /// This contract has the id.
+    IdIsTaken(Box<Registered>),
     /// Its seeker has as many open contracts as one may have.
     TooMany,
     /// The worker has as many as one may have, and none of them makes room.
@@ -98,17 +99,11 @@ pub(crate) async fn insert(env: &Env, new: NewContract<'_>) -> Result<Inserted, 
     if query.first::<String>(Some("id")).await.map_err(fault("contract"))?.is_some() {
         return Ok(Inserted::Yes);
     }
-    if is_there(env, new.id).await? {
-        return Ok(Inserted::IdIsTaken);
+    if let Some(before) = find(env, new.id).await? {
+        return Ok(Inserted::IdIsTaken(Box::new(before)));
     }
     let is_full = signed_of(env, new.creator_id).await? >= MAX_SIGNED_OF_CREATOR;
     Ok(if is_full { Inserted::TooManyOfCreator } else { Inserted::TooMany })
-}
-
-async fn is_there(env: &Env, id: &str) -> Result<bool, Refusal> {
-    let db = env.d1("DB").map_err(fault("D1 binding"))?;
-    let query = db.prepare("SELECT id FROM contracts WHERE id = ?1").bind(&[id.into()]).map_err(fault("contract"))?;
-    Ok(query.first::<String>(Some("id")).await.map_err(fault("contract"))?.is_some())
 }
 
 async fn signed_of(env: &Env, creator_id: &str) -> Result<usize, Refusal> {

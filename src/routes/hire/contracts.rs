@@ -8,7 +8,6 @@ use crate::edge::d1::contracts::{Inserted, NewContract, Registered, MAX_OPEN_OF_
 use crate::edge::http::webhooks;
 use crate::edge::kv::{config, signing_keys};
 use crate::edge::objects::wallets;
-use crate::edge::rate_limit;
 use crate::edge::rate_limit::Kind;
 use crate::edge::vault::Vault;
 use crate::edge::{clock, fault, files};
@@ -51,7 +50,8 @@ pub(crate) async fn propose(mut context: RequestContext<'_>) -> Reply {
 }
 
 async fn proposal(context: &mut RequestContext<'_>) -> Result<Proposal, Refusal> {
-    check_rate(context).await?;
+    // They cost a seeker nothing, and us a row.
+    context.count(Kind::Contract).await?;
     let config = config::load(context.env).await?;
     let mut draft = read_body(context).await?;
     for member in ["parties", "task"] {
@@ -128,7 +128,8 @@ pub(crate) async fn register(mut context: RequestContext<'_>) -> Reply {
 
 /// Stores the contract of the body. `id` becomes the one that it claims, for the answer.
 async fn store(context: &mut RequestContext<'_>, id: &mut String) -> Result<ContractView, Refusal> {
-    check_rate(context).await?;
+    // They cost a seeker nothing, and us a row.
+    context.count(Kind::Contract).await?;
     let config = config::load(context.env).await?;
     let document = read_body(context).await?;
     // Bounded, for a refusal repeats it: it has not been checked yet.
@@ -159,10 +160,7 @@ async fn store(context: &mut RequestContext<'_>, id: &mut String) -> Result<Cont
     };
     match contracts::insert(context.env, new).await? {
         Inserted::Yes => {}
-        Inserted::IdIsTaken => {
-            let before = contracts::find(context.env, id).await?.ok_or(Refusal::Internal)?;
-            return registered_before(&before, &document);
-        }
+        Inserted::IdIsTaken(before) => return registered_before(&before, &document),
         Inserted::TooMany => {
             let expected = format!("at most {MAX_OPEN_OF_SEEKER} that are not executed");
             return Err(Refusal::contract(ContractError::TooMany, "parties.seeker.wallet", &expected, "more"));
@@ -296,13 +294,6 @@ fn state_of(registered: &Registered) -> &str {
         true => ContractState::Rejected.as_str(),
         false => &registered.state,
     }
-}
-
-/// Refuses an address that sends too many contracts. They cost a seeker nothing, and us a row.
-async fn check_rate(context: &RequestContext<'_>) -> Result<(), Refusal> {
-    let address = context.address()?;
-    let is_allowed = rate_limit::allows(context.env, Kind::Contract, address.as_deref()).await;
-    is_allowed.then_some(()).ok_or(Refusal::RateLimited)
 }
 
 async fn read_body(context: &mut RequestContext<'_>) -> Result<Value, Refusal> {

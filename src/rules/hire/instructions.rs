@@ -3,6 +3,7 @@
 
 use super::deliverables::MAX_DELIVERABLES;
 use super::output::OutputType;
+use super::shown_schema::BOUNDS;
 use serde_json::{json, Map, Value};
 
 /// Sentences that are added to the user's turn.
@@ -58,35 +59,16 @@ pub fn structured_output_schema(output: OutputType, schema: Option<&Value>) -> O
 
 /// The deepest schema, in objects and arrays inside each other, that is sent to Claude.
 const MAX_DEPTH: usize = 8;
-/// Keywords that structured outputs do not take. They bound a value or describe it, so the schema without them still
-/// admits every value that the contract admits.
-const OMITTED_KEYWORDS: [&str; 18] = [
-    "minimum",
-    "maximum",
-    "exclusiveMinimum",
-    "exclusiveMaximum",
-    "multipleOf",
-    "minLength",
-    "maxLength",
-    "pattern",
-    "minItems",
-    "maxItems",
-    "uniqueItems",
-    "minProperties",
-    "maxProperties",
-    "format",
-    "$schema",
-    "$comment",
-    "default",
-    "examples",
-];
+/// Keywords that structured outputs do not take, beside [`BOUNDS`]. They bound a value or describe it, so the schema
+/// without them still admits every value that the contract admits.
+const OMITTED_KEYWORDS: [&str; 6] = ["pattern", "format", "$schema", "$comment", "default", "examples"];
 
 fn narrowed(schema: &Value, depth: usize) -> Option<Value> {
     let schema = schema.as_object().filter(|_| depth < MAX_DEPTH)?;
     let mut kept = Map::new();
     for (keyword, value) in schema {
         let value = match keyword.as_str() {
-            name if OMITTED_KEYWORDS.contains(&name) => continue,
+            name if BOUNDS.contains(&name) || OMITTED_KEYWORDS.contains(&name) => continue,
             "type" | "enum" | "const" | "title" | "description" | "required" => value.clone(),
             "properties" => {
                 let members = value.as_object()?.iter();

@@ -24,8 +24,8 @@ const MAX_NAME: usize = 40;
 const MAX_NAMES: usize = 200;
 /// How long they may be together, in characters: many short names are a message too.
 const MAX_TOTAL: usize = 500;
-/// Keywords whose value is a number, or a boolean.
-const BOUNDS: [&str; 14] = [
+/// Keywords that bound a value by a number, or a boolean.
+pub(super) const BOUNDS: [&str; 12] = [
     "minimum",
     "maximum",
     "exclusiveMinimum",
@@ -36,8 +36,6 @@ const BOUNDS: [&str; 14] = [
     "minItems",
     "maxItems",
     "uniqueItems",
-    "minContains",
-    "maxContains",
     "minProperties",
     "maxProperties",
 ];
@@ -118,8 +116,9 @@ impl Reader {
 
     /// The value of one keyword as it is shown. Keywords that are not named here are annotations, or hold a text.
     fn member(&mut self, keyword: &str, value: &Value) -> Option<Value> {
+        let is_bound = BOUNDS.contains(&keyword) || matches!(keyword, "minContains" | "maxContains");
         match keyword {
-            _ if BOUNDS.contains(&keyword) && (value.is_number() || value.is_boolean()) => Some(value.clone()),
+            _ if is_bound && (value.is_number() || value.is_boolean()) => Some(value.clone()),
             // A schema with another type than the draft's could not be registered.
             "type" => Some(value.clone()),
             "dependentRequired" => Some(self.named(value, Self::name_list)),

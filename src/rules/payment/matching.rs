@@ -5,7 +5,7 @@
 //! and the signature of a key.
 
 use super::identifier;
-use super::quote::{Offer, Quote, SCHEME};
+use super::quote::{without_query, Offer, Quote, SCHEME};
 use super::Payment;
 use crate::rules::refusal::Refusal;
 use crate::wire::canonical::sha256_hex;
@@ -271,10 +271,6 @@ fn host_and_path(url: &str) -> Option<(String, &str)> {
         _ => return None,
     };
     Some((host, path))
-}
-
-fn without_query(url: &str) -> &str {
-    url.split(['?', '#']).next().unwrap_or_default()
 }
 
 fn mismatch(field: &str) -> Refusal {

@@ -178,8 +178,7 @@ impl Quote {
     /// What is sold, as facilitators are told of it. Whatever a caller writes behind the `?` stays out: a very long URL
     /// makes a facilitator refuse the request unread.
     pub(super) fn resource_without_query(&self) -> Resource {
-        let url = self.resource.url.split(['?', '#']).next().unwrap_or_default();
-        Resource { url: url.to_owned(), ..self.resource.clone() }
+        Resource { url: without_query(&self.resource.url).to_owned(), ..self.resource.clone() }
     }
 
     /// The URL that was called.
@@ -207,4 +206,9 @@ impl Quote {
     pub fn challenge_v1(&self, error: String) -> x402_v1::PaymentRequired {
         x402_v1::PaymentRequired { x402_version: 1, error, accepts: self.offers.iter().map(|o| o.v1.clone()).collect() }
     }
+}
+
+/// A URL without what stands behind its path.
+pub(super) fn without_query(url: &str) -> &str {
+    url.split(['?', '#']).next().unwrap_or_default()
 }
